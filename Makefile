@@ -1,0 +1,43 @@
+# The two commands of the README, and what CI calls. `make help` lists them.
+SHELL := /bin/bash
+.SHELLFLAGS := -o pipefail -ec
+.DEFAULT_GOAL := help
+PYTHON ?= $(shell command -v python3.11 || command -v python3.12 || echo python3)
+VENV := .venv
+BIN := $(VENV)/bin
+LAKE ?= lake$(if $(QUICK),-quick)
+export PATH := $(CURDIR)/$(BIN):$(PATH)
+
+.PHONY: help venv demo test test-slow lint lock tables clean
+
+help: ## list the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+venv: $(VENV)/.installed ## create .venv with the locked dependencies
+
+$(VENV)/.installed: requirements.lock pyproject.toml install.sh
+	@PYTHON="$(PYTHON)" VENV="$(VENV)" bash install.sh
+	@touch $@
+
+demo: venv ## every stage on 25,000 real reviews, then a summary (QUICK=1: on 2,000)
+	@$(BIN)/python jobs/demo.py --lake $(LAKE) $(if $(QUICK),--max-rows 2000)
+
+test: venv ## the ordinary tests, under 10 minutes
+	@$(BIN)/python -m pytest -q
+
+test-slow: venv ## the tests with the real backbone and the real reviews
+	@$(BIN)/python -m pytest -q -m slow --timeout 2400
+
+lint: venv ## ruff and mypy
+	@$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy
+
+lock: ## resolve the dependencies anew
+	uv pip compile --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-annotate \
+	  --all-extras --upgrade pyproject.toml -o requirements.lock
+
+generated: venv ## write TABLES.md and spark-defaults.conf from their sources
+	@$(BIN)/python -m schemas.document > TABLES.md
+	@$(BIN)/python -m pipelines.session > spark-defaults.conf
+
+clean: ## remove the environment, not the lakes
+	rm -rf $(VENV) dist

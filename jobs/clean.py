@@ -1,0 +1,55 @@
+"""Clean bronze reviews into silver.
+
+    spark-submit --properties-file spark-defaults.conf jobs/clean.py --lake lake
+
+Reads   bronze.reviews
+Writes  silver.reviews, silver.rejects
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from pipelines import cli, ledger
+from pipelines.clean import check_conservation, clean_reviews, group_by_text, silver_rejects, silver_reviews
+from pipelines.cli import group
+from pipelines.content import content_hash
+from pipelines.session import LakeConfig, get_session
+from pipelines.tables import TableStore
+from schemas import BRONZE_REVIEWS, SILVER_REJECTS, SILVER_REVIEWS
+
+
+@dataclass(frozen=True)
+class CleanConfig:
+    """Flags of this job."""
+
+    lake: LakeConfig = group(LakeConfig)
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Clean every bronze row: all are read, only what differs is written."""
+    config = cli.parse(CleanConfig, argv, __doc__)
+    store = TableStore(get_session("clean", config.lake), config.lake)
+    version = store.latest(BRONZE_REVIEWS)
+    run = ledger.start("clean", config, {BRONZE_REVIEWS.name: version})
+    if ledger.is_done(store, run):
+        return
+    bronze = store.read(BRONZE_REVIEWS, version)
+    with store.staged(clean_reviews(bronze), "clean") as cleaned:
+        grouped = group_by_text(cleaned)
+        kept = store.synchronise(SILVER_REVIEWS, silver_reviews(grouped))
+        rejected = store.synchronise(SILVER_REJECTS, silver_rejects(cleaned, grouped))
+    # The law, by SQL over what was written, not over what was meant to be.
+    counts = {
+        "in": store.count("SELECT count(*) FROM bronze.reviews VERSION AS OF {}", version),
+        "kept": store.count("SELECT count(*) FROM silver.reviews VERSION AS OF {}", kept.version),
+        "rejected": store.count("SELECT count(*) FROM silver.rejects VERSION AS OF {}", rejected.version),
+        "duplicates": store.count(
+            "SELECT coalesce(sum(size(origins) - 1), 0) FROM silver.reviews VERSION AS OF {}", kept.version
+        ),
+    }
+    check_conservation(counts["in"], counts["kept"], counts["rejected"], counts["duplicates"])
+    ledger.finish(store, run, [kept, rejected], counts, content_hash(store.read(SILVER_REVIEWS, kept.version)))
+
+
+if __name__ == "__main__":
+    cli.run(main)

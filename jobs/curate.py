@@ -1,0 +1,67 @@
+"""Curate silver reviews into gold: what a model may learn from.
+
+    spark-submit --properties-file spark-defaults.conf jobs/curate.py --lake lake --split-policy hash
+
+Reads   silver.reviews
+Writes  gold.reviews, gold.rejects
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from pipelines import backbone, cli, ledger
+from pipelines.cli import flag, group
+from pipelines.content import content_hash
+from pipelines.curate import (
+    POLICIES,
+    assign,
+    check_conservation,
+    check_splits,
+    gold_rejects,
+    gold_reviews,
+    token_counter,
+)
+from pipelines.session import LakeConfig, get_session
+from pipelines.tables import TableStore
+from schemas import GOLD_REJECTS, GOLD_REVIEWS, SILVER_REVIEWS
+
+
+@dataclass(frozen=True)
+class CurateConfig:
+    """Flags of this job."""
+
+    split_policy: str = flag(
+        "hash of the text, the source's official split, or the seed's three files", "hash", POLICIES
+    )
+    sources: str = flag("sources to learn from, comma-separated; default all", "")
+    backbone: str = flag("encoder whose tokens n_tokens counts: a name or a directory", backbone.EMBEDDED)
+    lake: LakeConfig = group(LakeConfig)
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Curate one version of silver: all rows are read, only what differs is written."""
+    config = cli.parse(CurateConfig, argv, __doc__)
+    store = TableStore(get_session("curate", config.lake), config.lake)
+    version = store.latest(SILVER_REVIEWS)
+    run = ledger.start("curate", config, {SILVER_REVIEWS.name: version})
+    if ledger.is_done(store, run):
+        return
+    sources = tuple(name.strip() for name in config.sources.split(",") if name.strip())
+    assigned = assign(store.read(SILVER_REVIEWS, version), config.split_policy, sources)
+    tokenizer = backbone.load_tokenizer(backbone.find(config.backbone))
+    with store.staged(gold_reviews(assigned, token_counter(tokenizer.to_str())), "curate") as gold:
+        splits = check_splits(gold)
+        kept = store.synchronise(GOLD_REVIEWS, gold)
+    rejected = store.synchronise(GOLD_REJECTS, gold_rejects(assigned))
+    counts = {
+        "in": store.count("SELECT count(*) FROM silver.reviews VERSION AS OF {}", version),
+        "kept": store.count("SELECT count(*) FROM gold.reviews VERSION AS OF {}", kept.version),
+        "rejected": store.count("SELECT count(*) FROM gold.rejects VERSION AS OF {}", rejected.version),
+    }
+    check_conservation(counts["in"], counts["kept"], counts["rejected"])
+    gold_hash = content_hash(store.read(GOLD_REVIEWS, kept.version))
+    ledger.finish(store, run, [kept, rejected], counts | splits, gold_hash)
+
+
+if __name__ == "__main__":
+    cli.run(main)

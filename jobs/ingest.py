@@ -1,0 +1,77 @@
+"""Ingest a delivered file of reviews into bronze. The same content again, under any name, adds nothing.
+
+    spark-submit --properties-file spark-defaults.conf jobs/ingest.py --lake lake
+    spark-submit --properties-file spark-defaults.conf jobs/ingest.py \\
+        --source csv --path new.csv --name shop --text-column body --label-column stars
+
+Reads   the packaged reviews, or --path
+Writes  bronze.reviews
+"""
+
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+
+from pipelines import cli, ledger
+from pipelines.ingest import (
+    Delivery,
+    already_in,
+    bronze_rows,
+    deliver,
+    evenly_spread,
+    not_yet_in,
+    require_conserved,
+    require_equal_counts,
+    stage,
+)
+from pipelines.session import LakeConfig, get_session
+from pipelines.tables import TableStore
+from schemas import BRONZE_REVIEWS
+
+log = logging.getLogger("reviewlake")
+
+
+@dataclass(frozen=True)
+class IngestConfig:
+    """What to ingest, how much of it, and where to."""
+
+    delivery: Delivery = cli.group(Delivery)
+    lake: LakeConfig = cli.group(LakeConfig)
+    max_rows: int = cli.flag("rows to keep, evenly spread over the file; 0 = all", 0)
+
+    def __post_init__(self) -> None:
+        if self.max_rows < 0:
+            raise ValueError(f"--max-rows must be 0 or more, got {self.max_rows}")
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Stage the file, append the rows that bronze lacks, and write the run's row if there were any."""
+    config = cli.parse(IngestConfig, argv, __doc__)
+    file, sha256 = deliver(config.delivery, config.lake.landing_path)
+    store = TableStore(get_session("ingest", config.lake), config.lake)
+    run = ledger.start("ingest", config, {file.name: sha256})
+    if ledger.is_done(store, run):
+        return
+    with stage(config.delivery, file, sha256, config.lake.landing_path) as staged:
+        records = store.spark.read.parquet(str(staged.parquet))
+        require_equal_counts(file.name, staged.n_rows, records.count())
+        rows = bronze_rows(evenly_spread(records, staged.n_rows, config.max_rows), staged, run.key, datetime.now(UTC))
+        store.create(BRONZE_REVIEWS)
+        bronze = store.read(BRONZE_REVIEWS)
+        counts = {
+            "in": staged.n_rows,
+            "added": not_yet_in(rows, bronze).count(),
+            "already_there": already_in(rows, bronze).count(),
+            "left_out": max(staged.n_rows - config.max_rows, 0) if config.max_rows else 0,
+        }
+        log.info("%s: %s", file.name, ", ".join(f"{n:,} {name.replace('_', ' ')}" for name, n in counts.items()))
+        require_conserved(file.name, counts)
+        if counts["added"]:
+            commit = store.merge(BRONZE_REVIEWS, rows)  # not append: another ingest may have added the same rows
+            require_conserved(file.name, counts | {"added": commit.n_added})
+            ledger.finish(store, run, [commit], counts)
+
+
+if __name__ == "__main__":
+    cli.run(main)

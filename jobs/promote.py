@@ -1,0 +1,59 @@
+"""Put the challenger through the gate and make it the champion, or go back to the champion before.
+
+    spark-submit --properties-file spark-defaults.conf jobs/promote.py --lake lake
+    spark-submit --properties-file spark-defaults.conf jobs/promote.py --lake lake --rollback
+
+Reads   gold.reviews at the version the challenger learned from, ops.models, the registry
+Writes  ops.promotions, the aliases champion and previous_champion
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from pipelines import cli, gate, registry
+from pipelines.cli import flag, group
+from pipelines.errors import GateRefusedError
+from pipelines.promote import as_json, moves
+from pipelines.registry import CHALLENGER, CHAMPION, PREVIOUS_CHAMPION
+from pipelines.session import LakeConfig, get_session
+from pipelines.tables import TableStore
+
+
+@dataclass(frozen=True)
+class PromoteConfig:
+    """Flags of this job."""
+
+    model_name: str = flag("registered model", "review_classifier")
+    rollback: bool = flag("make previous_champion the champion again, without the gate", False)
+    lake: LakeConfig = group(LakeConfig)
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Decide, write the decision down, then move the aliases; a refusal moves nothing and exits 6."""
+    config = cli.parse(PromoteConfig, argv, __doc__)
+    store = TableStore(get_session("promote", config.lake), config.lake)
+    client = registry.connect(config.lake)
+    name = config.model_name
+    champion, previous = (registry.version_of(client, name, alias) for alias in (CHAMPION, PREVIOUS_CHAMPION))
+    now, before = (None if found is None else int(found.version) for found in (champion, previous))
+    if config.rollback:
+        aliases = moves("rolled_back", now, before)
+        gate.note(store, name, before or 0, "rolled_back", gate.rollback_reasons(), now)
+        registry.move_aliases(client, name, aliases)
+        return
+    challenger = registry.resolve(client, name, CHALLENGER)
+    version = int(challenger.version)
+    if version == now:
+        cli.log.info("promote: nothing to do, %s version %d is the champion", name, version)
+        return
+    verdict = gate.judge_challenger(store, client, challenger, champion)
+    decision = "promoted" if verdict.passed else "refused"
+    gate.note(store, name, version, decision, as_json(verdict), now)
+    registry.move_aliases(client, name, moves(decision, now, before, version))
+    if not verdict.passed:
+        failed = "; ".join(str(check) for check in verdict.checks if not check.passed)
+        raise GateRefusedError(f"{name} version {version}: {failed}. Nothing was moved.")
+
+
+if __name__ == "__main__":
+    cli.run(main)

@@ -1,0 +1,69 @@
+"""Ask the lake: SQL over all its tables and views, answered on stdout.
+
+    python jobs/query.py --sql "SELECT label, count(*) AS n FROM gold.reviews GROUP BY label"
+    python jobs/query.py --file report.sql --format csv > report.csv
+
+Reads   every table and view
+Writes  nothing, unless --write is given
+"""
+
+import os
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from pipelines import cli
+from pipelines.cli import flag, group
+from pipelines.errors import InputError
+from pipelines.query import FORMATS, ask, rendered
+from pipelines.session import LakeConfig, get_session
+from pipelines.tables import TableStore
+
+
+@dataclass(frozen=True)
+class QueryConfig:
+    """What is asked, and how the answer looks."""
+
+    sql: str = flag("the statement; this or --file", "")
+    file: str = flag("file that holds the statement; this or --sql", "")
+    format: str = flag("table to read, csv or jsonl to go on with", "table", FORMATS)
+    limit: int = flag("rows to show; 0 = all; -1 = 20 in a table, all in csv and jsonl", -1)
+    width: int = flag("characters from which a cell of a table is cut", 60)
+    write: bool = flag("let the statement change tables", False)
+    lake: LakeConfig = group(LakeConfig)
+
+    def __post_init__(self) -> None:
+        if bool(self.sql.strip()) == bool(self.file):
+            raise ValueError("expected a statement in one of --sql and --file, found both or neither")
+        if self.limit < -1:
+            raise ValueError(f"--limit must be -1, 0 or more, got {self.limit}")
+        if self.width < 4:
+            raise ValueError(f"--width must be 4 or more, got {self.width}")
+
+
+def statement_of(config: QueryConfig) -> str:
+    """The statement, from the flag or from the file."""
+    if config.sql:
+        return config.sql
+    try:
+        return Path(config.file).read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(f"--file {config.file}: expected a text file in UTF-8, found: {error}") from error
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Run the job."""
+    config = cli.parse(QueryConfig, argv, __doc__)
+    statement = statement_of(config)
+    store = TableStore(get_session("query", config.lake), config.lake)
+    answer = ask(store.spark, statement, config.write)
+    try:
+        for line in rendered(answer, config.format, config.limit, config.width):
+            print(line)
+    except BrokenPipeError:  # `| head` has read enough; stdout must not be flushed into it at exit
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+if __name__ == "__main__":
+    cli.run(main)

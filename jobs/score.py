@@ -1,0 +1,78 @@
+"""Score the reviews that a model version has not scored yet.
+
+    spark-submit --properties-file spark-defaults.conf jobs/score.py --lake lake --model champion
+
+Reads   silver.reviews, gold.scores, ops.models, the registered model
+Writes  gold.scores
+"""
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+
+from pyspark.sql import DataFrame
+
+from pipelines import cli, gate, ledger, registry
+from pipelines.cli import flag, group
+from pipelines.registry import CHAMPION
+from pipelines.score import check_conservation, in_slices, load_once, n_slices, score_rows, scorer, unscored
+from pipelines.session import LakeConfig, get_session
+from pipelines.tables import TableStore
+from schemas import GOLD_SCORES, SILVER_REVIEWS
+
+
+@dataclass(frozen=True)
+class ScoreConfig:
+    """Flags of this job."""
+
+    model: str = flag("alias or version number of the registered model", CHAMPION)
+    model_name: str = flag("registered model", "review_classifier")
+    tasks: int = flag("Spark tasks that score at a time, each with a model of its own; 0 = one a core", 0)
+    lake: LakeConfig = group(LakeConfig)
+
+    def __post_init__(self) -> None:
+        if self.tasks < 0:
+            raise ValueError(f"--tasks must be 0 or more, got {self.tasks}")
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Resolve the model once, verify it, score what is missing, add one row for each review."""
+    config = cli.parse(ScoreConfig, argv, __doc__)
+    store = TableStore(get_session("score", config.lake), config.lake)
+    client = registry.connect(config.lake)
+    version = registry.resolve(client, config.model_name, config.model)
+    name, number = version.name, int(version.version)
+    silver_version = store.latest(SILVER_REVIEWS)
+    run = ledger.start("score", config, {SILVER_REVIEWS.name: silver_version, "model_version": number})
+    if ledger.is_done(store, run):
+        return
+    store.create(GOLD_SCORES)
+    waiting = unscored(store.read(SILVER_REVIEWS, silver_version), store.read(GOLD_SCORES), name, number)
+    n_waiting = waiting.count()
+    if n_waiting == 0:
+        cli.log.info("score: nothing to do, %s version %d has scored all reviews", name, number)
+        return
+    record = gate.record_of(store, version)
+    directory, key = registry.verified_directory(client, version, record.files), registry.manifest_sha256(record.files)
+    score, now = scorer(lambda: load_once(key, lambda: registry.load(directory))), datetime.now(UTC)
+
+    def rows_of(part: DataFrame) -> DataFrame:
+        return score_rows(
+            part.repartition(config.tasks or os.cpu_count() or 1), score,
+            model_name=name, model_version=number, run_id=record.run_id, silver_version=silver_version, scored_at=now,
+        )  # fmt: skip
+
+    slices = n_slices(n_waiting)
+    with (
+        store.staged(in_slices(waiting, slices), "waiting") as parts,
+        store.staged_parts([rows_of(parts.where(f"slice = {i}")) for i in range(slices)], "scores") as scores,
+    ):
+        errors = scores.where("score_error IS NOT NULL").count()
+        check_conservation(n_waiting, scores.count())
+        commit = store.merge(GOLD_SCORES, scores)
+    ledger.finish(store, run, [commit], {"in": n_waiting, "scored": n_waiting - errors, "score_errors": errors})
+
+
+if __name__ == "__main__":
+    cli.run(main)

@@ -1,0 +1,1 @@
+"""What happens to data: one module a stage, with the job's name."""

@@ -1,0 +1,249 @@
+"""The classifier: tokenisation policy, inference, manifest. The only code that travels inside a logged model.
+
+Self-contained on purpose: MLflow logs this very file as the model's code, and training and scoring import the
+same functions from it, so the policy stands once. It must never import `pipelines` or `schemas`.
+"""
+
+import contextlib
+import dataclasses
+import hashlib
+import json
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+import mlflow
+import numpy as np
+import pandas as pd
+import torch
+from mlflow.models import ModelSignature
+from mlflow.pyfunc.model import PythonModel, PythonModelContext
+from mlflow.types.schema import ColSpec, DataType, Schema
+from numpy.typing import NDArray
+from tokenizers import Tokenizer
+from transformers import AutoModelForSequenceClassification
+from transformers.utils import logging as transformers_logging
+
+MODEL_FILES = ("config.json", "model.safetensors", "policy.json", "tokenizer.json")
+LABELS = ("negative", "positive")
+TOKEN_BUDGET = 8_192  # rows x longest row of one forward pass; keeps the activations of a MiniLM under 1 GB
+OUTPUTS = {"probability": DataType.double, "prediction": DataType.long, "is_truncated": DataType.boolean}
+SIGNATURE = ModelSignature(
+    inputs=Schema([ColSpec(DataType.string, "text")]),
+    outputs=Schema([ColSpec(type_, name) for name, type_ in OUTPUTS.items()]),
+)
+
+
+class ModelFilesError(ValueError):
+    """A model directory that is not what was logged, or that would run code of its own."""
+
+
+class Rows(Protocol):
+    """Token ids of many reviews, row by row: a list of arrays, or one flat array with offsets."""
+
+    def __len__(self) -> int: ...
+    def __getitem__(self, row: int, /) -> NDArray[np.int32]: ...
+
+
+@dataclass(frozen=True)
+class Policy:
+    """How a text becomes tokens, and logits become a prediction. Stored beside the weights."""
+
+    max_tokens: int = 128
+    head_share: float = 0.25
+    temperature: float = 1.0
+    threshold: float = 0.5
+    precision: str = "auto"
+
+
+def head_and_tail(token_ids: NDArray[np.int32], max_tokens: int, head: int) -> NDArray[np.int32]:
+    """Shorten one review by keeping its first `head` tokens and its last `max_tokens - head`.
+
+    token_ids  (T,) no special tokens        returns  (min(T, max_tokens),)
+    Raises ValueError unless 0 <= head <= max_tokens. Source: Sun et al. 2019, "How to Fine-Tune BERT", long texts.
+    """
+    if not 0 <= head <= max_tokens:
+        raise ValueError(f"head must be 0..{max_tokens} (max_tokens), got {head}")
+    if len(token_ids) <= max_tokens:
+        return token_ids
+    return np.concatenate([token_ids[:head], token_ids[len(token_ids) - (max_tokens - head) :]])
+
+
+def tokenise(
+    tokenizer: Tokenizer, texts: Sequence[str], policy: Policy
+) -> tuple[list[NDArray[np.int32]], NDArray[np.bool_]]:
+    """Token ids of each text, special tokens included and at most `max_tokens` long; and which texts were cut."""
+    tokenizer.no_truncation()  # tokenizer.json may hold both: MiniLM's cuts at 128 and pads every text to 128
+    tokenizer.no_padding()
+    before, after = _special_tokens(tokenizer)
+    room = policy.max_tokens - len(before) - len(after)
+    try:
+        encoded = tokenizer.encode_batch_fast(list(texts), add_special_tokens=False)
+    except (TypeError, UnicodeEncodeError) as error:
+        raise ValueError(_name_offender(texts)) from error
+    head = round(room * policy.head_share)
+    bodies = [np.asarray(one.ids, dtype=np.int32) for one in encoded]
+    rows = [np.concatenate([before, head_and_tail(body, room, head), after]) for body in bodies]
+    return rows, np.array([len(body) > room for body in bodies], dtype=np.bool_)
+
+
+def token_budget_batches(lengths: NDArray[np.int64], budget: int) -> list[NDArray[np.int64]]:
+    """Row numbers in batches of similar length, rows x longest <= budget; a row over the budget goes alone."""
+    order = np.argsort(lengths, kind="stable")
+    batches: list[NDArray[np.int64]] = []
+    start = 0
+    for end in range(1, len(order) + 1):
+        if end == len(order) or (end + 1 - start) * lengths[order[end]] > budget:
+            batches.append(order[start:end])
+            start = end
+    return batches
+
+
+def autocast(device: torch.device, precision: str) -> contextlib.AbstractContextManager[Any]:
+    """bf16 where asked for, or where `auto` finds hardware for it; full precision otherwise."""
+    is_bf16 = precision == "bf16" or (precision == "auto" and has_bf16(device))
+    return torch.autocast(device.type, dtype=torch.bfloat16) if is_bf16 else contextlib.nullcontext()
+
+
+def has_bf16(device: torch.device) -> bool:
+    """Whether bf16 is faster than fp32 here: 3 times on AVX512-BF16, slower where it is emulated."""
+    if device.type == "cuda":
+        return bool(torch.cuda.is_bf16_supported(including_emulation=False))
+    flags = torch.cpu.get_capabilities()
+    return device.type == "cpu" and any(flags.get(name, False) for name in ("avx512_bf16", "amx_bf16", "bf16"))
+
+
+def pad(token_ids: Rows, rows: NDArray[np.int64], pad_id: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """Input ids and attention mask of the chosen rows, padded to the longest of them."""
+    chosen = [token_ids[int(row)] for row in rows]
+    lengths = np.array([len(one) for one in chosen])
+    mask = np.arange(lengths.max())[None, :] < lengths[:, None]
+    ids = np.full(mask.shape, pad_id, dtype=np.int64)
+    ids[mask] = np.concatenate(chosen)
+    return torch.from_numpy(ids), torch.from_numpy(mask.astype(np.int64))
+
+
+def predict_logits(
+    model: Any, token_ids: Rows, budget: int = TOKEN_BUDGET, precision: str = "auto"
+) -> NDArray[np.float32]:
+    """Logits (n, 2), in the order given."""
+    lengths = np.array([len(token_ids[row]) for row in range(len(token_ids))], dtype=np.int64)
+    logits = np.empty((len(lengths), len(LABELS)), dtype=np.float32)
+    model.eval()
+    with torch.inference_mode(), autocast(model.device, precision):
+        for rows in token_budget_batches(lengths, budget):
+            ids, mask = pad(token_ids, rows, model.config.pad_token_id or 0)
+            found = model(input_ids=ids.to(model.device), attention_mask=mask.to(model.device)).logits
+            logits[rows] = found.float().cpu().numpy()
+    return logits
+
+
+def probability_of(logits: NDArray[np.float32], temperature: float) -> NDArray[np.float64]:
+    """P(positive) by softmax at a temperature; NaN where the logits are not finite."""
+    difference = logits[:, 1].astype(np.float64) - logits[:, 0].astype(np.float64)
+    return 0.5 * (1.0 + np.tanh(difference / (2.0 * temperature)))
+
+
+@dataclass(frozen=True)
+class Classifier:
+    """Weights, tokenizer and policy, ready to score texts."""
+
+    model: Any
+    tokenizer: Tokenizer
+    policy: Policy
+
+    def predict(self, texts: Sequence[str]) -> pd.DataFrame:
+        """One row a text, in the order given: probability, prediction, is_truncated. ValueError names a bad text."""
+        token_ids, is_truncated = tokenise(self.tokenizer, texts, self.policy)
+        logits = predict_logits(self.model, token_ids, precision=self.policy.precision)
+        probability = probability_of(logits, self.policy.temperature)
+        prediction = (probability >= self.policy.threshold).astype(np.int64)
+        return pd.DataFrame({"probability": probability, "prediction": prediction, "is_truncated": is_truncated})
+
+
+def save(directory: Path, model: Any, tokenizer: Tokenizer, policy: Policy) -> None:
+    """Write the four files that `load` reads, and nothing else, to an empty or absent directory."""
+    model.save_pretrained(directory, safe_serialization=True)
+    tokenizer.save(str(directory / "tokenizer.json"))
+    policy_text = json.dumps(dataclasses.asdict(policy), indent=2, sort_keys=True)  # equal policies, equal bytes
+    (directory / "policy.json").write_text(policy_text + "\n", encoding="utf-8")
+
+
+def load(directory: str | Path, device: str = "cpu") -> Classifier:
+    """Load a classifier from its four files. Runs no code from them; verify the manifest first all the same."""
+    root = Path(directory)
+    found = sorted(path.name for path in root.iterdir()) if root.is_dir() else []
+    if found != list(MODEL_FILES):
+        raise ModelFilesError(f"{root}: expected {', '.join(MODEL_FILES)}, found {', '.join(found) or 'nothing'}")
+    _refuse_own_code(root / "config.json")
+    transformers_logging.disable_progress_bar()  # type: ignore[no-untyped-call]  # one for every process that scores
+    model, loading = AutoModelForSequenceClassification.from_pretrained(
+        root, local_files_only=True, trust_remote_code=False, use_safetensors=True,
+        attn_implementation="eager", dtype=torch.float32, output_loading_info=True,
+    )  # fmt: skip
+    if loading["missing_keys"]:  # transformers would fill them with random numbers and go on
+        raise ModelFilesError(f"{root}/model.safetensors: lacks {', '.join(sorted(loading['missing_keys']))}")
+    policy = Policy(**json.loads((root / "policy.json").read_text(encoding="utf-8")))
+    return Classifier(model.to(device).eval(), Tokenizer.from_file(str(root / "tokenizer.json")), policy)
+
+
+def manifest_of(directory: Path) -> list[tuple[str, int, str]]:
+    """Path, size in bytes and SHA-256 of every file below a directory, sorted by path."""
+    files = [file for file in directory.rglob("*") if file.is_file()]
+    return sorted((file.relative_to(directory).as_posix(), file.stat().st_size, _sha256(file)) for file in files)
+
+
+def verify_manifest(directory: Path, manifest: Iterable[tuple[str, int, str]]) -> None:
+    """Raise ModelFilesError, naming the file, unless the directory holds exactly the manifest's files."""
+    expected, found = ({row[0]: [str(row[1]), row[2]] for row in rows} for rows in (manifest, manifest_of(directory)))
+    for path in sorted(expected | found):
+        if expected.get(path) != found.get(path):
+            said = [" bytes of SHA-256 ".join(rows.get(path, ["no such file"])) for rows in (expected, found)]
+            raise ModelFilesError(f"{directory}/{path}: the manifest says {said[0]}, found {said[1]}")
+
+
+class ReviewClassifier(PythonModel):
+    """The logged model. Its one artifact, `model`, is a directory that `save` wrote."""
+
+    def load_context(self, context: PythonModelContext) -> None:
+        """Load the classifier once, when MLflow opens the model."""
+        self.classifier = load(context.artifacts["model"])
+
+    def predict(self, context: Any, model_input: pd.DataFrame, params: Any = None) -> pd.DataFrame:  # noqa: ARG002
+        """Score the column `text`; the signature makes MLflow refuse anything else."""
+        return self.classifier.predict(model_input["text"].tolist())
+
+
+def _special_tokens(tokenizer: Tokenizer) -> tuple[NDArray[np.int32], NDArray[np.int32]]:
+    """What the tokenizer puts before and after a text: [CLS] and [SEP], <s> and </s>, or nothing."""
+    bare = tokenizer.encode("a", add_special_tokens=False).ids
+    whole = tokenizer.encode("a", add_special_tokens=True).ids
+    start = next(i for i in range(len(whole)) if whole[i : i + len(bare)] == bare)
+    return np.array(whole[:start], dtype=np.int32), np.array(whole[start + len(bare) :], dtype=np.int32)
+
+
+def _name_offender(texts: Sequence[object]) -> str:
+    """Say which row is no text: null, a number, or a string that UTF-8 cannot hold (half a surrogate pair)."""
+    for row, text in enumerate(texts):
+        if not isinstance(text, str) or text.encode("utf-8", "replace").decode("utf-8") != text:
+            return f"text of row {row}: expected a string that UTF-8 can hold, found {type(text).__name__}"
+    return "texts: expected what the tokenizer reads, found something else"
+
+
+def _refuse_own_code(config_file: Path) -> None:
+    """Refuse a config that names Python code, or whose labels are not ours in our order."""
+    config = json.loads(config_file.read_text(encoding="utf-8"))
+    if "auto_map" in config:
+        raise ModelFilesError(f"{config_file}: expected no auto_map, which makes transformers run code; found one")
+    if config.get("id2label") != {str(number): name for number, name in enumerate(LABELS)}:
+        raise ModelFilesError(f"{config_file}: expected id2label {', '.join(LABELS)}, found {config.get('id2label')}")
+
+
+def _sha256(file: Path) -> str:
+    with file.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+if __name__ != "pipelines.classifier":  # MLflow runs the file under a name of its own to find the model
+    mlflow.models.set_model(ReviewClassifier())

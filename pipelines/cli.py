@@ -1,0 +1,146 @@
+"""Flags from a frozen dataclass, and errors to one line and an exit code."""
+
+import argparse
+import dataclasses
+import errno
+import logging
+import os
+import re
+import sys
+import typing
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, TypeVar
+
+from py4j.protocol import Py4JError
+from pyspark.errors import PySparkException
+
+from pipelines.errors import InputError, JobError, SetupError
+
+Config = TypeVar("Config")
+_REQUIRED = dataclasses.MISSING
+DISK_FULL = os.strerror(errno.ENOSPC)
+MOST_CHARACTERS = 300  # of a line that another program wrote
+log = logging.getLogger("reviewlake")
+
+
+def flag(description: str, default: Any = _REQUIRED, choices: Sequence[str] = ()) -> Any:
+    """A dataclass field that is also a flag: the field's name, this default, this help."""
+    metadata = {"help": description, "choices": tuple(choices)}
+    if default is _REQUIRED:
+        return dataclasses.field(metadata=metadata)
+    return dataclasses.field(default=default, metadata=metadata)
+
+
+def group(config: type[Any]) -> Any:
+    """A dataclass field whose own fields become flags of the same job."""
+    return dataclasses.field(default_factory=config, metadata={"group": config})
+
+
+def build_parser(config: type[Any], description: str | None) -> argparse.ArgumentParser:
+    """The parser of a job, so that a test or a bundle check can ask which flags exist."""
+    parser = argparse.ArgumentParser(
+        description=description,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    _add_flags(parser, config)
+    parser.add_argument("--debug", action="store_true", help="show the whole traceback of an error")
+    return parser
+
+
+def parse(
+    config: type[Config],
+    argv: Sequence[str] | None,
+    description: str | None,
+    presets: Mapping[str, Any] | None = None,
+) -> Config:
+    """Read argv into `config`; a value out of range raises InputError, as `__post_init__` words it.
+
+    With --preset NAME the defaults are those of `presets[NAME]`, a dataclass; a flag given all the same wins.
+    """
+    parser = build_parser(config, description)
+    values = parser.parse_args(argv)
+    if presets and values.preset in presets:
+        parser.set_defaults(**as_params(presets[values.preset]))
+        values = parser.parse_args(argv)
+    return _build(config, vars(values))
+
+
+def run(main: Callable[[Sequence[str] | None], None]) -> None:
+    """Run a job's main as a program: log to stderr, one line per error, the error's exit code."""
+    show_log()
+    try:
+        main(None)
+    except (JobError, PySparkException, Py4JError, OSError) as error:
+        if "--debug" in sys.argv:
+            raise
+        log.error("%s", one_line(error))
+        sys.exit(exit_code(error))
+
+
+def exit_code(error: Exception) -> int:
+    """The code that the error's class says; a full disk is the machine's fault, whoever met it."""
+    if isinstance(error, JobError):
+        return error.exit_code
+    return SetupError.exit_code if DISK_FULL in str(error) else JobError.exit_code
+
+
+def one_line(error: Exception) -> str:
+    """What a user reads of an error. Of one that nobody worded, as little as names it: Spark's hold rows and texts."""
+    name = type(error).__name__
+    if isinstance(error, JobError):
+        return f"{name}: {error}"
+    lines = str(error).strip().splitlines() or ["no message"]
+    java = [line for line in lines if line.startswith(": ")]  # Py4J's first line names only the call
+    line = (java or lines)[0].removeprefix(": ")
+    if not isinstance(error, OSError):
+        line = re.sub(r"'[^']*'", "'…'", line.split(" violated by row")[0])  # quoted are values; names stand in ``
+    advice = "Free some space, then run it again." if DISK_FULL in str(error) else "Rerun with --debug for the trace."
+    return f"{name}: {line[:MOST_CHARACTERS]} {advice}"
+
+
+def show_log() -> None:
+    """One plain line per effect on stderr; stdout is for results."""
+    logging.basicConfig(level=logging.WARNING, format="%(message)s", stream=sys.stderr)
+    log.setLevel(logging.INFO)
+
+
+def as_params(config: Any) -> dict[str, Any]:
+    """A config as flat names and values: what is logged, and what a run key is made of."""
+    flat: dict[str, Any] = {}
+    for field in dataclasses.fields(config):
+        value = getattr(config, field.name)
+        flat |= as_params(value) if dataclasses.is_dataclass(value) else {field.name: value}
+    return flat
+
+
+def _add_flags(parser: argparse.ArgumentParser, config: type[Any]) -> None:
+    types = typing.get_type_hints(config)
+    for field in dataclasses.fields(config):
+        if "group" in field.metadata:
+            _add_flags(parser, field.metadata["group"])
+            continue
+        name, text = "--" + field.name.replace("_", "-"), field.metadata["help"]
+        if types[field.name] is bool:
+            parser.add_argument(name, action=argparse.BooleanOptionalAction, default=field.default, help=text)
+            continue
+        is_required = field.default is _REQUIRED
+        parser.add_argument(
+            name,
+            type=types[field.name],
+            required=is_required,
+            default=None if is_required else field.default,
+            choices=field.metadata["choices"] or None,
+            help=text if is_required or field.default == "" else f"{text} (default: {field.default})",
+        )
+
+
+def _build(config: type[Config], values: dict[str, Any]) -> Config:
+    chosen = {
+        field.name: _build(field.metadata["group"], values) if "group" in field.metadata else values[field.name]
+        for field in dataclasses.fields(config)  # type: ignore[arg-type]  # every config is a dataclass
+    }
+    try:
+        return config(**chosen)
+    except ValueError as error:
+        raise InputError(str(error)) from error

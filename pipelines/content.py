@@ -1,0 +1,51 @@
+"""What a frame holds: its contract checked, its rows split by the contract's checks, its content hashed."""
+
+import hashlib
+
+from pyspark.sql import Column, DataFrame
+from pyspark.sql import functions as F
+
+from pipelines.errors import ContractError
+from schemas import Table
+
+
+def conform(frame: DataFrame, table: Table) -> DataFrame:
+    """The frame's columns in the contract's order; raises ContractError on a missing or differently typed one."""
+    given = {field.name: field.dataType for field in frame.schema.fields}
+    listing = ", ".join(given)
+    for column in table.columns:
+        expected = column.type.simpleString()
+        found = given[column.name].simpleString() if column.name in given else "no such column"
+        if found != expected:
+            raise ContractError(
+                f"{table.name}.{column.name}: expected {expected}, found {found}. Columns given: {listing}. "
+                "Fix the transformation, or change the contract in schemas/."
+            )
+    return frame.select(*table.column_names)
+
+
+def failed_checks(table: Table, columns: tuple[str, ...] = ()) -> Column:
+    """Names of the contract's checks that a row breaks, sorted, as array<string>; NULL counts as broken."""
+    broken = [
+        F.when(~F.coalesce(F.expr(rule), F.lit(False)), F.lit(name))
+        for name, rule in sorted(table.checks.items())
+        if not columns or name in columns
+    ]
+    return F.array_compact(F.array(*broken))
+
+
+def content_hash(frame: DataFrame) -> str:
+    """Order-free hash of the rows over the frame's columns, in their given order: 32 hex digits.
+
+    Count, xor and sum of xxhash64: xor alone misses pairs, the sum overflows a long under ANSI. xxhash64 steps over
+    a null, so that (null, 'a') would equal ('a', null): which columns are null is hashed too.
+    """
+    nulls = F.concat(*[F.isnull(name).cast("int").cast("string") for name in frame.columns])
+    hashed = frame.select(F.xxhash64(*frame.columns, nulls).alias("row_hash"))
+    row = hashed.agg(
+        F.count("*").alias("n_rows"),
+        F.bit_xor("row_hash").alias("xor"),
+        F.sum(F.col("row_hash").cast("decimal(38,0)")).alias("total"),
+    ).first()
+    assert row is not None  # noqa: S101  # an aggregate without groups has one row
+    return hashlib.sha256(f"{row['n_rows']}:{row['xor']}:{row['total']}".encode()).hexdigest()[:32]

@@ -1,0 +1,128 @@
+"""Silver to gold: labelled reviews, each in one split, with what is worth knowing of their length and leaks."""
+
+from collections.abc import Iterator
+
+import pandas as pd
+from pyspark.sql import Column, DataFrame
+from pyspark.sql import functions as F
+from pyspark.sql.functions import pandas_udf
+from pyspark.sql.types import IntegerType
+from tokenizers import Tokenizer
+
+from pipelines.errors import IntegrityError
+
+POLICIES = ("hash", "official", "seed")
+# 8 of 10 to learn from, 1 to choose by, 1 to judge by.
+TRAIN_BELOW, VALIDATION_BELOW = 0.8, 0.9
+# In policy `official` a source has train and test only: validation is a tenth of train.
+OFFICIAL_VALIDATION_FROM = 0.9
+SPLIT_RANK = {"test": 0, "validation": 1, "train": 2}
+# 8/10, 8.5 out of 10, nine stars out of ten; no date (8/10/2003), no larger number (8/10,000).
+STATES_SCORE = (
+    r"(?i)(?<![\d/.,])\b(?:\d{1,2}(?:[.,]\d)?|one|two|three|four|five|six|seven|eight|nine|ten)"
+    r"(?: stars?| points?)? ?(?:/|out of) ?(?:10|ten)\b(?![/.,]\d)"
+)
+
+
+def normalised(text: Column) -> Column:
+    """The text without case, punctuation and blanks: what two copies of a review share whoever typed them.
+
+    A text of nothing but punctuation stays itself, or all of them would count as one.
+    """
+    letters_and_digits = F.regexp_replace(F.lower(text), r"[^\p{L}\p{N}]+", "")
+    return F.when(letters_and_digits == "", text).otherwise(letters_and_digits)
+
+
+def share_of(normal_text: Column) -> Column:
+    """A number in [0, 1) from the text's SHA-256: the same for the same text, whatever else the table holds."""
+    return F.conv(F.substring(F.sha2(normal_text, 256), 1, 8), 16, 10).cast("double") / F.lit(float(2**32))
+
+
+def split_of(policy: str, source_split: Column, share: Column) -> Column:
+    """The split of a row: by its content (hash), or as its source says (official, seed); null where it says none."""
+    if policy == "hash":
+        return F.when(share < TRAIN_BELOW, "train").when(share < VALIDATION_BELOW, "validation").otherwise("test")
+    if policy == "seed":
+        return source_split
+    from_train = (source_split == "train") & (share >= OFFICIAL_VALIDATION_FROM)
+    return F.when(from_train, "validation").otherwise(source_split)
+
+
+def assign(silver: DataFrame, policy: str, sources: tuple[str, ...]) -> DataFrame:
+    """Each silver row with its split, or with the reason why gold leaves it out.
+
+    A text that stands in two splits, case and punctuation aside, stays in the one held out and is refused in the
+    others: no model is judged by what it has learned.
+    """
+    chosen = F.col("source").isin(*sources) if sources else F.lit(True)
+    split = split_of(policy, F.col("source_split"), share_of(F.col("normal_text")))
+    reason = (
+        F.when(~chosen, "source_not_chosen")
+        .when(F.col("label").isNull(), "unlabelled")
+        .when(F.col("split").isNull(), "no_official_split")
+    )
+    placed = silver.withColumn("normal_text", normalised(F.col("text"))).withColumn("split", split).withColumn("reason", reason)
+    rank = F.create_map(*[F.lit(x) for pair in SPLIT_RANK.items() for x in pair])[F.col("split")]
+    held_out = (
+        placed.where("reason IS NULL")
+        .groupBy(F.sha2("normal_text", 256).alias("normal_hash"))
+        .agg(F.min(rank).alias("least_rank"))
+    )
+    joined = placed.withColumn("normal_hash", F.sha2("normal_text", 256)).join(held_out, "normal_hash", "left")
+    is_refused = F.col("reason").isNull() & (rank > F.col("least_rank"))
+    return joined.withColumn("reason", F.when(is_refused, "text_in_two_splits").otherwise(F.col("reason")))
+
+
+def token_counter(tokenizer_json: str) -> Column:
+    """n_tokens of the column `text`, by a tokenizer that travels as text, so that no worker needs its file."""
+
+    def count(batches: Iterator[pd.Series]) -> Iterator[pd.Series]:
+        tokenizer = Tokenizer.from_str(tokenizer_json)
+        tokenizer.no_truncation()
+        tokenizer.no_padding()
+        for texts in batches:
+            encoded = tokenizer.encode_batch_fast(texts.tolist(), add_special_tokens=False)
+            yield pd.Series([len(one) for one in encoded], dtype="int32")
+
+    # The stubs predate type-hinted UDFs.
+    return pandas_udf(count, IntegerType())("text")  # type: ignore[call-overload,no-any-return]
+
+
+def gold_reviews(assigned: DataFrame, n_tokens: Column) -> DataFrame:
+    """Rows of gold.reviews: those without a reason to leave them out."""
+    return assigned.where("reason IS NULL").select(
+        "review_id",
+        "text",
+        "label",
+        "split",
+        "source",
+        F.length("text").cast("int").alias("n_characters"),
+        n_tokens.alias("n_tokens"),
+        F.rlike("text", F.lit(STATES_SCORE)).alias("states_score"),
+    )
+
+
+def gold_rejects(assigned: DataFrame) -> DataFrame:
+    """Rows of gold.rejects: the others, with their reason."""
+    return assigned.where("reason IS NOT NULL").select("review_id", "reason")
+
+
+def check_conservation(n_in: int, n_kept: int, n_rejected: int) -> None:
+    """Silver rows = gold rows + rejects, or IntegrityError (exit 3)."""
+    if n_in != n_kept + n_rejected:
+        raise IntegrityError(
+            f"gold.reviews: expected {n_in:,} silver rows accounted for, found {n_kept:,} kept + {n_rejected:,} "
+            f"rejected = {n_kept + n_rejected:,}. Run jobs/curate.py again with --rerun; report it if it comes back."
+        )
+
+
+def check_splits(gold: DataFrame) -> dict[str, int]:
+    """Rows per split; IntegrityError where one text stands in two. An empty split is training's to refuse."""
+    texts = gold.groupBy(F.sha2(normalised(F.col("text")), 256).alias("normal_hash"))
+    n_shared = texts.agg(F.count_distinct("split").alias("n")).where("n > 1").count()
+    if n_shared:
+        raise IntegrityError(
+            f"gold.reviews: expected each text in one split, found {n_shared:,} in two or more. "
+            "Nothing was written; report it."
+        )
+    return {row["split"]: row["n"] for row in gold.groupBy("split").agg(F.count("*").alias("n")).collect()}

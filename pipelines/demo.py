@@ -1,0 +1,105 @@
+"""The demo: which jobs run with which arguments, and what the lake says of itself afterwards."""
+
+from collections.abc import Mapping
+
+from mlflow.tracking import MlflowClient
+from pyspark.sql import Column
+from pyspark.sql import functions as F
+
+from pipelines import registry
+from pipelines.query import rendered
+from pipelines.tables import TableStore
+from schemas import GOLD_SCORES, OPS_RUNS, TABLES
+
+MODEL_NAME = "review_classifier"
+EXAMPLE_SQL = """\
+SELECT source, label, count(*) AS reviews, round(avg(probability), 3) AS mean_probability,
+       round(avg(CAST(prediction = label AS INT)), 3) AS agreement
+FROM gold.current_scores JOIN silver.reviews USING (review_id)
+GROUP BY source, label ORDER BY source, label"""
+NEXT_STEPS = """\
+What to look at next
+  python jobs/query.py --lake {lake} --sql "SELECT * FROM gold.lineage LIMIT 3"
+  mlflow ui --backend-store-uri sqlite:///{lake}/mlflow/mlflow.db     the run: curves, figures, model card
+  python jobs/ingest.py --lake {lake} --source rotten_tomatoes        new arrivals from another domain; then
+  python jobs/clean.py --lake {lake} && python jobs/score.py --lake {lake}
+  TABLES.md                                                    what each column means"""
+TOO_FEW = "QUICK: {n:,} reviews are too few to judge quality by. The figures below only show that every stage runs."
+
+
+def stages(lake: str, max_rows: int) -> list[tuple[str, list[str]]]:
+    """Job names in order, each with its argv."""
+    place = ["--lake", lake]
+    few = ["--max-rows", str(max_rows)] if max_rows else []
+    # A few hundred steps at least, or the head has hardly left its random start.
+    settings = ["--epochs", "3", "--batch-size", "16"] if max_rows else []
+    return [
+        ("ingest", [*place, *few]),
+        ("clean", place),
+        ("curate", place),
+        ("train", [*place, *settings]),
+        ("promote", place),
+        ("score", place),
+    ]
+
+
+def table_versions(store: TableStore) -> dict[str, int]:
+    """The latest version of each table that exists."""
+    return {table.name: store.version(table) for table in TABLES if store.exists(table)}
+
+
+def summary(store: TableStore, client: MlflowClient, lake: str, before: Mapping[str, int]) -> str:
+    """Rows, versions, the run, its figures against the baseline's, the champion, and one question answered."""
+    parts = [_tables(store, before), _flow(store), _model(client)]
+    if store.exists(GOLD_SCORES):
+        answer = "\n".join(rendered(store.spark.sql(EXAMPLE_SQL), "table", 0, 60))
+        parts.append(f"SQL over the scored table\n{_indented(EXAMPLE_SQL)}\n\n{_indented(answer)}")
+    return "\n\n".join([*parts, NEXT_STEPS.format(lake=lake)])
+
+
+def _tables(store: TableStore, before: Mapping[str, int]) -> str:
+    now = table_versions(store)
+    counts = {name: store.count(f"SELECT count(*) FROM {name} VERSION AS OF {{}}", now[name]) for name in now}
+    lines = [f"  {name:<16} version {now[name]:>3} {counts[name]:>9,} rows" for name in now]
+    if now == dict(before):
+        lines.append("  Nothing was to do: no table has a new version.")
+    return "\n".join(["Tables", *lines])
+
+
+def _flow(store: TableStore) -> str:
+    latest = store.read(OPS_RUNS).groupBy("stage").agg(*_latest("rows", "duration_s"))
+    found = {row["stage"]: row for row in latest.collect()}  # one row a stage
+    order = [name for name, _ in stages("", 0) if name in found]
+    lines = [
+        f"  {name:<8} " + ", ".join(f"{n:,} {key.replace('_', ' ')}" for key, n in found[name]["rows"].items())
+        for name in order
+    ]
+    return "\n".join(["Rows by stage", *lines])
+
+
+def _model(client: MlflowClient) -> str:
+    challenger = registry.resolve(client, MODEL_NAME, registry.CHALLENGER)
+    champion = registry.version_of(client, MODEL_NAME, registry.CHAMPION)
+    run = client.get_run((champion or challenger).run_id or "")
+    metrics = run.data.metrics
+    lines = [
+        f"  run       {run.info.run_id}, gold.reviews version {run.data.tags['delta.version']}",
+        *(
+            f"  {name:<9} {metrics[f'test_{name}']:.4f}  (95 % {metrics[f'test_{name}_low']:.4f}-"
+            f"{metrics[f'test_{name}_high']:.4f})"
+            for name in ("accuracy", "precision", "recall", "f1")
+            if f"test_{name}_low" in metrics
+        ),
+        f"  baseline  {metrics.get('baseline_accuracy', float('nan')):.4f}  accuracy of TF-IDF and logistic regression",
+        f"  rows      {metrics['test_rows']:,.0f} held out; calibration error {metrics['test_calibration_error']:.4f}",
+        f"  champion  {f'version {champion.version}' if champion else 'none: the gate refused, see above'}",
+    ]
+    return "\n".join([f"Model {MODEL_NAME}", *lines])
+
+
+def _latest(*names: str) -> list[Column]:
+    return [F.max_by(name, "finished_at").alias(name) for name in names]
+
+
+def _indented(text: str) -> str:
+    return "\n".join(f"  {line}" for line in text.splitlines())

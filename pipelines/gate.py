@@ -1,0 +1,108 @@
+"""What the gate judges by: challenger, champion and baseline on the same held-out rows of one gold version."""
+
+import json
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+from mlflow.entities.model_registry import ModelVersion
+from mlflow.tracking import MlflowClient
+from numpy.typing import NDArray
+from pyspark.sql import functions as F
+
+from pipelines import registry
+from pipelines.baseline import fit_baseline, predict
+from pipelines.errors import IntegrityError
+from pipelines.promote import EXAMPLES, Predictions, Verdict, judge
+from pipelines.registry import ModelFile
+from pipelines.snapshot import labels_of, rows_of, snapshot_of
+from pipelines.tables import Commit, TableStore
+from schemas import OPS_MODELS, OPS_PROMOTIONS
+
+log = logging.getLogger("reviewlake")
+
+
+@dataclass(frozen=True)
+class ModelRecord:
+    """What ops.models says of a model version."""
+
+    gold_version: int
+    content_hash: str
+    run_id: str
+    files: list[ModelFile]
+
+
+def record_of(store: TableStore, version: ModelVersion) -> ModelRecord:
+    """The row of ops.models for a version of the registry; IntegrityError where there is none."""
+    mine = (F.col("model_name") == version.name) & (F.col("model_version") == int(version.version))
+    row = store.read(OPS_MODELS).where(mine).first()
+    if row is None:
+        raise IntegrityError(
+            f"{version.name} version {version.version}: expected a row in ops.models, found none. "
+            "Its files cannot be checked; run jobs/train.py again."
+        )
+    files = [(file["path"], file["bytes"], file["sha256"]) for file in row["files"]]
+    return ModelRecord(row["gold_version"], row["content_hash"], row["run_id"], files)
+
+
+def verified_model(
+    store: TableStore, client: MlflowClient, version: ModelVersion
+) -> Callable[[list[str]], pd.DataFrame]:
+    """The model version as a function of texts, its files checked against ops.models before any is imported."""
+    directory = registry.verified_directory(client, version, record_of(store, version).files)
+    return registry.load(directory)
+
+
+def judge_challenger(
+    store: TableStore, client: MlflowClient, challenger: ModelVersion, champion: ModelVersion | None
+) -> Verdict:
+    """Fit the baseline on the challenger's own gold version, predict its test rows with all, and judge."""
+    learned_from = record_of(store, challenger)
+    model = verified_model(store, client, challenger)
+    with snapshot_of(store, learned_from.gold_version) as (snapshot, content_hash):
+        if content_hash != learned_from.content_hash:
+            raise IntegrityError(
+                f"gold.reviews version {learned_from.gold_version}: expected content hash "
+                f"{learned_from.content_hash}, as the challenger's training read, found {content_hash}."
+            )
+        train, test = rows_of(snapshot, "train"), rows_of(snapshot, "test")
+        labels = labels_of(test)
+        log.info("gate: fitting the TF-IDF baseline on %s rows", f"{train.num_rows:,}")
+        baseline = Predictions(predict(fit_baseline(train["text"], labels_of(train)), test["text"]))
+        log.info("gate: scoring %s test rows", f"{test.num_rows:,}")
+        verdict = judge(
+            labels,
+            _predictions(model, test),
+            baseline,
+            _predictions(verified_model(store, client, champion), test) if champion else None,
+            model([text for text, _ in EXAMPLES])["probability"].to_numpy(),
+        )
+    for check in verdict.checks:
+        log.info("gate: %s", check)
+        for name, value in check.figures.items():
+            client.log_metric(learned_from.run_id, f"gate.{check.name}.{name}", value)
+    accuracy = float(np.mean(np.asarray(baseline.prediction) == labels))
+    client.log_metric(learned_from.run_id, "baseline_accuracy", accuracy)
+    return verdict
+
+
+def note(store: TableStore, name: str, version: int, decision: str, reasons: str, previous: int | None) -> Commit:
+    """Append a decision to ops.promotions: before the aliases move, so that a run cut short is repeated whole."""
+    columns = [field for field in OPS_PROMOTIONS.schema.fields if field.name != "decided_at"]
+    row = (name, version, decision, reasons, previous)
+    frame = store.spark.createDataFrame([row], type(OPS_PROMOTIONS.schema)(columns))
+    return store.append(OPS_PROMOTIONS, frame.withColumn("decided_at", F.current_timestamp()))
+
+
+def rollback_reasons() -> str:
+    """The reasons of a rollback: somebody asked for it."""
+    return json.dumps([{"name": "rollback", "sentence": "asked for with --rollback"}])
+
+
+def _predictions(model: Callable[[list[str]], pd.DataFrame], rows: pa.Table) -> Predictions:
+    found = model(rows["text"].to_pylist())
+    labels: NDArray[np.int64] = found["prediction"].to_numpy()
+    return Predictions(labels, found["probability"].to_numpy())

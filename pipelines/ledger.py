@@ -1,0 +1,105 @@
+"""The ledger ops.runs: what a run is, whether it has been done, and its row once it is."""
+
+import hashlib
+import importlib.metadata
+import json
+import logging
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from pyspark.sql import functions as F
+
+from pipelines import cli
+from pipelines.provenance import git_commit
+from pipelines.tables import Commit, TableStore
+from schemas import OPS_RUNS, TABLES, Table
+
+log = logging.getLogger("reviewlake")
+
+# Where things lie does not change what is computed: the same run in another directory has the same key.
+PLACES = ("lake", "catalog", "landing", "jars", "rerun", "path")
+
+
+@dataclass(frozen=True)
+class Run:
+    """One run of a stage, named by what it computes."""
+
+    key: str
+    stage: str
+    config: Mapping[str, Any]
+    inputs: Mapping[str, int | str]
+    started_s: float
+
+
+def start(stage: str, config: Any, inputs: Mapping[str, int | str]) -> Run:
+    """A run of `stage` on `inputs`: table versions by table name, and hashes of files by a name of their own."""
+    settings = {name: value for name, value in cli.as_params(config).items() if name not in PLACES}
+    release = importlib.metadata.version("reviewlake")
+    named = json.dumps([stage, settings, dict(inputs), release], sort_keys=True)
+    return Run(hashlib.sha256(named.encode()).hexdigest(), stage, settings, inputs, time.monotonic())
+
+
+def is_done(store: TableStore, run: Run) -> bool:
+    """Whether the same run has finished and its tables are as it left them."""
+    if store.config.rerun or not store.exists(OPS_RUNS):
+        return False
+    done = store.read(OPS_RUNS).where((F.col("run_key") == run.key) & (F.col("state") == "done"))
+    last = done.orderBy(F.desc("finished_at")).select("output_versions", "finished_at").first()
+    if last is None:
+        return False
+    for table in TABLES:
+        left = last["output_versions"].get(table.name)
+        if left is not None and not _is_intact(store, table, left):
+            return False
+    versions = ", ".join(f"{name} v{version}" for name, version in sorted(last["output_versions"].items()))
+    log.info("%s: nothing to do, done at %s UTC (%s)", run.stage, f"{last['finished_at']:%Y-%m-%d %H:%M}", versions)
+    return True
+
+
+def _is_intact(store: TableStore, table: Table, left: int) -> bool:
+    """Whether the table still holds what a run left at that version."""
+    if not store.exists(table):
+        return False
+    now = store.version(table)
+    return now >= left if table.is_append_only else now == left
+
+
+def finish(
+    store: TableStore,
+    run: Run,
+    outputs: Sequence[Commit],
+    rows: Mapping[str, int],
+    output_hash: str | None = None,
+    state: str = "done",
+) -> None:
+    """Write the run's row: after its last commit, so that a killed run is not taken for a finished one."""
+    row = (
+        run.key,
+        run.stage,
+        json.dumps(run.config, sort_keys=True),
+        {name: version for name, version in run.inputs.items() if isinstance(version, int)},
+        {commit.table.name: commit.version for commit in outputs},
+        output_hash,
+        dict(rows),
+        state,
+        time.monotonic() - run.started_s,
+        git_commit(),
+    )
+    columns = [column for column in OPS_RUNS.schema.fields if column.name != "finished_at"]
+    frame = store.spark.createDataFrame([row], type(OPS_RUNS.schema)(columns))
+    store.append(OPS_RUNS, frame.withColumn("finished_at", F.current_timestamp()))
+
+
+def input_version(store: TableStore, stage: str, output: str, output_version: int | None, source: str) -> int | None:
+    """The version of `source` that `stage` read when it left `output` at that version; None where nobody noted it.
+
+    Where several runs left the same version, since nothing had changed, the first: it wrote the rows.
+    """
+    if output_version is None or not store.exists(OPS_RUNS):
+        return None
+    left = F.col("output_versions")[output] == output_version
+    runs = store.read(OPS_RUNS).where((F.col("stage") == stage) & left)
+    first = runs.orderBy("finished_at").select(F.col("input_versions")[source].alias("version")).first()
+    return None if first is None else first["version"]

@@ -1,0 +1,164 @@
+"""Figures of a classifier on held-out rows. A figure whose denominator is 0 is None, never 0 and never NaN."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+from scipy.optimize import minimize_scalar
+from scipy.stats import binomtest
+from sklearn.metrics import roc_auc_score
+
+CONFIDENCE = 0.95
+TEMPERATURES = (0.05, 20.0)  # beyond these a model is broken, not badly calibrated
+LENGTH_QUARTILE = "length_quartile"
+
+
+@dataclass(frozen=True)
+class Confusion:
+    """Counts of a two-way classifier: true and false positives, false and true negatives."""
+
+    tp: int
+    fp: int
+    fn: int
+    tn: int
+
+
+@dataclass(frozen=True)
+class Interval:
+    """A figure with its 95 % confidence limits."""
+
+    value: float
+    low: float
+    high: float
+
+
+class McNemar(NamedTuple):
+    """Paired comparison: rows only a has right, rows only b has right, exact p of "equal" and of "a not worse"."""
+
+    only_a: int
+    only_b: int
+    p_value: float
+    p_a_worse: float
+
+
+def confusion_of(label: NDArray[np.int64], prediction: NDArray[np.int64]) -> Confusion:
+    """Count labels against predictions, both 0 or 1."""
+    counts = np.bincount(2 * label + prediction, minlength=4)
+    return Confusion(tp=int(counts[3]), fp=int(counts[1]), fn=int(counts[2]), tn=int(counts[0]))
+
+
+def point_metrics(confusion: Confusion) -> dict[str, float | None]:
+    """accuracy, precision, recall and f1 of class 1, and recall_gap = |recall of class 1 - recall of class 0|."""
+    c = confusion
+    recall, recall_negative = _ratio(c.tp, c.tp + c.fn), _ratio(c.tn, c.tn + c.fp)
+    return {
+        "accuracy": _ratio(c.tp + c.tn, c.tp + c.fp + c.fn + c.tn),
+        "precision": _ratio(c.tp, c.tp + c.fp),
+        "recall": recall,
+        "f1": _ratio(2 * c.tp, 2 * c.tp + c.fp + c.fn),
+        "recall_gap": None if recall is None or recall_negative is None else abs(recall - recall_negative),
+    }
+
+
+def with_intervals(confusion: Confusion, seed: int = 0, n_resamples: int = 2_000) -> dict[str, Interval | None]:
+    """accuracy, precision and recall with Wilson limits, f1 with percentile limits of a seeded bootstrap of rows."""
+    c = confusion
+    return {
+        "accuracy": wilson(c.tp + c.tn, c.tp + c.fp + c.fn + c.tn),
+        "precision": wilson(c.tp, c.tp + c.fp),
+        "recall": wilson(c.tp, c.tp + c.fn),
+        "f1": _bootstrap_f1(c, seed, n_resamples),
+    }
+
+
+def wilson(n_right: int, n: int) -> Interval | None:
+    """A share with its Wilson limits; None of no rows."""
+    if n == 0:
+        return None
+    limits = binomtest(n_right, n).proportion_ci(CONFIDENCE, method="wilson")
+    return Interval(n_right / n, float(limits.low), float(limits.high))
+
+
+def calibration_bins(probability: NDArray[np.float64], label: NDArray[np.int64], bins: int = 15) -> pd.DataFrame:
+    """Equal-width bins of P(positive), empty ones left out: n, mean probability, share of positive labels."""
+    number = np.minimum((probability * bins).astype(np.int64), bins - 1)
+    rows = pd.DataFrame({"bin": number, "probability": probability, "label": label})
+    return rows.groupby("bin").agg(
+        n=("label", "size"), mean_probability=("probability", "mean"), positive_share=("label", "mean")
+    )
+
+
+def expected_calibration_error(probability: NDArray[np.float64], label: NDArray[np.int64], bins: int = 15) -> float:
+    """Mean over rows of |mean P(positive) - share of positives| of the row's bin; 0 = calibrated."""
+    found = calibration_bins(probability, label, bins)
+    gaps = (found["mean_probability"] - found["positive_share"]).abs()
+    return float(np.average(gaps, weights=found["n"]))
+
+
+def roc_auc(probability: NDArray[np.float64], label: NDArray[np.int64]) -> float | None:
+    """Area under the ROC curve; None where one class is absent."""
+    return float(roc_auc_score(label, probability)) if 0 < label.sum() < len(label) else None
+
+
+def with_length_quartile(frame: pd.DataFrame) -> pd.DataFrame:
+    """The frame plus `length_quartile`: 1 shortest .. 4 longest by n_tokens, equal lengths in one quartile."""
+    limits = frame["n_tokens"].quantile([0.25, 0.5, 0.75]).to_numpy()
+    return frame.assign(**{LENGTH_QUARTILE: np.searchsorted(limits, frame["n_tokens"].to_numpy(), side="left") + 1})
+
+
+def by_slice(frame: pd.DataFrame, slices: Sequence[str]) -> pd.DataFrame:
+    """Accuracy by each value of each column named: slice, value, n, accuracy, low, high. Needs label and prediction."""
+    rows = []
+    for name in slices:
+        for value, part in frame.groupby(name, sort=True):
+            found = wilson(int((part["label"] == part["prediction"]).sum()), len(part))
+            if found is not None:  # groupby gives no empty group
+                rows.append((name, str(value), len(part), found.value, found.low, found.high))
+    return pd.DataFrame(rows, columns=["slice", "value", "n", "accuracy", "low", "high"])
+
+
+def mcnemar(correct_a: NDArray[np.bool_], correct_b: NDArray[np.bool_]) -> McNemar:
+    """Exact McNemar test of two classifiers on the same rows; a small p_a_worse says that a is worse than b."""
+    if len(correct_a) != len(correct_b):
+        raise ValueError(f"expected the same rows for both, found {len(correct_a)} and {len(correct_b)}")
+    only_a, only_b = int((correct_a & ~correct_b).sum()), int((~correct_a & correct_b).sum())
+    if only_a + only_b == 0:
+        return McNemar(0, 0, 1.0, 1.0)
+    two_sided = binomtest(only_a, only_a + only_b, 0.5).pvalue
+    return McNemar(only_a, only_b, float(two_sided), float(binomtest(only_a, only_a + only_b, 0.5, "less").pvalue))
+
+
+def cross_entropy(logits: NDArray[np.float32], label: NDArray[np.int64], temperature: float = 1.0) -> float:
+    """Mean negative log likelihood in nats."""
+    margin = np.diff(logits.astype(np.float64), axis=1)[:, 0] / temperature
+    return float(np.mean(np.logaddexp(0.0, np.where(label == 1, -margin, margin))))
+
+
+def fit_temperature(logits: NDArray[np.float32], label: NDArray[np.int64]) -> float:
+    """The temperature of least cross entropy on validation rows. Source: Guo et al. 2017, "On Calibration"."""
+    low, high = (math.log(limit) for limit in TEMPERATURES)
+    found = minimize_scalar(
+        lambda log_t: cross_entropy(logits, label, math.exp(log_t)), bounds=(low, high), method="bounded"
+    )
+    return math.exp(found.x)
+
+
+def _ratio(part: int, whole: int) -> float | None:
+    return part / whole if whole else None
+
+
+def _bootstrap_f1(confusion: Confusion, seed: int, n_resamples: int) -> Interval | None:
+    """Drawing rows with replacement is drawing the four counts from a multinomial."""
+    counts = np.array([confusion.tp, confusion.fp, confusion.fn, confusion.tn])
+    value = point_metrics(confusion)["f1"]
+    if value is None:
+        return None
+    drawn = np.random.default_rng(seed).multinomial(counts.sum(), counts / counts.sum(), size=n_resamples)
+    wrong = drawn[:, 1] + drawn[:, 2]
+    scores = 2 * drawn[:, 0] / np.maximum(2 * drawn[:, 0] + wrong, 1)
+    low, high = np.quantile(scores, [(1 - CONFIDENCE) / 2, (1 + CONFIDENCE) / 2])
+    return Interval(value, float(low), float(high))

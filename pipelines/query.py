@@ -1,0 +1,186 @@
+"""SQL for people: is a statement a mere question, and how does its answer look as a table, CSV or JSON lines."""
+
+import csv
+import io
+import itertools
+import logging
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from py4j.protocol import Py4JJavaError
+from pyspark.errors import AnalysisException, ParseException, PySparkException
+from pyspark.logger import PySparkLogger
+from pyspark.sql import Column, DataFrame, SparkSession
+from pyspark.sql import functions as F
+from pyspark.sql.types import (
+    ArrayType,
+    BinaryType,
+    DataType,
+    MapType,
+    NumericType,
+    StructType,
+    TimestampType,
+    VariantType,
+)
+
+from pipelines.errors import InputError
+
+FORMATS = ("table", "csv", "jsonl")
+TABLE_ROWS = 20
+ISO_UTC = "yyyy-MM-dd'T'HH:mm:ss[.SSSSSS]'Z'"  # the session's time zone is UTC
+NESTED = (ArrayType, MapType, StructType, VariantType)
+
+QUESTIONS = ("SELECT", "WITH", "FROM", "VALUES", "TABLE")
+DESCRIPTIONS = ("DESCRIBE", "DESC", "SHOW")
+EXPLAIN = re.compile(r"\s*EXPLAIN\s+(?:(?:LOGICAL|FORMATTED|EXTENDED|CODEGEN|COST)\b)?", re.IGNORECASE)
+MULTI_LINE = (["plan"], ["createtab_stmt"])  # what EXPLAIN and SHOW CREATE TABLE answer
+
+# SQL that runs programs. Read from the raw text, strings and comments included: rather a LIKE '%reflect(%' refused
+# than a call missed. IDENTIFIER(...) and EXECUTE IMMEDIATE would spell the same names out of pieces.
+NEXT = r"[`\"]?\s*(?:\(|--|/\*)"
+CODE = {
+    "a call of reflect, try_reflect or java_method": rf"(?:reflect|java_method){NEXT}",
+    "IDENTIFIER(...)": rf"\bidentifier{NEXT}",
+    "EXECUTE IMMEDIATE": r"\bexecute\s*(?:immediate|--|/\*)",
+    "TRANSFORM ... USING a program": r"\b(?:transform|map|reduce)\b.*\busing\s*(?:r?['\"]|--|/\*)",
+}
+
+
+def ask(spark: SparkSession, statement: str, may_write: bool = False) -> DataFrame:
+    """The answer to one SQL statement. Raises InputError unless it only reads, or `may_write` is set."""
+    # pyspark logs the whole JVM trace of a wrong statement, beside raising it.
+    PySparkLogger.getLogger("SQLQueryContextLogger").setLevel(logging.CRITICAL + 1)
+    refuse_code(statement)
+    if not may_write:
+        refuse_writing(spark, statement)
+    with worded_faults():
+        return spark.sql(statement)
+
+
+def refuse_code(statement: str) -> None:
+    """Raise InputError where the statement would run a program: SQL is for tables."""
+    for what, pattern in CODE.items():
+        if re.search(pattern, statement, re.IGNORECASE | re.DOTALL):
+            raise InputError(f"statement: expected SQL over tables, found {what}, which runs code. Leave it out.")
+
+
+def refuse_writing(spark: SparkSession, statement: str) -> None:
+    """Raise InputError unless Spark's own parser reads the statement as a query, or it describes or explains one.
+
+    DESCRIBE QUERY (...) takes a query by grammar, and only analyses it: an INSERT behind WITH or FROM does not parse
+    there. EXPLAIN would not do as the judge: it executes what stands behind EXECUTE IMMEDIATE.
+    """
+    # Comments before the first word are the parser's to read: it nests them, and ends some at a lone \r.
+    first_word = re.match(r"\s*(\w+)", statement)
+    word = first_word.group(1).upper() if first_word else ""
+    if word in DESCRIPTIONS:
+        return
+    question = EXPLAIN.sub("", statement, count=1) if word == "EXPLAIN" else statement
+    if word not in ("", "EXPLAIN", *QUESTIONS):
+        raise InputError(
+            f"statement: expected a query, DESCRIBE, SHOW or EXPLAIN of a query, found {word}. "
+            "Pass --write to change tables."
+        )
+    try:
+        spark.sql(f"DESCRIBE QUERY (\n{question.rstrip().rstrip(';')}\n)")
+    except ParseException as error:
+        found = re.sub(r"\(line (\d+)", lambda place: f"(line {int(place[1]) - 1}", _one_line(error))
+        raise InputError(f"statement: expected one query, found: {found} Pass --write to change tables.") from error
+    except AnalysisException:
+        return  # a query, if about something absent: running it says so with the right position
+
+
+@contextmanager
+def worded_faults() -> Iterator[None]:
+    """Spark's complaint about a statement, or about a row on its way, as one line."""
+    try:
+        yield
+    except (PySparkException, Py4JJavaError) as error:
+        raise InputError(f"statement: {_one_line(error)}") from error
+
+
+def rendered(answer: DataFrame, form: str, limit: int, width: int) -> Iterator[str]:
+    """Lines of the answer, none for a command without one. `limit` 0 = all rows; -1 = all, but 20 in a table."""
+    if not answer.columns:
+        return
+    with worded_faults():
+        if form == "table":
+            yield from _table(answer, TABLE_ROWS if limit == -1 else limit, width)
+            return
+        rows = answer.limit(limit) if limit > 0 else answer
+        yield from _csv(rows) if form == "csv" else _json_lines(rows)
+
+
+def _table(answer: DataFrame, limit: int, width: int) -> Iterator[str]:
+    """Aligned columns, numbers to the right, long cells cut with an ellipsis, and what was left out said below."""
+    texts = _as_text(answer)
+    if answer.columns in MULTI_LINE:
+        yield from (row[0] for row in texts.toLocalIterator())
+        return
+    rows = [tuple(row) for row in (texts.limit(limit + 1) if limit else texts).toLocalIterator()]
+    shown = rows[:limit] if limit else rows
+    cells = [[_cell(value, width) for value in row] for row in [tuple(answer.columns), *shown]]
+    is_number = [isinstance(field.dataType, NumericType) for field in answer.schema.fields]
+    widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
+    lines = [
+        "  ".join(
+            text.rjust(n) if to_right else text.ljust(n)
+            for text, n, to_right in zip(row, widths, is_number, strict=True)
+        ).rstrip()
+        for row in cells
+    ]
+    yield from [lines[0], "  ".join("-" * n for n in widths), *lines[1:]]
+    if len(rows) > len(shown):
+        yield f"{len(shown):,} of {answer.count():,} rows shown; --limit 0 shows all"
+    else:
+        yield f"{len(rows):,} row{'' if len(rows) == 1 else 's'}"
+
+
+def _csv(answer: DataFrame) -> Iterator[str]:
+    rows = (tuple(row) for row in _as_text(answer).toLocalIterator())
+    for row in itertools.chain([tuple(answer.columns)], rows):
+        line = io.StringIO()
+        csv.writer(line, lineterminator="\r\n").writerow(row)  # it quotes only the line ends named here
+        yield line.getvalue().removesuffix("\r\n")
+
+
+def _json_lines(answer: DataFrame) -> Iterator[str]:
+    repeated = sorted({name for name in answer.columns if answer.columns.count(name) > 1})
+    if repeated:
+        raise InputError(f"--format jsonl: expected a name for each column, found {', '.join(repeated)} twice. Use AS.")
+    for row in answer.select(_json(F.struct("*"))).toLocalIterator():
+        yield row[0]
+
+
+def _as_text(answer: DataFrame) -> DataFrame:
+    """Every cell as a string, or null; by place, since two columns may share a name."""
+    names = [f"column_{place}" for place in range(len(answer.columns))]
+    types = [field.dataType for field in answer.schema.fields]
+    texts = [_text(F.col(name), kind).alias(name) for name, kind in zip(names, types, strict=True)]
+    return answer.toDF(*names).select(*texts)
+
+
+def _text(column: Column, kind: DataType) -> Column:
+    if isinstance(kind, NESTED):
+        return _json(column)
+    if isinstance(kind, BinaryType):
+        return F.base64(column)
+    return F.date_format(column, ISO_UTC) if isinstance(kind, TimestampType) else column.cast("string")
+
+
+def _json(column: Column) -> Column:
+    return F.to_json(column, {"ignoreNullFields": "false", "timestampFormat": ISO_UTC, "timeZone": "UTC"})
+
+
+def _cell(value: str | None, width: int) -> str:
+    """One cell of a table: line ends and terminal controls become spaces, long text is cut."""
+    text = "" if value is None else re.sub(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]", " ", value)
+    return text if len(text) <= width else text[: width - 1] + "…"
+
+
+def _one_line(error: Exception) -> str:
+    """The innermost cause: while rows stream, Spark wraps it in exceptions about its own threads."""
+    lines = str(error).strip().splitlines()
+    causes = [line.removeprefix("Caused by: ") for line in lines if line.startswith("Caused by: ")]
+    return causes[-1] if causes else lines[0]

@@ -1,0 +1,205 @@
+"""Every effect on MLflow: runs, logged models, versions and their aliases."""
+
+import contextlib
+import hashlib
+import importlib.metadata
+import json
+import logging
+import os
+import warnings
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TypeVar
+
+import mlflow
+import pandas as pd
+from mlflow.data.delta_dataset_source import DeltaDatasetSource
+from mlflow.data.meta_dataset import MetaDataset
+from mlflow.entities import Metric
+from mlflow.entities.model_registry import ModelVersion
+from mlflow.exceptions import MlflowException
+from mlflow.tracking import MlflowClient
+
+from pipelines import classifier
+from pipelines.errors import InputError, IntegrityError, SetupError
+from pipelines.session import LakeConfig
+
+log = logging.getLogger("reviewlake")
+Result = TypeVar("Result")
+
+CHALLENGER, CHAMPION, PREVIOUS_CHAMPION = "challenger", "champion", "previous_champion"
+METRICS_A_REQUEST = 1_000  # the tracking store's limit
+# What the logged code imports; the versions are those it was trained with.
+REQUIREMENTS = ("mlflow", "numpy", "pandas", "safetensors", "tokenizers", "torch", "transformers")
+ModelFile = tuple[str, int, str]  # path, bytes, SHA-256
+
+
+@dataclass(frozen=True)
+class Registered:
+    """A model version with the manifest of its files."""
+
+    name: str
+    version: int
+    run_id: str
+    files: list[ModelFile]
+
+    @property
+    def weights_sha256(self) -> str:
+        """SHA-256 of the weights file."""
+        return next(sha256 for path, _, sha256 in self.files if path.endswith("model.safetensors"))
+
+    @property
+    def manifest_sha256(self) -> str:
+        """SHA-256 of the manifest."""
+        return manifest_sha256(self.files)
+
+
+def connect(config: LakeConfig) -> MlflowClient:
+    """A client of the lake's own store (sqlite, no server), or of the workspace. SetupError where it is unreadable."""
+    os.environ.setdefault("MLFLOW_UV_AUTO_DETECT", "false")
+    os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
+    logging.getLogger("mlflow").setLevel(logging.ERROR)
+    logging.getLogger("alembic").setLevel(logging.ERROR)
+    warnings.filterwarnings("ignore", module="mlflow")
+    if config.is_local:
+        directory = config.lake_path / "mlflow"
+        directory.mkdir(parents=True, exist_ok=True)
+        mlflow.set_tracking_uri(f"sqlite:///{directory / 'mlflow.db'}")
+    else:
+        mlflow.set_tracking_uri("databricks")
+        mlflow.set_registry_uri("databricks-uc")
+    client = MlflowClient()
+    try:
+        client.search_experiments(max_results=1)
+    except MlflowException as error:
+        raise SetupError(
+            f"{mlflow.get_tracking_uri()}: expected an MLflow store, found: {str(error).splitlines()[0]} "
+            "Restore the file from a backup, or pass another --lake."
+        ) from error
+    return client
+
+
+@contextlib.contextmanager
+def training_run(
+    client: MlflowClient, config: LakeConfig, experiment: str, params: Mapping[str, object], tags: Mapping[str, str]
+) -> Iterator[str]:
+    """A run from start to end; failed if what is inside fails. Yields its id."""
+    found = client.get_experiment_by_name(experiment)
+    place = (config.lake_path / "mlflow" / "artifacts").as_uri() if config.is_local else None
+    experiment_id = found.experiment_id if found else client.create_experiment(experiment, artifact_location=place)
+    with mlflow.start_run(experiment_id=experiment_id, tags=dict(tags), log_system_metrics=False) as run:
+        mlflow.log_params(dict(params))
+        yield run.info.run_id
+    log.info("run %s of experiment %s: finished", run.info.run_id, experiment)
+
+
+def log_dataset(table: str, version: int, digest: str) -> None:
+    """The data as MLflow's own dataset entry, with our digest; it drops version 0, so the name says it too."""
+    source = DeltaDatasetSource(delta_table_name=table, delta_table_version=version)
+    mlflow.log_input(MetaDataset(source, name=f"{table}@{version}", digest=digest), context="training")
+
+
+def log_steps(client: MlflowClient, run_id: str, metrics: Sequence[Metric]) -> None:
+    """Many metrics in few requests."""
+    for start in range(0, len(metrics), METRICS_A_REQUEST):
+        client.log_batch(run_id, metrics=metrics[start : start + METRICS_A_REQUEST])
+
+
+def register(client: MlflowClient, name: str, directory: Path, tags: Mapping[str, str], card: str) -> Registered:
+    """Log a model directory in the running run and make it the newest version and the challenger."""
+    example = pd.DataFrame({"text": ["Best movie I have seen.", "The worst movie in the history of cinema."]})
+    info = mlflow.pyfunc.log_model(
+        name="model",
+        python_model=classifier.__file__,
+        artifacts={"model": str(directory)},
+        signature=classifier.SIGNATURE,
+        input_example=example,
+        pip_requirements=[f"{package}=={_version_of(package)}" for package in REQUIREMENTS],
+    )
+    files = classifier.manifest_of(_directory_of(client, info.model_id))
+    with contextlib.suppress(MlflowException):  # it exists already
+        client.create_registered_model(name)
+    created = client.create_model_version(
+        name,
+        source=f"models:/{info.model_id}",
+        run_id=info.run_id,
+        model_id=info.model_id,
+        description=card,
+        tags={**tags, "manifest": json.dumps(files), "manifest.sha256": manifest_sha256(files)},
+    )
+    registered = Registered(name, int(created.version), info.run_id, files)
+    client.set_registered_model_alias(name, CHALLENGER, str(registered.version))
+    client.set_model_version_tag(name, str(registered.version), "weights.sha256", registered.weights_sha256)
+    log.info("%s version %d: registered, alias %s", name, registered.version, CHALLENGER)
+    return registered
+
+
+def version_of(client: MlflowClient, name: str, alias: str) -> ModelVersion | None:
+    """The model version behind an alias; None where there is none."""
+    try:
+        return client.get_model_version_by_alias(name, alias)
+    except MlflowException:
+        return None
+
+
+def resolve(client: MlflowClient, name: str, alias_or_version: str) -> ModelVersion:
+    """The model version behind an alias or a number, or InputError."""
+    try:
+        if alias_or_version.isdigit():
+            return client.get_model_version(name, alias_or_version)
+        return client.get_model_version_by_alias(name, alias_or_version)
+    except MlflowException as error:
+        advice = "Run jobs/promote.py first." if alias_or_version == CHAMPION else "Run jobs/train.py first."
+        raise InputError(f"{name}: expected a version or alias {alias_or_version}, found none. {advice}") from error
+
+
+def verified_directory(client: MlflowClient, version: ModelVersion, files: Sequence[ModelFile]) -> Path:
+    """The logged model's local directory, every file of it as the manifest in ops.models says.
+
+    Raises IntegrityError (exit 3) before anything of the model is imported.
+    """
+    where = f"{version.name} version {version.version}"
+    if version.tags.get("manifest.sha256") != manifest_sha256(files):
+        raise IntegrityError(
+            f"{where}: expected the manifest of ops.models, found another in the registry. Do not use this version."
+        )
+    try:
+        directory = _directory_of(client, str(version.source).removeprefix("models:/"))
+        classifier.verify_manifest(directory, files)
+    except (classifier.ModelFilesError, OSError, MlflowException) as error:
+        raise IntegrityError(f"{where}: {error}. Restore the file, or train again.") from error
+    return directory
+
+
+def load(directory: Path) -> Callable[[list[str]], pd.DataFrame]:
+    """The model of a verified directory as a function of texts."""
+    os.environ.setdefault("HF_HUB_OFFLINE", "1")
+    model = mlflow.pyfunc.load_model(str(directory))
+    return lambda texts: model.predict(pd.DataFrame({"text": texts}))  # type: ignore[no-any-return]
+
+
+def move_aliases(client: MlflowClient, name: str, aliases: Mapping[str, int | None]) -> None:
+    """Set each alias to its version; None takes it away."""
+    for alias, version in aliases.items():
+        if version is None:
+            client.delete_registered_model_alias(name, alias)
+        else:
+            client.set_registered_model_alias(name, alias, str(version))
+        log.info("%s: alias %s is %s", name, alias, f"version {version}" if version else "gone")
+
+
+def manifest_sha256(files: Sequence[ModelFile]) -> str:
+    """SHA-256 of a manifest, in the form `sha256sum` reads: a line a file, sorted by path."""
+    lines = [f"{sha256}  {path}\n" for path, _, sha256 in sorted(files)]
+    return hashlib.sha256("".join(lines).encode()).hexdigest()
+
+
+def _directory_of(client: MlflowClient, model_id: str) -> Path:
+    # By its own location, not models:/name/version: that way MLflow writes a file of its own into the directory.
+    location = client.get_logged_model(model_id).artifact_location
+    return Path(mlflow.artifacts.download_artifacts(artifact_uri=location))
+
+
+def _version_of(package: str) -> str:
+    return importlib.metadata.version(package).split("+")[0]  # +cpu, +cu130: not a version that an index has

@@ -1,0 +1,156 @@
+"""Scores from a model: one row out for every row in, whatever the row holds."""
+
+from collections.abc import Callable, Iterator
+from datetime import datetime
+from typing import Any
+
+import pandas as pd
+from pyspark.sql import Column, DataFrame
+from pyspark.sql import functions as F
+from pyspark.sql.pandas.functions import pandas_udf
+from pyspark.sql.types import BooleanType, DoubleType, IntegerType, StringType, StructField, StructType
+
+from pipelines.errors import IntegrityError
+from schemas import GOLD_SCORES
+
+Predict = Callable[[list[str]], pd.DataFrame]  # columns probability, prediction, is_truncated; a row a text, in order
+
+SCORE = StructType(
+    [
+        StructField("probability", DoubleType()),
+        StructField("prediction", IntegerType()),
+        StructField("is_truncated", BooleanType()),
+        StructField("score_error", StringType()),
+    ]
+)
+SLICE_REVIEWS = 2_500
+# What a tokenizer or torch raises for one bad text; anything else is a fault of the machine or the code.
+TEXT_FAULTS = (RuntimeError, ValueError, TypeError, KeyError, IndexError)
+
+_loaded: dict[str, Predict] = {}  # of this Python process: Spark reuses its workers from task to task
+
+
+def load_once(key: str, loader: Callable[[], Predict]) -> Predict:
+    """The model of `key`, loaded at its first use in this process; the model before it is let go."""
+    if key not in _loaded:
+        _loaded.clear()
+        _loaded[key] = loader()
+    return _loaded[key]
+
+
+def scorer(load: Callable[[], Predict]) -> Callable[[Column], Column]:
+    """A column function: text -> struct of probability, prediction, is_truncated, score_error.
+
+    `load` is called once a task; give it `load_once`, so that the model is loaded once a process.
+    """
+
+    def score(batches: Iterator[pd.Series]) -> Iterator[pd.DataFrame]:
+        predict = load()
+        for texts in batches:
+            yield score_texts(texts, predict)
+
+    # Nondeterministic: Spark may otherwise move the call, or make it again for each field that is read.
+    return pandas_udf(score, SCORE).asNondeterministic()  # type: ignore[call-overload, no-any-return]  # stubs predate type-hinted UDFs
+
+
+def score_texts(texts: pd.Series, predict: Predict) -> pd.DataFrame:
+    """Score one batch; a row that has no score says why in `score_error`, never by its text."""
+    faults = [_fault_of_text(text) for text in texts]
+    sound = [row for row, fault in enumerate(faults) if fault is None]
+    predicted = _predict_or_halve([texts.iloc[row] for row in sound], predict)
+    found = dict(zip(sound, predicted, strict=True))
+    rows = [found[row] if fault is None else _no_score(fault) for row, fault in enumerate(faults)]
+    scored = pd.DataFrame(rows, columns=SCORE.names)
+    return scored.astype(
+        {"probability": "Float64", "prediction": "Int32", "is_truncated": "bool", "score_error": "object"}
+    )
+
+
+def unscored(reviews: DataFrame, scores: DataFrame, model_name: str, model_version: int) -> DataFrame:
+    """The reviews that have no row of this model version yet, neither a score nor a score_error."""
+    mine = (F.col("model_name") == model_name) & (F.col("model_version") == model_version)
+    return reviews.join(scores.where(mine).select("review_id"), "review_id", "left_anti")
+
+
+def n_slices(n_reviews: int) -> int:
+    """Into how many parts to split the work, so that progress shows every half minute and a part fills all cores."""
+    return max(1, round(n_reviews / SLICE_REVIEWS))
+
+
+def in_slices(reviews: DataFrame, n: int) -> DataFrame:
+    """The reviews with the number of their slice, 0..n-1, by their id."""
+    return reviews.withColumn("slice", F.pmod(F.xxhash64("review_id"), F.lit(n)))
+
+
+def check_conservation(n_in: int, n_out: int) -> None:
+    """One row out for every row in, or IntegrityError (exit 3)."""
+    if n_in != n_out:
+        raise IntegrityError(
+            f"gold.scores: expected a row for each of {n_in:,} reviews, found {n_out:,}. Nothing was written."
+        )
+
+
+def score_rows(
+    reviews: DataFrame,
+    score: Callable[[Column], Column],
+    *,
+    model_name: str,
+    model_version: int,
+    run_id: str,
+    silver_version: int,
+    scored_at: datetime,
+) -> DataFrame:
+    """Reviews in, rows of gold.scores out, one for one."""
+    scored = reviews.select("review_id", score(F.col("text")).alias("score"))
+    return scored.select(
+        "review_id",
+        F.lit(model_name).alias("model_name"),
+        F.lit(model_version).cast("int").alias("model_version"),
+        *[F.col(f"score.{name}").alias(name) for name in SCORE.names],
+        F.lit(run_id).alias("run_id"),
+        F.lit(silver_version).cast("long").alias("silver_version"),
+        F.lit(scored_at).alias("scored_at"),
+    ).select(*GOLD_SCORES.column_names)
+
+
+def _predict_or_halve(texts: list[str], predict: Predict) -> list[tuple[Any, ...]]:
+    """Predict all at once; where that raises, halve until the poisonous text stands alone."""
+    if not texts:
+        return []
+    try:
+        predicted = predict(texts)
+    except TEXT_FAULTS as error:
+        if len(texts) == 1:
+            return [_no_score(type(error).__name__)]  # its message may quote the review
+        middle = len(texts) // 2
+        return _predict_or_halve(texts[:middle], predict) + _predict_or_halve(texts[middle:], predict)
+    missing = set(SCORE.names[:3]) - set(predicted.columns)
+    if missing:
+        raise IntegrityError(
+            f"predict: expected a column {', '.join(sorted(missing))}, found none. Fix the model's code."
+        )
+    if len(predicted) != len(texts):
+        raise IntegrityError(f"predict: expected {len(texts):,} rows, found {len(predicted):,}. Fix the model's code.")
+    columns = (predicted["probability"], predicted["prediction"], predicted["is_truncated"])
+    return [_checked(*row) for row in zip(*columns, strict=True)]
+
+
+def _checked(probability: Any, prediction: Any, is_truncated: Any) -> tuple[Any, ...]:
+    """One score, or why it is none: Spark would turn a NaN into NULL without a word."""
+    if pd.isna(probability):
+        return _no_score("probability is NaN")
+    if not 0 <= probability <= 1:
+        return _no_score("probability is outside 0-1")
+    if pd.isna(prediction) or prediction not in (0, 1):
+        return _no_score("prediction is neither 0 nor 1")
+    return float(probability), int(prediction), bool(is_truncated), None
+
+
+def _no_score(reason: str) -> tuple[Any, ...]:
+    return None, None, False, reason
+
+
+def _fault_of_text(text: object) -> str | None:
+    if not isinstance(text, str):
+        return "text is null"
+    return None if text.strip() else "text is blank"

@@ -1,0 +1,211 @@
+"""The SparkSession, and what it needs of the machine: Java, Delta's two jars, loopback."""
+
+import logging
+import os
+import re
+import shutil
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+from py4j.protocol import Py4JError
+from pyspark.errors import PySparkException
+from pyspark.sql import SparkSession
+
+from pipelines.cli import flag
+from pipelines.errors import InputError, SetupError
+
+log = logging.getLogger("reviewlake")
+
+DELTA_VERSION = "4.4.0"
+DELTA_PACKAGE = f"io.delta:delta-spark_4.2_2.13:{DELTA_VERSION}"
+DELTA_JARS = (f"delta-spark_4.2_2.13-{DELTA_VERSION}.jar", f"delta-storage-{DELTA_VERSION}.jar")
+LOG4J = Path(__file__).parent / "log4j2.properties"
+LEAST_JAVA = 17
+LEAST_FREE_BYTES = 2_000_000_000  # the demo's lake takes about 600 MB; Spark spills beside it
+
+# Spark ships these, or nobody calls them: without the list Ivy brings 33 jars (87 MB) instead of two.
+EXCLUDED_MODULES = (
+    "com.fasterxml.jackson.core:jackson-annotations",
+    "com.fasterxml.jackson.core:jackson-core",
+    "com.fasterxml.jackson.core:jackson-databind",
+    "com.fasterxml.jackson.datatype:jackson-datatype-jdk8",
+    "com.fasterxml.jackson.datatype:jackson-datatype-jsr310",
+    "com.google.code.findbugs:jsr305",
+    "commons-pool:commons-pool",
+    "io.airlift:aircompressor",
+    "io.delta:delta-kernel-api",
+    "io.delta:delta-kernel-defaults",
+    "io.delta:delta-kernel-unitycatalog",
+    "io.unitycatalog:unitycatalog-client",
+    "io.unitycatalog:unitycatalog-hadoop",
+    "javax.annotation:javax.annotation-api",
+    "org.apache.hadoop:hadoop-client-api",
+    "org.apache.hadoop:hadoop-client-runtime",
+    "org.apache.logging.log4j:log4j-api",
+    "org.apache.logging.log4j:log4j-core",
+    "org.apache.logging.log4j:log4j-slf4j2-impl",
+    "org.apache.parquet:parquet-hadoop",
+    "org.locationtech.jts:jts-core",
+    "org.roaringbitmap:RoaringBitmap",
+    "org.slf4j:slf4j-api",
+)
+
+# What must be set before the JVM starts, hence also in spark-defaults.conf for spark-submit.
+SETTINGS = {
+    "spark.sql.extensions": "io.delta.sql.DeltaSparkSessionExtension",
+    "spark.sql.catalog.spark_catalog": "org.apache.spark.sql.delta.catalog.DeltaCatalog",
+    "spark.sql.catalogImplementation": "in-memory",  # no Derby: a second process would wait for its lock
+    "spark.driver.bindAddress": "127.0.0.1",
+    "spark.driver.host": "127.0.0.1",
+    "spark.driver.memory": "3g",
+    "spark.ui.enabled": "false",  # it listens on all interfaces unless SPARK_LOCAL_IP says otherwise
+    "spark.driver.extraJavaOptions": "-Dlog4j2.configurationFile=pipelines/log4j2.properties",
+    "spark.sql.session.timeZone": "UTC",
+    "spark.sql.shuffle.partitions": "4",  # 200 and 50 by default: most of a small job's time
+    "spark.databricks.delta.snapshotPartitions": "2",
+    "spark.sql.execution.arrow.maxRecordsPerBatch": "2000",
+    "spark.sql.runSQLOnFiles": "false",  # else SELECT * FROM text.`/etc/passwd` reads it
+    "spark.hadoop.parquet.page.verify-checksum.enabled": "true",  # 102 of 120 flipped bits were read as truth
+    "spark.python.worker.faulthandler.enabled": "true",
+}
+
+
+@dataclass(frozen=True)
+class LakeConfig:
+    """Where the tables and the models are: a local directory, or a Unity Catalog."""
+
+    lake: str = flag("local directory that holds tables, models and landing files", "lake")
+    catalog: str = flag("Unity Catalog to use instead of a local lake (Databricks)", "")
+    landing: str = flag("directory for downloads and staging; default <lake>/landing", "")
+    jars: str = flag("directory with Delta's two jars, where the network is not to be used", "")
+    rerun: bool = flag("run even where the ledger says that it is done", False)
+
+    def __post_init__(self) -> None:
+        if self.catalog and not re.fullmatch(r"\w+", self.catalog):
+            raise ValueError(f"--catalog must be letters, digits and _, got {self.catalog!r}")
+        if self.catalog and not self.landing:
+            raise ValueError("--catalog needs --landing: a volume path that all workers can read")
+
+    @property
+    def is_local(self) -> bool:
+        """Whether the tables are directories of this machine."""
+        return self.catalog == ""
+
+    @property
+    def lake_path(self) -> Path:
+        """The lake directory, absolute."""
+        return Path(self.lake).absolute()
+
+    @property
+    def landing_path(self) -> Path:
+        """Where downloads and staged files are kept."""
+        return Path(self.landing).absolute() if self.landing else self.lake_path / "landing"
+
+
+def get_session(app: str, config: LakeConfig) -> SparkSession:
+    """The session of this process. Raises SetupError (exit 5) where the machine lacks what it needs."""
+    if not config.is_local:
+        return SparkSession.builder.appName(app).getOrCreate()
+    check_disk(config.lake_path)
+    is_submitted = "PYSPARK_GATEWAY_PORT" in os.environ  # spark-submit has started the JVM already
+    if not is_submitted:
+        check_java(java_version())
+    os.environ["PYSPARK_PYTHON"] = sys.executable  # workers would take whatever python3 is first on PATH
+    os.environ.setdefault("SPARK_LOCAL_IP", "127.0.0.1")
+    try:
+        session = _local_builder(app, config).getOrCreate()
+        session.sql("SELECT 1 FROM VALUES (1)").schema  # noqa: B018  # resolves the catalog, so Delta's classes
+    except (PySparkException, Py4JError) as error:
+        raise SetupError(_start_fault(error, is_submitted)) from error
+    return session
+
+
+def spark_defaults() -> str:
+    """Text of spark-defaults.conf: the settings spark-submit must know before it starts."""
+    settings = SETTINGS | {"spark.jars.packages": DELTA_PACKAGE, "spark.jars.excludes": ",".join(EXCLUDED_MODULES)}
+    lines = [f"{name} {value}" for name, value in sorted(settings.items())]
+    return "\n".join(["# Written by `python -m pipelines.session`; do not edit.", *lines, ""])
+
+
+def check_java(version: int | None) -> None:
+    """Raise SetupError unless `version` is a Java that Spark 4.2 starts on."""
+    if version is None:
+        raise SetupError("java: expected Java 17 or later on PATH or in JAVA_HOME, found none. Install a JRE 17.")
+    if version < LEAST_JAVA:
+        raise SetupError(f"java: expected Java {LEAST_JAVA} or later, found {version}. Point JAVA_HOME to a newer one.")
+
+
+def java_version() -> int | None:
+    """Major version of the Java that Spark would start; None where there is none."""
+    home = os.environ.get("JAVA_HOME")
+    program = str(Path(home) / "bin" / "java") if home else shutil.which("java")
+    if program is None or not Path(program).exists():
+        return None
+    answer = subprocess.run([program, "-version"], capture_output=True, text=True, check=False).stderr
+    found = re.search(r'version "(?:1\.)?(\d+)', answer)
+    return int(found.group(1)) if found else None
+
+
+def check_disk(directory: Path) -> None:
+    """Raise SetupError where the lake's disk is nearly full or cannot be written."""
+    try:
+        directory.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise SetupError(f"{directory}: expected a directory to write, found {error.strerror}. Pass --lake.") from error
+    free = shutil.disk_usage(directory).free
+    if free < LEAST_FREE_BYTES:
+        raise SetupError(
+            f"{directory}: expected {LEAST_FREE_BYTES / 1e9:.0f} GB free, found {free / 1e9:.1f} GB. "
+            "Free some space, or pass --lake on another disk."
+        )
+
+
+def _local_builder(app: str, config: LakeConfig) -> SparkSession.Builder:
+    cores = os.cpu_count() or 1
+    builder = SparkSession.builder.appName(app).master(f"local[{cores},4]")  # 4 attempts a task; local[n] has one
+    # spark-defaults.conf names the file from the root of the checkout; here we know where it lies.
+    quiet = {"spark.driver.extraJavaOptions": f"-Dlog4j2.configurationFile={LOG4J.as_uri()}"}
+    for name, value in (SETTINGS | quiet | _jar_settings(config.jars)).items():
+        builder = builder.config(name, value)
+    # Databases get a place that holds no table: dropping an in-memory database deletes its directory.
+    builder = builder.config("spark.sql.warehouse.dir", str(config.lake_path / "spark-warehouse"))
+    return builder.config("spark.ui.showConsoleProgress", str(sys.stderr.isatty()).lower())
+
+
+def _jar_settings(jars: str) -> dict[str, str]:
+    """Delta's jars: from `jars`, else from Ivy's cache without asking the network, else through Ivy."""
+    if jars:
+        return {"spark.jars": ",".join(str(path) for path in _jars_in(Path(jars)))}
+    cached = [Path.home() / ".ivy2.5.2" / "jars" / f"io.delta_{name}" for name in DELTA_JARS]
+    if all(path.is_file() for path in cached):
+        return {"spark.jars": ",".join(str(path) for path in cached)}
+    log.info("Delta %s: fetching its two jars; later starts find them", DELTA_VERSION)
+    return {"spark.jars.packages": DELTA_PACKAGE, "spark.jars.excludes": ",".join(EXCLUDED_MODULES)}
+
+
+def _jars_in(directory: Path) -> list[Path]:
+    found = [path for name in DELTA_JARS for path in directory.glob(f"*{name}")]
+    if len(found) != len(DELTA_JARS):
+        names = sorted(path.name for path in directory.glob("*.jar"))
+        raise InputError(f"--jars {directory}: expected {', '.join(DELTA_JARS)}, found {', '.join(names) or 'no jar'}.")
+    return found
+
+
+def _start_fault(error: Exception, is_submitted: bool) -> str:
+    if is_submitted:
+        return (
+            "spark-submit: expected Delta's jars on the class path, found none. "
+            "Run spark-submit --properties-file spark-defaults.conf jobs/<stage>.py"
+        )
+    first_line = str(error).strip().splitlines()[0]
+    return (
+        f"spark: expected a session with {DELTA_PACKAGE}, found: {first_line} "
+        "Java's own message stands above; with 'download failed' or 'unresolved dependency', connect to the network "
+        "once, delete that artifact's folder from the local Maven and Ivy caches, or pass --jars DIR."
+    )
+
+
+if __name__ == "__main__":
+    sys.stdout.write(spark_defaults())

@@ -1,0 +1,253 @@
+"""Every effect on Delta: creating, reading and writing the contracts' tables, and finding one's own commit."""
+
+import logging
+import re
+import shutil
+import uuid
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+from py4j.protocol import Py4JJavaError
+from pyspark.errors import PySparkException
+from pyspark.sql import DataFrame, SparkSession
+from pyspark.sql import functions as F
+from tqdm import tqdm
+
+from pipelines.content import conform, content_hash
+from pipelines.errors import ConflictError, InputError, IntegrityError
+from pipelines.session import LakeConfig
+from schemas import OPS_RUNS, TABLES, VIEWS, Table
+from schemas.ddl import add_check, create_table, create_view
+
+log = logging.getLogger("reviewlake")
+
+USER_METADATA = "spark.databricks.delta.commitInfo.userMetadata"
+RECENT_COMMITS = 50  # how far back one's own commit is looked for, with other writers in between
+
+
+@dataclass(frozen=True)
+class Commit:
+    """What a write left: the table's version after it, and how many rows it added, changed and removed."""
+
+    table: Table
+    version: int
+    n_added: int
+    n_changed: int = 0
+    n_removed: int = 0
+
+
+class TableStore:
+    """The tables of one lake or catalog, registered in the session under their contract names."""
+
+    def __init__(self, spark: SparkSession, config: LakeConfig) -> None:
+        self.spark = spark
+        self.config = config
+        self._complete: set[str] = set()
+        if not config.is_local:
+            spark.sql(f"USE CATALOG {config.catalog}")
+        for schema in sorted({table.name.split(".")[0] for table in TABLES}):
+            spark.sql(f"CREATE DATABASE IF NOT EXISTS {schema}")
+        if config.is_local:
+            self._register()
+        self._create_views()
+
+    def location(self, table: Table) -> str:
+        """Directory of a local table; empty under a catalog, which places its tables itself."""
+        return str(self.config.lake_path.joinpath(*table.name.split("."))) if self.config.is_local else ""
+
+    def exists(self, table: Table) -> bool:
+        """Whether the table has been created."""
+        return self.spark.catalog.tableExists(table.name)
+
+    def create(self, table: Table) -> None:
+        """Create the table with its comments, properties and checks; add a check that its contract gained since."""
+        if table.name in self._complete:
+            return
+        is_new = not self.exists(table)
+        if is_new:
+            self.spark.sql(create_table(table, self.location(table)))
+        properties = self.spark.sql(f"SHOW TBLPROPERTIES {table.name}").collect()
+        present = {row["key"].removeprefix("delta.constraints.") for row in properties}
+        for check in table.checks:
+            if check.lower() not in present:
+                self.spark.sql(add_check(table, check))
+        self._complete.add(table.name)
+        if is_new:
+            self._create_views()
+
+    def read(self, table: Table, version: int | None = None) -> DataFrame:
+        """The table's rows, at one version where it is given."""
+        if not self.exists(table):
+            raise InputError(
+                f"{table.name}: expected a table in {self.config.catalog or self.config.lake_path}, "
+                f"found none. {table.comment.rsplit('. ', 1)[-1]}"
+            )
+        if version is None:
+            return self.spark.table(table.name)
+        latest = self.version(table)
+        if not 0 <= version <= latest:
+            raise InputError(f"{table.name} has no version {version}: its log holds 0-{latest}. Pass one of these.")
+        return self.spark.sql(f"SELECT * FROM {table.name} VERSION AS OF {int(version)}")
+
+    def version(self, table: Table) -> int:
+        """The table's latest version now."""
+        return int(self.spark.sql(f"DESCRIBE HISTORY {table.name} LIMIT 1").select("version").first()["version"])  # type: ignore[index]  # a table has at least its creation
+
+    def latest(self, table: Table) -> int:
+        """The latest version of a table that must be there; InputError says which job builds it."""
+        self.read(table)
+        return self.version(table)
+
+    def data_tags(self, table: Table, version: int, content_hash: str) -> dict[str, str]:
+        """What a run that read this version is tagged with: table, its id, version as text, content hash."""
+        detail = self.spark.sql(f"DESCRIBE DETAIL {table.name}").select("id").first()
+        return {
+            "delta.table": table.name,
+            "delta.table_id": detail["id"] if detail else "",
+            "delta.version": str(version),
+            "content_hash": content_hash,
+        }
+
+    def count(self, statement: str, version: int) -> int:
+        """The one number that a SELECT gives, `{}` in it standing for a table version."""
+        row = self.spark.sql(statement.format(int(version))).first()
+        return int(row[0]) if row else 0
+
+    def append(self, table: Table, frame: DataFrame) -> Commit:
+        """Add rows. Raises ContractError, or IntegrityError where a row breaks a check; then nothing is written."""
+        rows = conform(frame, table)
+        if rows.isEmpty():  # Delta makes no commit of nothing, so there would be none to find
+            self.create(table)
+            return Commit(table, self.version(table), 0)
+        with self._commit(table) as commit_id:
+            rows.writeTo(table.name).append()
+        return self._committed(table, commit_id)
+
+    def merge(self, table: Table, frame: DataFrame) -> Commit:
+        """Add the rows whose key is not there yet; the others stay as they are."""
+        self.create(table)
+        if frame.join(self.read(table), list(table.key), "left_anti").isEmpty():
+            return Commit(table, self.version(table), 0)
+        return self._merge(table, frame, "WHEN NOT MATCHED THEN INSERT *")
+
+    def synchronise(self, table: Table, frame: DataFrame) -> Commit:
+        """Make the table equal to `frame`: only rows that differ are written, so equal content adds no version."""
+        is_new = not self.exists(table)
+        self.create(table)
+        values = [name for name in table.column_names if name not in table.key]
+        differs = " OR ".join(f"NOT (stored.{name} <=> given.{name})" for name in values) or "false"
+        if is_new:
+            return self.append(table, frame)
+        if content_hash(self.read(table)) == content_hash(conform(frame, table)):
+            return Commit(table, self.version(table), 0)
+        return self._merge(
+            table,
+            frame,
+            f"WHEN MATCHED AND ({differs}) THEN UPDATE SET * "
+            "WHEN NOT MATCHED THEN INSERT * WHEN NOT MATCHED BY SOURCE THEN DELETE",
+        )
+
+    @contextmanager
+    def staged(self, frame: DataFrame, name: str) -> Iterator[DataFrame]:
+        """The frame, computed once and read back from Parquet: several tables are written from it.
+
+        Not `persist`: serverless has none, and a MERGE would run the Python function again for each pass.
+        """
+        with self.staged_parts([frame], name) as rows:
+            yield rows
+
+    @contextmanager
+    def staged_parts(self, frames: Sequence[DataFrame], name: str) -> Iterator[DataFrame]:
+        """Frames of one schema, computed in turn with a progress bar and read back as one from Parquet."""
+        with self._staging(name) as directory:
+            for frame in tqdm(frames, desc=name, unit=" parts", disable=len(frames) < 2):
+                frame.write.mode("append").parquet(directory)
+            yield self.spark.read.parquet(directory)
+
+    @contextmanager
+    def _staging(self, name: str) -> Iterator[str]:
+        directory = self.config.landing_path / "staging" / f"{name}-{uuid.uuid4().hex}"
+        try:
+            yield str(directory)
+        finally:
+            shutil.rmtree(directory, ignore_errors=True)
+
+    def _merge(self, table: Table, frame: DataFrame, clauses: str) -> Commit:
+        rows = conform(frame, table)
+        with self._commit(table) as commit_id:
+            given = f"given_{uuid.uuid4().hex}"
+            rows.createOrReplaceTempView(given)
+            same_key = " AND ".join(f"stored.{name} = given.{name}" for name in table.key)
+            try:
+                self.spark.sql(f"MERGE INTO {table.name} AS stored USING {given} AS given ON {same_key} {clauses}")
+            finally:
+                self.spark.catalog.dropTempView(given)
+        return self._committed(table, commit_id)
+
+    @contextmanager
+    def _commit(self, table: Table) -> Iterator[str]:
+        """Stamp what is written inside with an id of its own, and word Delta's refusals."""
+        self.create(table)
+        commit_id = uuid.uuid4().hex
+        self.spark.conf.set(USER_METADATA, commit_id)
+        try:
+            yield commit_id
+        except (PySparkException, Py4JJavaError) as error:
+            raise _worded(error, table) from error
+        finally:
+            self.spark.conf.unset(USER_METADATA)
+
+    def _committed(self, table: Table, commit_id: str) -> Commit:
+        """One's own commit, found by its id: the newest entry of the history may be another writer's."""
+        history = self.spark.sql(f"DESCRIBE HISTORY {table.name} LIMIT {RECENT_COMMITS}")
+        mine = history.where(F.col("userMetadata") == commit_id).select("version", "operationMetrics").first()
+        if mine is None:
+            raise IntegrityError(
+                f"{table.name}: expected commit {commit_id} in the last {RECENT_COMMITS} versions, found none. "
+                "Another writer has overwritten it; run the stage again."
+            )
+        metrics = mine["operationMetrics"]
+        n_added = int(metrics.get("numTargetRowsInserted", metrics.get("numOutputRows", 0)))
+        commit = Commit(
+            table,
+            mine["version"],
+            n_added,
+            int(metrics.get("numTargetRowsUpdated", 0)),
+            int(metrics.get("numTargetRowsDeleted", 0)),
+        )
+        if table is not OPS_RUNS:
+            log.info(
+                "%s v%d: %s rows added, %s changed, %s removed",
+                table.name, commit.version, f"{n_added:,}", f"{commit.n_changed:,}", f"{commit.n_removed:,}",
+            )  # fmt: skip
+        return commit
+
+    def _register(self) -> None:
+        """Tables are directories; a local session knows none of them at its start."""
+        for table in TABLES:
+            self.spark.sql(f"DROP TABLE IF EXISTS {table.name}")  # another lake's; external, so no file goes
+            path = self.config.lake_path.joinpath(*table.name.split("."))
+            if (path / "_delta_log").is_dir():
+                self.spark.catalog.createTable(table.name, path=str(path), source="delta")
+
+    def _create_views(self) -> None:
+        for view in VIEWS:
+            if all(self.exists(table) for table in view.reads):
+                self.spark.sql(create_view(view))
+            elif self.config.is_local:
+                self.spark.sql(f"DROP VIEW IF EXISTS {view.name}")
+
+
+def _worded(error: PySparkException | Py4JJavaError, table: Table) -> Exception:
+    """Delta's refusal in one line, without the row that caused it: it may hold a review's text."""
+    message = str(error)
+    if broken := re.search(r"CHECK constraint (\w+)|NOT NULL constraint violated for column: (\S+)", message):
+        rule = broken.group(1) or f"{broken.group(2)} NOT NULL"
+        return IntegrityError(
+            f"{table.name}: expected rows that satisfy {rule}, found one that does not. "
+            "Nothing was written. Fix the transformation, or change the contract in schemas/."
+        )
+    if "DELTA_CONCURRENT" in message:
+        return ConflictError(f"{table.name}: another writer committed first. Run the stage again.")
+    return error

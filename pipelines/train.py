@@ -1,0 +1,237 @@
+"""Training: settings, length-grouped batches, the loop. Arrays in, weights and history out; no files, no tracking."""
+
+import math
+import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from tqdm import tqdm
+
+from pipelines.backbone import EMBEDDED, KEEP_DROPOUT, freeze
+from pipelines.classifier import Policy, Rows, autocast, pad, predict_logits
+from pipelines.cli import flag
+from pipelines.errors import InputError, IntegrityError
+from pipelines.metrics import confusion_of, cross_entropy, point_metrics
+
+MEGA_BATCH = 50  # batches that are sorted by length together: enough to waste little padding, few enough to stay random
+MAX_GRADIENT_NORM = 1.0
+OnStep = Callable[[int, float, float], None]
+
+
+@dataclass(frozen=True)
+class TrainSettings:
+    """Everything that changes the weights, apart from the rows. The defaults: facts.md, "torch on CPU"."""
+
+    backbone: str = flag(f"{EMBEDDED} (packaged), a directory, or a model of the hub", EMBEDDED)
+    max_tokens: int = flag("tokens kept per review, specials included", 128)
+    head_share: float = flag("share of the kept tokens taken from the review's head, the rest from its tail", 0.25)
+    epochs: int = flag("most passes over the training rows", 1)
+    batch_size: int = flag("reviews per step", 32)
+    learning_rate: float = flag("peak rate of AdamW", 1e-4)
+    weight_decay: float = flag("decay of AdamW", 0.01)
+    schedule: str = flag("rate after the warm-up", "linear", choices=("linear", "constant"))
+    warmup_share: float = flag("share of all steps in which the rate climbs to its peak", 0.1)
+    freeze_layers: int = flag("what is not trained: -1 nothing, 0 embeddings, n embeddings and first n layers", 0)
+    dropout: float = flag("dropout of every layer; -1 = the backbone's own", 0.0)
+    patience: int = flag("epochs without a lower validation loss after which training stops", 2)
+    seed: int = flag("seed of the head, the batches and dropout", 42)
+    precision: str = flag("auto = bf16 where the hardware has it", "auto", choices=("auto", "fp32", "bf16"))
+    threads: int = flag("CPU threads, 0 = torch's choice; weights are bit-identical only at equal counts", 0)
+
+    def __post_init__(self) -> None:
+        _require("max_tokens", self.max_tokens, 8, 512, " (the usual encoder's position limit)")
+        _require("head_share", self.head_share, 0.0, 1.0)
+        _require("epochs", self.epochs, 1, 100)
+        _require("batch_size", self.batch_size, 1, 4_096)
+        _require("learning_rate", self.learning_rate, 1e-8, 1.0)
+        _require("weight_decay", self.weight_decay, 0.0, 1.0)
+        _require("warmup_share", self.warmup_share, 0.0, 1.0)
+        _require("freeze_layers", self.freeze_layers, -1, 100)
+        _require("patience", self.patience, 1, 100)
+        _require("seed", self.seed, 0, 2**32 - 1)
+        _require("threads", self.threads, 0, 1_024)
+        if self.dropout != KEEP_DROPOUT:
+            _require("dropout", self.dropout, 0.0, 0.9, " or -1 (the backbone's own)")
+
+    @property
+    def policy(self) -> Policy:
+        """How these settings turn text into tokens."""
+        return Policy(max_tokens=self.max_tokens, head_share=self.head_share, precision=self.precision)
+
+
+@dataclass(frozen=True)
+class EpochRow:
+    """One epoch's figures; None where undefined, as the precision of a model that calls nothing positive."""
+
+    epoch: int
+    train_loss: float
+    valid_loss: float
+    valid_accuracy: float | None
+    valid_precision: float | None
+    valid_recall: float | None
+    valid_f1: float | None
+
+
+@dataclass(frozen=True)
+class Fit:
+    """What training gave. The model passed in holds the best epoch's weights."""
+
+    history: list[EpochRow]
+    best_epoch: int
+    valid_logits: NDArray[np.float32]
+    n_steps: int
+
+
+def ignore_step(step: int, loss: float, rate: float) -> None:
+    """For a caller that wants no figures of single steps."""
+
+
+def ignore_epoch(row: EpochRow) -> None:
+    """For a caller that wants no figures of single epochs."""
+
+
+def fit(
+    model: Any,
+    train: Rows,
+    train_labels: NDArray[np.int64],
+    valid: Rows,
+    valid_labels: NDArray[np.int64],
+    settings: TrainSettings,
+    on_step: OnStep = ignore_step,
+    on_epoch: Callable[[EpochRow], None] = ignore_epoch,
+) -> Fit:
+    """Train in place, keep the epoch of lowest validation loss. Equal seed and threads give bit-identical weights.
+
+    on_step gets the step from 1, its loss and its rate; on_epoch the row that the history gets.
+    """
+    _require_rows("train", train, train_labels)
+    _require_rows("validation", valid, valid_labels)
+    lengths = np.array([len(train[row]) for row in range(len(train))], dtype=np.int64)
+    n_steps = math.ceil(len(train) / settings.batch_size) * settings.epochs
+    history: list[EpochRow] = []
+    best_state: dict[str, torch.Tensor] = {}
+    best_epoch, best_logits, best_loss = 0, np.empty((0, 2), np.float32), math.inf
+    freeze(model, settings.freeze_layers)
+    with deterministic(settings), _progress(n_steps) as bar:
+        optimizer, scheduler = _optimizer(model, settings, n_steps)
+        for epoch in range(1, settings.epochs + 1):
+            losses = 0.0
+            model.train()
+            for rows in epoch_batches(lengths, settings.batch_size, settings.seed, epoch):
+                rate = scheduler.get_last_lr()[0]
+                loss = _step(model, train, train_labels, rows, optimizer, settings.precision)
+                scheduler.step()
+                bar.update()
+                if not math.isfinite(loss):
+                    raise IntegrityError(
+                        f"training step {bar.n} (epoch {epoch}): expected a finite loss, found {loss}. "
+                        "Lower --learning-rate, or use --precision fp32."
+                    )
+                losses += loss * len(rows)
+                on_step(int(bar.n), loss, rate)
+            logits = predict_logits(model, valid, precision=settings.precision)
+            history.append(_epoch_row(epoch, losses / len(train), logits, valid_labels))
+            on_epoch(history[-1])
+            if history[-1].valid_loss < best_loss:
+                best_epoch, best_logits, best_loss = epoch, logits, history[-1].valid_loss
+                best_state = {name: value.detach().clone() for name, value in model.state_dict().items()}
+            if epoch - best_epoch >= settings.patience:
+                break
+        n_done = int(bar.n)
+    model.load_state_dict(best_state)
+    model.eval()
+    return Fit(history, best_epoch, best_logits, n_done)
+
+
+def epoch_batches(lengths: NDArray[np.int64], batch_size: int, seed: int, epoch: int) -> list[NDArray[np.int64]]:
+    """Every row once, in shuffled batches of similar length; the same for the same seed and epoch."""
+    rng = np.random.default_rng([seed, epoch])
+    order = rng.permutation(len(lengths))
+    mega = batch_size * MEGA_BATCH
+    groups = [order[start : start + mega] for start in range(0, len(order), mega)]
+    by_length = np.concatenate([group[np.argsort(-lengths[group], kind="stable")] for group in groups])
+    batches = [by_length[start : start + batch_size] for start in range(0, len(by_length), batch_size)]
+    return [batches[number] for number in rng.permutation(len(batches))]
+
+
+def rate_share(step: int, n_steps: int, warmup_share: float, schedule: str) -> float:
+    """Share of the peak rate in a step counted from 0: up in a line, then level, or down in a line towards 0."""
+    n_warmup = round(n_steps * warmup_share)
+    if step < n_warmup:
+        return (step + 1) / n_warmup
+    return 1.0 if schedule == "constant" else (n_steps - step) / max(1, n_steps - n_warmup)
+
+
+@contextmanager
+def deterministic(settings: TrainSettings) -> Iterator[None]:
+    """Seeds, thread count and deterministic algorithms while training; what stood before is put back."""
+    before = torch.are_deterministic_algorithms_enabled(), torch.get_num_threads()
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # CUDA's matrix products refuse to run without it
+    torch.manual_seed(settings.seed)
+    torch.use_deterministic_algorithms(True)
+    torch.set_num_threads(settings.threads or before[1])
+    try:
+        yield
+    finally:
+        torch.use_deterministic_algorithms(before[0])
+        torch.set_num_threads(before[1])
+
+
+def _step(
+    model: Any, train: Rows, labels: NDArray[np.int64], rows: NDArray[np.int64], optimizer: Any, precision: str
+) -> float:
+    """One step on one batch; returns its loss, which is checked before the next."""
+    ids, mask = pad(train, rows, model.config.pad_token_id or 0)
+    with autocast(model.device, precision):
+        logits = model(input_ids=ids.to(model.device), attention_mask=mask.to(model.device)).logits
+    loss = torch.nn.functional.cross_entropy(logits.float(), torch.from_numpy(labels[rows]).to(model.device))
+    optimizer.zero_grad()
+    loss.backward()  # type: ignore[no-untyped-call]
+    torch.nn.utils.clip_grad_norm_(model.parameters(), MAX_GRADIENT_NORM)
+    optimizer.step()
+    return float(loss.detach())
+
+
+def _optimizer(model: Any, settings: TrainSettings, n_steps: int) -> tuple[Any, Any]:
+    trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    optimizer = torch.optim.AdamW(trained, settings.learning_rate, weight_decay=settings.weight_decay, fused=True)
+    scheduler = torch.optim.lr_scheduler.LambdaLR(
+        optimizer, lambda step: rate_share(step, n_steps, settings.warmup_share, settings.schedule)
+    )
+    return optimizer, scheduler
+
+
+def _epoch_row(epoch: int, train_loss: float, logits: NDArray[np.float32], labels: NDArray[np.int64]) -> EpochRow:
+    figures = point_metrics(confusion_of(labels, logits.argmax(axis=1)))
+    return EpochRow(
+        epoch, train_loss, cross_entropy(logits, labels),
+        figures["accuracy"], figures["precision"], figures["recall"], figures["f1"],
+    )  # fmt: skip
+
+
+def _progress(n_steps: int) -> "tqdm[Any]":
+    return tqdm(total=n_steps, desc="train", unit=" steps", mininterval=1.0)
+
+
+def _require(name: str, value: float, low: float, high: float, why: str = "") -> None:
+    if not low <= value <= high:
+        raise ValueError(f"--{name.replace('_', '-')} must be {low:g}..{high:g}{why}, got {value:g}")
+
+
+def _require_rows(split: str, tokens: Rows, labels: NDArray[np.int64]) -> None:
+    if len(tokens) == 0 or len(tokens) != len(labels):
+        raise InputError(
+            f"{split} split: expected as many labels as token rows, at least 1; found {len(labels)} and {len(tokens)}."
+        )
+
+
+# What the seed trained: BERT-tiny on the first 128 tokens at a constant rate, dropout as published.
+SEED_PRESET = TrainSettings(
+    backbone="prajjwal1/bert-tiny", max_tokens=128, head_share=1.0, epochs=10, batch_size=64, learning_rate=2e-5,
+    schedule="constant", warmup_share=0.0, freeze_layers=-1, dropout=KEEP_DROPOUT, patience=10, precision="fp32",
+)  # fmt: skip

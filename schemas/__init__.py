@@ -1,0 +1,32 @@
+"""The one place where a table's columns, comments, key, checks and properties stand."""
+
+from schemas.bronze import BRONZE_REVIEWS
+from schemas.contract import Column, Table, View
+from schemas.gold import (
+    GOLD_CURRENT_SCORES,
+    GOLD_LINEAGE,
+    GOLD_REJECTS,
+    GOLD_REVIEWS,
+    GOLD_SCORES,
+)
+from schemas.ops import OPS_MODELS, OPS_PROMOTIONS, OPS_RUNS
+from schemas.silver import SILVER_REJECTS, SILVER_REVIEWS
+
+TABLES = (
+    BRONZE_REVIEWS,
+    SILVER_REVIEWS,
+    SILVER_REJECTS,
+    GOLD_REVIEWS,
+    GOLD_REJECTS,
+    GOLD_SCORES,
+    OPS_RUNS,
+    OPS_MODELS,
+    OPS_PROMOTIONS,
+)
+VIEWS = (GOLD_CURRENT_SCORES, GOLD_LINEAGE)
+
+__all__ = [
+    "BRONZE_REVIEWS", "GOLD_CURRENT_SCORES", "GOLD_LINEAGE", "GOLD_REJECTS", "GOLD_REVIEWS", "GOLD_SCORES",
+    "OPS_MODELS", "OPS_PROMOTIONS", "OPS_RUNS", "SILVER_REJECTS", "SILVER_REVIEWS", "TABLES", "VIEWS",
+    "Column", "Table", "View",
+]  # fmt: skip

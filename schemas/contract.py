@@ -1,0 +1,64 @@
+"""What a table is: columns with their meaning, a key, checks, properties. Every use of a table derives from this."""
+
+from dataclasses import dataclass, field
+
+from pyspark.sql.types import DataType, StructField, StructType
+
+# Delta refuses time travel past deletedFileRetentionDuration (7 days by default) and cleans its log
+# after 30: a model's training data would be gone. Both must be set in the same statement.
+KEEP_HISTORY = {
+    "delta.deletedFileRetentionDuration": "interval 3650 days",
+    "delta.logRetentionDuration": "interval 3650 days",
+    "delta.enableExpiredLogCleanup": "false",
+    "delta.enableInCommitTimestamps": "true",
+    "delta.enableDeletionVectors": "false",
+}
+
+
+APPEND_ONLY = KEEP_HISTORY | {"delta.appendOnly": "true"}  # Delta refuses UPDATE and DELETE
+
+
+@dataclass(frozen=True)
+class Column:
+    """One column: its Spark type, and its meaning with unit and range."""
+
+    name: str
+    type: DataType
+    comment: str
+    nullable: bool = False
+
+
+@dataclass(frozen=True)
+class Table:
+    """One table's contract. `key` is the MERGE key; `checks` maps a rule's name to SQL that must be true."""
+
+    name: str
+    comment: str
+    columns: tuple[Column, ...]
+    key: tuple[str, ...]
+    checks: dict[str, str] = field(default_factory=dict)
+    properties: dict[str, str] = field(default_factory=lambda: dict(KEEP_HISTORY))
+
+    @property
+    def schema(self) -> StructType:
+        """The Spark schema, NOT NULL included."""
+        return StructType([StructField(c.name, c.type, c.nullable) for c in self.columns])
+
+    @property
+    def is_append_only(self) -> bool:
+        """Whether a later version holds all that an earlier one held."""
+        return self.properties.get("delta.appendOnly") == "true"
+
+    @property
+    def column_names(self) -> tuple[str, ...]:
+        return tuple(column.name for column in self.columns)
+
+
+@dataclass(frozen=True)
+class View:
+    """A view: its SQL stands in the file beside its contract, since views do not survive a local session."""
+
+    name: str
+    comment: str
+    sql_file: str
+    reads: tuple[Table, ...]

@@ -1,0 +1,42 @@
+"""SQL that a contract stands for: creation, checks, and the page that documents it."""
+
+from pathlib import Path
+
+from schemas.contract import Column, Table, View
+
+
+def create_table(table: Table, location: str = "") -> str:
+    """CREATE TABLE with every column, comment, check and property; external where `location` is given.
+
+    Checks go in as table properties: one commit instead of one each, and no moment without them.
+    """
+    columns = ",\n  ".join(_column(column) for column in table.columns)
+    checks = {f"delta.constraints.{name}": rule for name, rule in table.checks.items()}
+    properties = ", ".join(f"{text(name)} = {text(value)}" for name, value in (table.properties | checks).items())
+    place = f"\nLOCATION {text(location)}" if location else ""
+    return (
+        f"CREATE TABLE IF NOT EXISTS {table.name} (\n  {columns}\n) USING delta\n"
+        f"COMMENT {text(table.comment)}{place}\nTBLPROPERTIES ({properties})"
+    )
+
+
+def add_check(table: Table, check: str) -> str:
+    """ALTER TABLE for one check that the contract has and the table not yet."""
+    return f"ALTER TABLE {table.name} ADD CONSTRAINT {check} CHECK ({table.checks[check]})"
+
+
+def create_view(view: View) -> str:
+    """CREATE VIEW from the SQL file beside the contract."""
+    query = (Path(__file__).parent / view.sql_file).read_text(encoding="utf-8")
+    return f"CREATE OR REPLACE VIEW {view.name} COMMENT {text(view.comment)} AS\n{query}"
+
+
+def text(value: str) -> str:
+    """A SQL string literal."""
+    escaped = value.replace("\\", "\\\\").replace("'", "\\'")
+    return f"'{escaped}'"
+
+
+def _column(column: Column) -> str:
+    null = "" if column.nullable else " NOT NULL"
+    return f"{column.name} {column.type.simpleString()}{null} COMMENT {text(column.comment)}"

@@ -1,0 +1,88 @@
+"""Gold: what a model may learn from, and what it said."""
+
+from pyspark.sql.types import (
+    BooleanType,
+    DoubleType,
+    IntegerType,
+    LongType,
+    StringType,
+    TimestampType,
+)
+
+from schemas.contract import APPEND_ONLY, Column, Table, View
+from schemas.ops import OPS_MODELS, OPS_PROMOTIONS
+from schemas.silver import SILVER_REVIEWS
+
+GOLD_REVIEWS = Table(
+    name="gold.reviews",
+    comment="Labelled reviews with their split: what a model may learn from. Built by jobs/curate.py.",
+    columns=(
+        Column("review_id", StringType(), "SHA-256 of text; silver.reviews.review_id."),
+        Column("text", StringType(), "Cleaned review text; silver.reviews.text."),
+        Column("label", IntegerType(), "1 = positive, 0 = negative."),
+        Column("split", StringType(), "train, validation or test; no text stands in two."),
+        Column("source", StringType(), "Where the review comes from."),
+        Column("n_characters", IntegerType(), "Length of text, characters."),
+        Column("n_tokens", IntegerType(), "Length of text, tokens of the curating backbone, specials left out."),
+        Column("states_score", BooleanType(), "Whether the text states its own score, as 8/10: the label leaks."),
+    ),
+    key=("review_id",),
+    checks={
+        "review_id_is_hash_of_text": "review_id = sha2(text, 256)",
+        "label_is_binary": "label IN (0, 1)",
+        "split_is_known": "split IN ('train', 'validation', 'test')",
+        "n_characters_is_length": "n_characters = length(text)",
+    },
+)
+
+GOLD_REJECTS = Table(
+    name="gold.rejects",
+    comment="Silver reviews that gold.reviews left out, with the reason. Built by jobs/curate.py.",
+    columns=(
+        Column("review_id", StringType(), "silver.reviews.review_id."),
+        Column("reason", StringType(), "unlabelled, source_not_chosen, no_official_split or text_in_two_splits."),
+    ),
+    key=("review_id",),
+    checks={
+        "reason_is_known": "reason IN ('unlabelled', 'source_not_chosen', 'no_official_split', 'text_in_two_splits')"
+    },
+)
+
+GOLD_SCORES = Table(
+    name="gold.scores",
+    comment="One row per review and model version: what the model said. Built by jobs/score.py.",
+    columns=(
+        Column("review_id", StringType(), "silver.reviews.review_id."),
+        Column("model_name", StringType(), "Registered model."),
+        Column("model_version", IntegerType(), "Version of the registered model."),
+        Column("probability", DoubleType(), "P(positive), 0-1; null with a score_error.", nullable=True),
+        Column("prediction", IntegerType(), "1 = positive, 0 = negative; null with a score_error.", nullable=True),
+        Column("is_truncated", BooleanType(), "Whether the model saw only the text's head and tail."),
+        Column("score_error", StringType(), "Why there is no score; null where there is one.", nullable=True),
+        Column("run_id", StringType(), "MLflow run that trained the model version."),
+        Column("silver_version", LongType(), "Delta version of silver.reviews that was scored."),
+        Column("scored_at", TimestampType(), "When the row was scored, UTC."),
+    ),
+    key=("review_id", "model_name", "model_version"),
+    checks={
+        "probability_is_a_share": "probability IS NULL OR probability BETWEEN 0 AND 1",
+        "prediction_is_binary": "prediction IS NULL OR prediction IN (0, 1)",
+        "scored_or_says_why": "(probability IS NULL) = (score_error IS NOT NULL)",
+        "prediction_goes_with_probability": "(probability IS NULL) = (prediction IS NULL)",
+    },
+    properties=APPEND_ONLY,
+)
+
+GOLD_CURRENT_SCORES = View(
+    name="gold.current_scores",
+    comment="The champion's row for each review.",
+    sql_file="current_scores.sql",
+    reads=(GOLD_SCORES, OPS_PROMOTIONS),
+)
+
+GOLD_LINEAGE = View(
+    name="gold.lineage",
+    comment="From a scored row to its model version, run, table versions and source bytes; a row per origin.",
+    sql_file="lineage.sql",
+    reads=(GOLD_SCORES, OPS_MODELS, SILVER_REVIEWS),
+)

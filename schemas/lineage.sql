@@ -1,0 +1,24 @@
+-- A row per scored row and origin. Outer joins: where a link is missing its columns are null, and the row stays.
+SELECT
+  s.review_id,
+  s.model_name,
+  s.model_version,
+  s.run_id,
+  m.code_commit,
+  m.gold_version,
+  s.silver_version,
+  m.bronze_version,
+  r.source,
+  origin.source_file,
+  origin.source_sha256,
+  origin.row_number,
+  place = 0 AS is_first_origin,
+  s.probability,
+  s.prediction,
+  s.scored_at
+FROM gold.scores AS s
+LEFT JOIN ops.models AS m
+  ON m.model_name = s.model_name AND m.model_version = s.model_version
+LEFT JOIN silver.reviews AS r
+  ON r.review_id = s.review_id
+LATERAL VIEW OUTER posexplode(r.origins) AS place, origin

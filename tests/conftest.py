@@ -1,0 +1,27 @@
+"""One Spark session for the whole run, and an empty lake for each test that asks for one."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from pyspark.sql import SparkSession
+
+from pipelines.session import LakeConfig, get_session
+from pipelines.tables import TableStore
+
+
+@pytest.fixture(scope="session")
+def spark(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SparkSession]:
+    session = get_session("tests", LakeConfig(lake=str(tmp_path_factory.mktemp("session"))))
+    yield session
+    session.stop()
+
+
+@pytest.fixture
+def lake(tmp_path: Path) -> LakeConfig:
+    return LakeConfig(lake=str(tmp_path / "lake"))
+
+
+@pytest.fixture
+def store(spark: SparkSession, lake: LakeConfig) -> TableStore:
+    return TableStore(spark, lake)

@@ -1,0 +1,189 @@
+import gzip
+import io
+import stat
+import tarfile
+import warnings
+import zipfile
+import zlib
+from pathlib import Path
+
+import pytest
+
+from pipelines.archives import Limits, unpack
+from pipelines.errors import InputError
+
+ZEROS = b"\0" * (4 << 20)
+
+
+def zip_of(path: Path, *members: tuple[str, bytes]) -> Path:
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive, warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # zipfile warns of the duplicates that we want
+        for name, content in members:
+            archive.writestr(name, content)
+    return path
+
+
+def tar_of(path: Path, *members: tuple[str, bytes], kind: bytes = tarfile.REGTYPE) -> Path:
+    with tarfile.open(path, "w" if path.suffix == ".tar" else "w:gz", format=tarfile.PAX_FORMAT) as archive:
+        for name, content in members:
+            info = tarfile.TarInfo(name)
+            info.type, info.size, info.linkname = kind, len(content) if kind == tarfile.REGTYPE else 0, "/etc/hostname"
+            archive.addfile(info, io.BytesIO(content))
+    return path
+
+
+def pack(path: Path, *members: tuple[str, bytes]) -> Path:
+    return zip_of(path, *members) if path.suffix == ".zip" else tar_of(path, *members)
+
+
+def assert_refused(archive: Path, message: str, limits: Limits | None = None) -> None:
+    before = sorted(archive.parent.iterdir())
+    with pytest.raises(InputError, match=message):
+        unpack(archive, archive.parent / "unpacked", limits or Limits())
+    assert sorted(archive.parent.iterdir()) == before
+
+
+@pytest.mark.parametrize("name", ["a.zip", "a.tar", "a.tar.gz", "A.TGZ"])
+def test_members_arrive_byte_for_byte_and_nothing_else_is_left(tmp_path: Path, name: str) -> None:
+    archive = pack(tmp_path / name, ("imdb/train.csv", b"a\r\nb\0"), ("./imdb/x/t\u00e9st.csv", b""), ("README", b"r"))
+    assert unpack(archive, tmp_path / "unpacked") == tmp_path / "unpacked"
+    found = {str(p.relative_to(tmp_path)): p.read_bytes() for p in (tmp_path / "unpacked").rglob("*") if p.is_file()}
+    assert found == {
+        "unpacked/imdb/train.csv": b"a\r\nb\0",
+        "unpacked/imdb/x/t\u00e9st.csv": b"",
+        "unpacked/README": b"r",
+    }
+    assert sorted(path.name for path in tmp_path.iterdir()) == sorted([name, "unpacked"])
+
+
+@pytest.mark.parametrize("ending", ["zip", "tar.gz"])
+@pytest.mark.parametrize(
+    ("member", "fault"),
+    [
+        ("../evil.csv", r"one that climbs out by \.\."),
+        ("imdb/../../evil.csv", r"one that climbs out by \.\."),
+        ("/evil.csv", "an absolute one"),
+        ("C:/evil.csv", "an absolute one"),
+        ("..\\evil.csv", "a backslash or a NUL in it"),
+        ("x" * 250, "one too long"),
+    ],
+)
+def test_a_name_that_leads_elsewhere_is_refused(tmp_path: Path, ending: str, member: str, fault: str) -> None:
+    archive = pack(tmp_path / f"a.{ending}", ("good.csv", b"good"), (member, b"evil"))
+    assert_refused(archive, rf"a\.{ending}!'.*': expected a plain name inside the archive, found {fault}")
+
+
+@pytest.mark.parametrize("ending", ["zip", "tar.gz"])
+@pytest.mark.parametrize(
+    "names",
+    [
+        ("a.csv", "a.csv"),
+        ("a.csv", "A.CSV"),
+        ("a.csv", "./a.csv"),
+        ("x/a.csv", "x//a.csv"),
+        ("\u00e9.csv", "e\u0301.csv"),
+        ("a", "a/b.csv"),
+        ("a/b.csv", "a"),
+        ("a/b.csv", "A"),
+    ],
+)
+def test_a_name_taken_twice_is_refused(tmp_path: Path, ending: str, names: tuple[str, str]) -> None:
+    archive = pack(tmp_path / f"a.{ending}", *((name, b"x") for name in names))
+    assert_refused(archive, r"expected each name once, in whatever case, found a second one")
+
+
+@pytest.mark.parametrize(
+    ("kind", "found"),
+    [
+        (tarfile.SYMTYPE, "a symbolic link"),
+        (tarfile.LNKTYPE, "a hard link"),
+        (tarfile.CHRTYPE, "a device"),
+        (tarfile.FIFOTYPE, "a device"),
+    ],
+)
+def test_a_tar_holds_files_and_directories_only(tmp_path: Path, kind: bytes, found: str) -> None:
+    archive = tar_of(tmp_path / "a.tar.gz", ("good", b""), ("evil", b""), kind=kind)
+    assert_refused(archive, rf"a\.tar\.gz!'good': expected files and directories only, found {found}")
+
+
+def test_a_zip_holds_files_and_directories_only(tmp_path: Path) -> None:
+    archive = tmp_path / "a.zip"
+    link = zipfile.ZipInfo("evil")
+    link.external_attr = (stat.S_IFLNK | 0o777) << 16
+    with zipfile.ZipFile(archive, "w") as opened:
+        opened.writestr(link, "/etc/hostname")
+    assert_refused(archive, r"a\.zip!'evil': expected files and directories only, found a symbolic link")
+
+
+def test_an_encrypted_member_is_refused(tmp_path: Path) -> None:
+    archive = zip_of(tmp_path / "a.zip", ("a.csv", b"text"))
+    packed = bytearray(archive.read_bytes())
+    packed[packed.index(b"PK\x01\x02") + 8] |= 1  # the flag bits in the central directory
+    archive.write_bytes(packed)
+    assert_refused(archive, r"a\.zip!'a\.csv': expected files and directories only, found an encrypted file")
+
+
+@pytest.mark.parametrize("ending", ["zip", "tar.gz"])
+@pytest.mark.parametrize(
+    ("limits", "message"),
+    [
+        (Limits(n_members=1), "!'b': expected at most 1 members, found more"),
+        (Limits(n_bytes=1 << 20), "!'b': expected at most 1,048,576 bytes unpacked, found more"),
+        (Limits(ratio=100), "!'b': expected at most 100 bytes unpacked per byte of the archive, found more"),
+    ],
+)
+def test_a_bomb_is_refused(tmp_path: Path, ending: str, limits: Limits, message: str) -> None:
+    archive = pack(tmp_path / f"a.{ending}", ("a", b"good"), ("b", ZEROS))
+    assert_refused(archive, message, limits)
+    unpack(archive, tmp_path / "unpacked", Limits(n_members=2, n_bytes=5 << 20, ratio=2000))
+
+
+def test_bytes_are_counted_as_they_come_not_as_they_are_declared(tmp_path: Path) -> None:
+    archive = zip_of(tmp_path / "a.zip", ("b", ZEROS))
+    packed = bytearray(archive.read_bytes())
+    size = packed.index(b"PK\x01\x02") + 24
+    packed[size : size + 4] = (10).to_bytes(4, "little")
+    archive.write_bytes(packed)
+    assert_refused(archive, r"a\.zip: expected a whole archive, found: Bad CRC-32")
+
+
+def test_a_header_that_swells_in_memory_is_refused(tmp_path: Path) -> None:
+    archive = tmp_path / "a.tar.gz"
+    with tarfile.open(archive, "w:gz", format=tarfile.PAX_FORMAT) as opened:
+        info = tarfile.TarInfo("a")
+        info.pax_headers = {"comment": "x" * (8 << 20)}
+        opened.addfile(info, io.BytesIO())
+    assert_refused(archive, "expected at most 100 bytes unpacked per byte", Limits(ratio=100))
+
+
+@pytest.mark.parametrize("name", ["a.zip", "a.tar", "a.tar.gz"])
+@pytest.mark.parametrize("share", [0.0, 0.3, 0.97])
+def test_a_truncated_archive_is_refused(tmp_path: Path, name: str, share: float) -> None:
+    noise = zlib.compress(bytes(range(256)) * 50)
+    archive = pack(tmp_path / name, ("a", noise), ("b", noise * 9))
+    content = archive.read_bytes().rstrip(b"\0")
+    archive.write_bytes(content[: int(len(content) * share)])
+    assert_refused(archive, rf"{name}: expected a whole archive, found: ")
+
+
+@pytest.mark.parametrize("name", ["a.tar", "a.tar.gz"])
+def test_a_damaged_header_is_not_taken_for_the_end(tmp_path: Path, name: str) -> None:
+    archive = pack(tmp_path / "plain.tar", ("a", b"x" * 512), ("b", b"y" * 512))
+    content = bytearray(archive.read_bytes())
+    content[1024 + 10] ^= 0xFF
+    archive.unlink()
+    (tmp_path / name).write_bytes(gzip.compress(content) if name.endswith("gz") else bytes(content))
+    assert_refused(tmp_path / name, "found: a damaged member header")
+
+
+def test_a_checksum_of_gzip_that_does_not_match_is_refused(tmp_path: Path) -> None:
+    archive = pack(tmp_path / "a.tar.gz", ("a", b"text"))
+    content = bytearray(archive.read_bytes())
+    content[-8] ^= 0xFF
+    archive.write_bytes(content)
+    assert_refused(archive, r"a\.tar\.gz: expected a whole archive, found: CRC check failed")
+
+
+def test_another_kind_of_archive_is_named(tmp_path: Path) -> None:
+    (tmp_path / "a.rar").write_bytes(b"Rar!")
+    assert_refused(tmp_path / "a.rar", r"a\.rar: expected \.zip, \.tar, \.tar\.gz or \.tgz, found another ending")

@@ -1,0 +1,148 @@
+import numpy as np
+import pandas as pd
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from pipelines.metrics import (
+    Confusion,
+    by_slice,
+    confusion_of,
+    cross_entropy,
+    expected_calibration_error,
+    fit_temperature,
+    mcnemar,
+    point_metrics,
+    roc_auc,
+    wilson,
+    with_intervals,
+    with_length_quartile,
+)
+
+SEED_RESULT = Confusion(tp=902, fp=131, fn=360, tn=1107)
+
+
+def test_the_seed_s_counts_give_the_seed_s_figures() -> None:
+    found = {name: round(value, 4) for name, value in point_metrics(SEED_RESULT).items() if value is not None}
+    assert found == {"accuracy": 0.8036, "precision": 0.8732, "recall": 0.7147, "f1": 0.7861, "recall_gap": 0.1794}
+
+
+@pytest.mark.parametrize(
+    ("confusion", "expected"),
+    [
+        (Confusion(0, 0, 0, 0), (None, None, None, None, None)),
+        (Confusion(0, 0, 0, 5), (1.0, None, None, None, None)),
+        (Confusion(0, 0, 2, 2), (0.5, None, 0.0, 0.0, 1.0)),
+        (Confusion(3, 0, 0, 0), (1.0, 1.0, 1.0, 1.0, None)),
+    ],
+)
+def test_a_figure_over_nothing_is_none(confusion: Confusion, expected: tuple[float | None, ...]) -> None:
+    assert tuple(point_metrics(confusion).values()) == expected
+
+
+def test_confusion_counts_each_pair_where_it_belongs() -> None:
+    label, prediction = np.array([1, 1, 1, 0, 0, 0, 0, 1]), np.array([1, 1, 1, 1, 1, 0, 0, 0])
+    assert confusion_of(label, prediction) == Confusion(tp=3, fp=2, fn=1, tn=2)
+    assert confusion_of(label[:0], prediction[:0]) == Confusion(0, 0, 0, 0)
+
+
+def test_intervals_enclose_their_figure_and_repeat_with_the_seed() -> None:
+    found = with_intervals(SEED_RESULT, seed=7)
+    assert found == with_intervals(SEED_RESULT, seed=7)
+    assert found["f1"] != with_intervals(SEED_RESULT, seed=8)["f1"]
+    for name, interval in found.items():
+        assert interval is not None
+        assert interval.value == point_metrics(SEED_RESULT)[name]
+        assert interval.value - 0.03 < interval.low < interval.value < interval.high < interval.value + 0.03
+
+
+@pytest.mark.parametrize(
+    ("n_right", "n", "low", "high"),
+    [(81, 263, 0.2553, 0.3662), (0, 29, 0.0, 0.1170)],  # Newcombe 1998, "Two-sided confidence intervals", table I
+)
+def test_wilson_limits_are_those_of_the_literature(n_right: int, n: int, low: float, high: float) -> None:
+    found = wilson(n_right, n)
+    assert found is not None
+    assert (round(found.low, 4), round(found.high, 4)) == (low, high)
+
+
+def test_limits_of_nothing_are_none() -> None:
+    assert wilson(0, 0) is None
+    assert with_intervals(Confusion(0, 0, 0, 4))["f1"] is None
+
+
+@pytest.mark.parametrize(
+    ("probability", "label", "expected"),
+    [
+        ([0.5] * 4, [0, 1, 0, 1], 0.0),
+        ([0.9] * 4, [0, 0, 0, 0], 0.9),
+        ([0.9] * 5 + [0.1] * 5, [1, 1, 1, 1, 0, 0, 0, 0, 0, 0], 0.1),
+        ([0.0, 1.0], [0, 1], 0.0),
+    ],
+)
+def test_calibration_error_is_the_mean_gap(probability: list[float], label: list[int], expected: float) -> None:
+    assert expected_calibration_error(np.array(probability), np.array(label)) == pytest.approx(expected)
+
+
+@pytest.mark.parametrize(
+    ("label", "expected"), [([0, 0, 1, 1], 1.0), ([1, 1, 0, 0], 0.0), ([0, 1, 0, 1], 0.75), ([1, 1, 1, 1], None)]
+)
+def test_roc_auc_ranks_the_reviews(label: list[int], expected: float | None) -> None:
+    assert roc_auc(np.array([0.1, 0.2, 0.3, 0.4]), np.array(label)) == expected
+
+
+def test_slices_count_and_score_their_own_rows() -> None:
+    frame = pd.DataFrame({"label": [1, 0, 1, 0], "prediction": [1, 1, 1, 0], "source": ["imdb", "imdb", "rt", "imdb"]})
+    found = by_slice(frame, ["source"])
+    assert found[["slice", "value", "n"]].to_numpy().tolist() == [["source", "imdb", 3], ["source", "rt", 1]]
+    assert found["accuracy"].tolist() == pytest.approx([2 / 3, 1.0])
+    assert ((found["low"] < found["accuracy"]) & (found["accuracy"] <= found["high"])).all()
+    assert by_slice(frame[:0], ["source"]).empty
+
+
+@pytest.mark.parametrize(
+    ("n_tokens", "expected"),
+    [([10, 20, 30, 40], [1, 2, 3, 4]), ([40, 10, 30, 20], [4, 1, 3, 2]), ([5, 5, 5, 5], [1, 1, 1, 1])],
+)
+def test_length_quartiles_go_from_the_shortest(n_tokens: list[int], expected: list[int]) -> None:
+    assert with_length_quartile(pd.DataFrame({"n_tokens": n_tokens}))["length_quartile"].tolist() == expected
+
+
+@pytest.mark.parametrize(
+    ("only_a", "only_b", "p_value", "p_a_worse"),
+    [(0, 0, 1.0, 1.0), (1, 9, 22 / 1024, 11 / 1024), (9, 1, 22 / 1024, 1023 / 1024), (3, 3, 1.0, 42 / 64)],
+)
+def test_mcnemar_is_exact(only_a: int, only_b: int, p_value: float, p_a_worse: float) -> None:
+    a = np.array([True] * only_a + [False] * only_b + [True, False])
+    b = np.array([False] * only_a + [True] * only_b + [True, False])
+    found = mcnemar(a, b)
+    assert (found.only_a, found.only_b) == (only_a, only_b)
+    assert (found.p_value, found.p_a_worse) == pytest.approx((p_value, p_a_worse))
+
+
+def test_mcnemar_refuses_other_rows() -> None:
+    with pytest.raises(ValueError, match="expected the same rows for both, found 2 and 3"):
+        mcnemar(np.array([True] * 2), np.array([True] * 3))
+
+
+@pytest.mark.parametrize("scale", [0.5, 1.0, 3.0])
+def test_the_fitted_temperature_undoes_a_scale(scale: float) -> None:
+    rng = np.random.default_rng(0)
+    margin = rng.normal(0.0, 2.0, 20_000)
+    label = (rng.random(20_000) < 1 / (1 + np.exp(-margin))).astype(np.int64)
+    logits = np.stack([np.zeros_like(margin), margin * scale], axis=1).astype(np.float32)
+    found = fit_temperature(logits, label)
+    assert found == pytest.approx(scale, rel=0.05)
+    assert cross_entropy(logits, label, found) <= cross_entropy(logits, label)
+
+
+@given(st.lists(st.tuples(st.floats(-900, 900, width=32), st.integers(0, 1)), min_size=1, max_size=30))
+def test_cross_entropy_is_finite_however_sure_the_model(rows: list[tuple[float, int]]) -> None:
+    logits = np.array([[0.0, margin] for margin, _ in rows], dtype=np.float32)
+    found = cross_entropy(logits, np.array([label for _, label in rows]))
+    assert np.isfinite(found)
+    assert found >= 0
+
+
+def test_cross_entropy_of_no_opinion_is_log_2() -> None:
+    assert cross_entropy(np.zeros((3, 2), np.float32), np.array([0, 1, 1])) == pytest.approx(np.log(2))

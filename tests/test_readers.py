@@ -1,0 +1,232 @@
+import csv
+import io
+import json
+import logging
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from pipelines.decoding import Source
+from pipelines.errors import ContractError, InputError
+from pipelines.readers import Columns, Record, read_csv, read_jsonl, read_parquet
+
+REVIEWS = Columns("text", "label", "split")
+TEXT = Columns("text")
+
+
+def written(folder: Path, name: str, content: bytes) -> Source:
+    (folder / name).write_bytes(content)
+    return Source(folder / name, name)
+
+
+def csv_texts(folder: Path, content: bytes) -> list[str | None]:
+    return [record.text for record in read_csv(written(folder, "r.csv", content), TEXT)]
+
+
+def row(number: int, text: str | None, label: str | None = None, split: str | None = None, fault: str = "") -> Record:
+    return Record(number, "", text, label, split, fault or None)
+
+
+def test_csv_records_are_numbered_from_one_and_keep_their_label_and_split(tmp_path: Path) -> None:
+    content = b"text,label,split\r\nGood,pos,train\r\nBad,neg,valid\r\n\r\nSo so,,\r\nFine,1,TEST\r\n"
+    assert list(read_csv(written(tmp_path, "r.csv", content), REVIEWS)) == [
+        row(1, "Good", "pos", "train"),
+        row(2, "Bad", "neg", "validation"),
+        row(3, "So so"),
+        row(4, "Fine", "1", "test"),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("cell", "text"),
+    [
+        (b'"a\r\nb"', "a\r\nb"),
+        (b'"a\nb\rc"', "a\nb\rc"),
+        (b'"say ""no"""', 'say "no"'),
+        (b'5" reel', '5" reel'),
+        (b"  padded  ", "  padded  "),
+        (b'""', ""),
+        (b"a\x00b", "a\x00b"),
+        (b"a\\nb\\", "a\\nb\\"),
+        ("\u00e9\u0085\u2028\U0001f600\ufeff".encode(), "\u00e9\u0085\u2028\U0001f600\ufeff"),
+        (b"null", "null"),
+    ],
+)
+def test_csv_text_is_kept_character_for_character(tmp_path: Path, cell: bytes, text: str) -> None:
+    content = b"text,label\n" + cell + b",1\nnext,0\n"
+    assert csv_texts(tmp_path, content) == [text, "next"]
+
+
+@given(st.lists(st.text(st.characters(exclude_categories=["Cs"])), min_size=1, max_size=5))
+def test_csv_gives_back_what_was_written(tmp_path_factory: pytest.TempPathFactory, texts: list[str]) -> None:
+    file = io.StringIO(newline="")
+    csv.writer(file, quoting=csv.QUOTE_ALL).writerows([["text"], *([text] for text in texts)])
+    content = file.getvalue().encode()
+    assert csv_texts(tmp_path_factory.mktemp("csv"), content) == texts
+
+
+def test_a_record_with_too_few_or_too_many_fields_is_a_fault_of_that_row(tmp_path: Path) -> None:
+    content = b"text,label\nGood,1\nGood, but long,1\nalone\nBad,0\n"
+    assert list(read_csv(written(tmp_path, "r.csv", content), Columns("text", "label"))) == [
+        row(1, "Good", "1"),
+        row(2, None, fault="3 fields, expected 2"),
+        row(3, None, fault="1 fields, expected 2"),
+        row(4, "Bad", "0"),
+    ]
+
+
+def test_only_keeps_the_rows_with_a_value_and_their_numbers(tmp_path: Path) -> None:
+    source = written(tmp_path, "r.csv", b"text,source\na,imdb\nb,rt\nc,imdb\n")
+    assert [record.row_number for record in read_csv(source, TEXT, only=("source", "imdb"))] == [1, 3]
+
+
+def test_extra_columns_are_left_out_with_a_word(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level(logging.INFO, "reviewlake"):
+        assert csv_texts(tmp_path, b"id,text,stars\n7,Good,9\n") == ["Good"]
+    assert caplog.messages == ["r.csv: left out columns id, stars"]
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"", "r.csv: expected reviews, found an empty file"),
+        (b"\xef\xbb\xbf", "r.csv: expected reviews, found an empty file"),
+        (b"\n\n", "r.csv: expected column text, label, split, found columns none"),
+        (b"text,label,split\n", "r.csv: expected reviews, found no rows"),
+        (b"review,label,split\na,1,train\n", "r.csv: expected column text, found columns review, label, split. Name"),
+        (b"text,text,label,split\na,b,1,train\n", "r.csv: expected each column once, found text twice"),
+        (b"text,label,split\na,1,later\n", "r.csv row 1, column split: expected train, validation or test, found 'lat"),
+        (
+            b'text,label,split\na,1,train\n"open,0,test\nb,1,test\n',
+            "r.csv row 2, column text: expected a closing quote, found none before the end of the file. "
+            "The record starts on line 3",
+        ),
+        (
+            b'text,label,split\n"a\nb",1,train\nc,"1,test\nd,"0,test\n',
+            "r.csv row 2, column label: expected a closing quote, found text after one. The record starts on line 4",
+        ),
+        (b'text,"label,split\na,1,train\n', "r.csv header, column 2: expected a closing quote, found none before"),
+        (b"text,label,split\na,1,train\nb,caf\xe9,test\n", "r.csv row 2, column label: .*byte 0xe9 at offset 32."),
+        (b"text,label,split\na,1,train\nb\xff,0,test\n", "r.csv row 2, column text: .*byte 0xff at offset 28."),
+        (b"text,l\xe9bel,split\na,1,train\n", "r.csv header, column l.*bel: .*found byte 0xe9 at offset 6."),
+        (b"text,label,split\na,1,train\nb,1,test\xe2\x82", "r.csv row 2, column split: .*byte 0xe2 at offset 35."),
+        ("text\nGood".encode("utf-16"), "r.csv: expected utf-8, found a UTF-16 byte order mark. Convert the file, or"),
+        (b"text,label,split\n" + b"x" * (17 << 20) + b",1,test\n", "r.csv row 1, column text: .*field larger than"),
+    ],
+)  # fmt: skip
+def test_a_fault_of_a_csv_file_names_file_row_and_column(tmp_path: Path, content: bytes, message: str) -> None:
+    with pytest.raises(ContractError, match=message):
+        list(read_csv(written(tmp_path, "r.csv", content), REVIEWS))
+
+
+@pytest.mark.parametrize(
+    ("value", "expected"),
+    [
+        ({"text": "a\r\n\u2028b\0", "label": "pos", "split": "dev"}, row(1, "a\r\n\u2028b\0", "pos", "validation")),
+        ({"text": "a", "label": 1, "split": None, "id": 3}, row(1, "a", "1")),
+        ({"text": "a", "label": True, "split": ""}, row(1, "a", "true")),
+        ({"text": "a", "label": 0.5, "split": ""}, row(1, "a", "0.5")),
+        ({"text": "", "label": "", "split": ""}, row(1, "")),
+        ({"text": None, "label": 0, "split": "test"}, row(1, None, "0", "test", "text is null")),
+    ],
+)
+@pytest.mark.parametrize("is_ascii", [True, False])
+def test_json_lines_keep_each_value(tmp_path: Path, value: dict[str, Any], expected: Record, is_ascii: bool) -> None:
+    line = json.dumps(value, ensure_ascii=is_ascii).encode()
+    source = written(tmp_path, "r.jsonl", line + b"\r\n\n" + b'{"text": "end", "label": null, "split": null}')
+    assert list(read_jsonl(source, REVIEWS)) == [expected, row(2, "end")]
+
+
+def test_half_a_surrogate_pair_in_json_is_a_fault_of_that_row(tmp_path: Path) -> None:
+    source = written(tmp_path, "r.jsonl", b'{"text": "a\\ud83d"}\n{"text": "b\\ud83d\\ude00"}\n')
+    assert list(read_jsonl(source, TEXT)) == [
+        row(1, None, fault="text holds half a surrogate pair"),
+        row(2, "b\U0001f600"),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("second", "message"),
+    [
+        (b'["a"]', "r.jsonl row 2: expected a JSON object, found a list"),
+        (b'{"text": "a"', "r.jsonl row 2: expected a JSON object, found Expecting ',' delimiter"),
+        (b'{"text": "a", "text": "b", "label": 1}', "r.jsonl row 2: expected a JSON object, found a key twice"),
+        (b"[" * 100_000, "r.jsonl row 2: expected a JSON object, found maximum recursion depth"),
+        (b'{"text": "a"}', "r.jsonl row 2: expected column label, found columns text"),
+        (b"{}", "r.jsonl row 2: expected column text, label, found columns none"),
+        (b'{"text": 5, "label": 1}', "r.jsonl row 2, column text: expected text or null, found int"),
+        (b'{"text": "a", "label": [1]}', "r.jsonl row 2, column label: expected a label, found list"),
+        (b'{"text": "a", "label": "\\ud800"}', "r.jsonl row 2, column label: expected a label, found str"),
+        (b'{"text": "a\xe9", "label": 1}', "r.jsonl row 2, column text: expected utf-8, found byte 0xe9 at offset"),
+        (b'{"text": "a\xe9"', "r.jsonl row 2: expected utf-8, found byte 0xe9 at offset"),
+    ],
+)
+def test_a_fault_of_a_json_lines_file_names_file_row_and_column(tmp_path: Path, second: bytes, message: str) -> None:
+    source = written(tmp_path, "r.jsonl", b'{"text": "Good", "label": 1}\n' + second + b"\n")
+    with pytest.raises(ContractError, match=message):
+        list(read_jsonl(source, Columns("text", "label")))
+
+
+@pytest.mark.parametrize("content", [b"", b"\n \n"])
+def test_json_lines_without_a_line_are_refused(tmp_path: Path, content: bytes) -> None:
+    with pytest.raises(ContractError, match=r"r\.jsonl: expected reviews, found (an empty file|no rows)"):
+        list(read_jsonl(written(tmp_path, "r.jsonl", content), TEXT))
+
+
+def parquet(folder: Path, table: pa.Table) -> Source:
+    pq.write_table(table, folder / "r.parquet", write_page_checksum=True)  # type: ignore[no-untyped-call]
+    return Source(folder / "r.parquet", "r.parquet")
+
+
+def test_parquet_keeps_each_value(tmp_path: Path) -> None:
+    table = pa.table(
+        {
+            "id": [1, 2, 3],
+            "text": pa.array(["a\r\nb\0", None, ""]).dictionary_encode(),
+            "label": pa.array([1, 0, None], pa.int8()),
+            "split": ["train", "test", None],
+        }
+    )
+    assert list(read_parquet(parquet(tmp_path, table), REVIEWS)) == [
+        row(1, "a\r\nb\0", "1", "train"),
+        row(2, None, "0", "test", "text is null"),
+        row(3, ""),
+    ]
+
+
+def test_parquet_rows_are_numbered_across_batches(tmp_path: Path) -> None:
+    source = parquet(tmp_path, pa.table({"text": [str(n) for n in range(1, 25_001)]}))
+    assert all(record.text == str(record.row_number) for record in read_parquet(source, TEXT))
+
+
+@pytest.mark.parametrize(
+    ("table", "message"),
+    [
+        (pa.table({"review": ["a"]}), "r.parquet: expected column text, found columns review"),
+        (pa.table({"text": pa.array([], pa.string())}), "r.parquet: expected reviews, found no rows"),
+        (pa.table({"text": [b"a"]}), "r.parquet row 1, column text: expected text or null, found bytes"),
+        (pa.table([pa.array(["a"]), pa.array(["b"])], ["text", "text"]), "expected each column once, found text twice"),
+        (
+            pa.table({"text": pa.array([b"ok", b"caf\xe9"], pa.binary()).view(pa.string())}),
+            "r.parquet row 2, column text: expected utf-8, found byte 0xe9 at byte 3 of the value",
+        ),
+    ],
+)
+def test_a_fault_of_a_parquet_file_names_file_row_and_column(tmp_path: Path, table: pa.Table, message: str) -> None:
+    with pytest.raises(ContractError, match=message):
+        list(read_parquet(parquet(tmp_path, table), TEXT))
+
+
+@pytest.mark.parametrize("damage", ["flipped", "cut", "empty"])
+def test_a_damaged_parquet_file_is_refused(tmp_path: Path, damage: str) -> None:
+    source = parquet(tmp_path, pa.table({"text": [f"review {n}" for n in range(1000)]}))
+    content = bytearray(source.path.read_bytes())
+    content[200] ^= 1
+    source.path.write_bytes({"flipped": bytes(content), "cut": bytes(content[:-20]), "empty": b""}[damage])
+    with pytest.raises(InputError, match=r"r\.parquet: expected a whole Parquet file, found: "):
+        list(read_parquet(source, TEXT))

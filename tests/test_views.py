@@ -1,0 +1,92 @@
+import hashlib
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from typing import Any
+
+from pipelines.tables import TableStore
+from schemas import GOLD_SCORES, OPS_MODELS, OPS_PROMOTIONS, SILVER_REVIEWS, VIEWS, Table
+
+REVIEW = hashlib.sha256(b"Good.").hexdigest()
+FILE_A, FILE_B = "a" * 64, "b" * 64
+
+
+def test_current_scores_follow_promotions_and_rollbacks_but_not_refusals(store: TableStore) -> None:
+    cases = {
+        "promoted twice": ([("promoted", 1), ("promoted", 2)], 2),
+        "then refused": ([("promoted", 1), ("refused", 2)], 1),
+        "then rolled back": ([("promoted", 1), ("promoted", 2), ("rolled_back", 1)], 1),
+        "then promoted again": ([("promoted", 2), ("rolled_back", 1), ("promoted", 2)], 2),
+        "only refused": ([("refused", 1)], None),
+        "never decided": ([], None),
+    }
+    append(store, GOLD_SCORES, [score(name, version) for name in cases for version in (1, 2)])
+    append(
+        store,
+        OPS_PROMOTIONS,
+        [
+            decision(name, version, verb, day)
+            for name, (history, _) in cases.items()
+            for day, (verb, version) in enumerate(history, start=1)
+        ],
+    )
+    current = store.spark.table("gold.current_scores")
+    assert tuple(current.columns) == GOLD_SCORES.column_names
+    found = [(row.model_name, row.model_version) for row in current.collect()]
+    assert sorted(found) == sorted((name, champion) for name, (_, champion) in cases.items() if champion)
+
+
+def test_lineage_leads_from_a_score_to_every_file_that_held_the_text(store: TableStore) -> None:
+    origins = [(FILE_A, 7, "first.csv"), (FILE_B, 3, "again.csv")]
+    append(store, SILVER_REVIEWS, [(REVIEW, "Good.", 1, False, "imdb", None, origins)])
+    append(store, OPS_MODELS, [model("m", 2)])
+    append(store, GOLD_SCORES, [score("m", 2)])
+    found = store.spark.table("gold.lineage").orderBy("source_file").collect()
+    shared = {
+        "review_id": REVIEW, "model_name": "m", "model_version": 2, "run_id": "run2", "code_commit": "c0ffee",
+        "gold_version": 5, "silver_version": 6, "bronze_version": 3, "source": "imdb", "probability": 0.75,
+        "prediction": 1, "scored_at": found[0].scored_at,
+    }  # fmt: skip
+    assert [row.asDict() for row in found] == [
+        shared | {"source_file": "again.csv", "source_sha256": FILE_B, "row_number": 3, "is_first_origin": False},
+        shared | {"source_file": "first.csv", "source_sha256": FILE_A, "row_number": 7, "is_first_origin": True},
+    ]
+
+
+def test_a_broken_link_leaves_the_scored_row_in_the_lineage_with_nulls(store: TableStore) -> None:
+    store.create(SILVER_REVIEWS)
+    store.create(OPS_MODELS)
+    append(store, GOLD_SCORES, [score("m", 2)])
+    row = store.spark.table("gold.lineage").collect()[0]
+    assert (row.review_id, row.run_id) == (REVIEW, "run2")
+    assert (row.gold_version, row.source_sha256, row.is_first_origin) == (None, None, None)
+
+
+def test_every_view_stands_once_its_tables_do(store: TableStore) -> None:
+    assert not any(store.spark.catalog.tableExists(view.name) for view in VIEWS)
+    for table in {table.name: table for view in VIEWS for table in view.reads}.values():
+        store.create(table)
+    counts = {view.name: store.spark.table(view.name).count() for view in VIEWS}
+    assert counts == {"gold.current_scores": 0, "gold.lineage": 0}
+
+
+def append(store: TableStore, table: Table, rows: Sequence[tuple[Any, ...]]) -> None:
+    store.append(table, store.spark.createDataFrame(list(rows), table.schema))
+
+
+def day_of_may(day: int) -> datetime:
+    return datetime(2026, 5, day, tzinfo=UTC)
+
+
+def score(model_name: str, version: int) -> tuple[Any, ...]:
+    return REVIEW, model_name, version, 0.75, 1, False, None, f"run{version}", 6, day_of_may(1)
+
+
+def decision(model_name: str, version: int, verb: str, day: int) -> tuple[Any, ...]:
+    return model_name, version, verb, "[]", None, day_of_may(day)
+
+
+def model(model_name: str, version: int) -> tuple[Any, ...]:
+    files = [("model/model.safetensors", 10, "d" * 64)]
+    return (
+        model_name, version, f"run{version}", 5, 4, 3, "3-1-2", "e" * 64, "f" * 64, files, "c0ffee", day_of_may(1)
+    )  # fmt: skip

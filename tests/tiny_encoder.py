@@ -1,0 +1,42 @@
+"""A random BERT of about 100 KB with a WordPiece tokenizer over given texts: the smallest backbone that trains."""
+
+import re
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors
+from transformers import BertConfig, BertModel
+
+SPECIAL_TOKENS = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
+CLS, SEP, PAD = 2, 3, 0
+
+
+def build(directory: Path, texts: Sequence[str], max_positions: int = 128) -> Path:
+    """Write config.json, model.safetensors and tokenizer.json; returns the directory. Equal texts, equal bytes."""
+    words = sorted({word for text in texts for word in re.findall(r"\w+|[^\w\s]", text.lower())})
+    tokenizer = tokenizer_of([*SPECIAL_TOKENS, *words])
+    config = BertConfig(
+        vocab_size=tokenizer.get_vocab_size(), hidden_size=32, num_hidden_layers=2, num_attention_heads=2,
+        intermediate_size=64, max_position_embeddings=max_positions,
+    )  # fmt: skip
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        model = BertModel(config)
+    model.save_pretrained(directory)
+    tokenizer.save(str(directory / "tokenizer.json"))
+    return directory
+
+
+def tokenizer_of(vocabulary: Sequence[str]) -> Tokenizer:
+    """Lower-case WordPiece which, like MiniLM's, is stored with truncation and padding switched on."""
+    tokenizer = Tokenizer(models.WordPiece({word: number for number, word in enumerate(vocabulary)}, unk_token="[UNK]"))
+    tokenizer.normalizer = normalizers.BertNormalizer(lowercase=True)
+    tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
+    tokenizer.post_processor = processors.TemplateProcessing(
+        single="[CLS] $A [SEP]", special_tokens=[("[CLS]", CLS), ("[SEP]", SEP)]
+    )
+    tokenizer.decoder = decoders.WordPiece()
+    tokenizer.enable_truncation(16)
+    tokenizer.enable_padding(length=16)
+    return tokenizer
