@@ -16,7 +16,7 @@ from pyspark.sql import DataFrame
 from pipelines import cli, gate, ledger, registry
 from pipelines.cli import flag, group
 from pipelines.registry import CHAMPION
-from pipelines.score import check_conservation, in_slices, load_once, n_slices, score_rows, scorer, unscored
+from pipelines.score import check_scores, in_slices, load_once, n_slices, score_rows, scorer, unscored
 from pipelines.session import LakeConfig, get_session
 from pipelines.tables import TableStore
 from schemas import GOLD_SCORES, SILVER_REVIEWS
@@ -69,7 +69,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         store.staged_parts([rows_of(parts.where(f"slice = {i}")) for i in range(slices)], "scores") as scores,
     ):
         errors = scores.where("score_error IS NOT NULL").count()
-        check_conservation(n_waiting, scores.count())
+        check_scores(n_waiting, scores.count(), errors)
         commit = store.merge(GOLD_SCORES, scores)
     ledger.finish(store, run, [commit], {"in": n_waiting, "scored": n_waiting - errors, "score_errors": errors})
 

@@ -4,11 +4,12 @@ import html
 import re
 import unicodedata
 from collections.abc import Iterator
+from functools import partial
 
 import pandas as pd
 from pyspark.sql import Column, DataFrame
 from pyspark.sql import functions as F
-from pyspark.sql.functions import pandas_udf
+from pyspark.sql.pandas.functions import pandas_udf
 from pyspark.sql.types import StringType
 
 from pipelines.errors import IntegrityError
@@ -75,17 +76,18 @@ def _clean_once(text: str) -> str:
     text = " ".join(text.split())
     for mask, hint, pattern in PII:
         if hint.search(text):
-            text = pattern.sub(lambda found, mask=mask: mask if _is_personal(mask, found[0]) else found[0], text)
+            text = pattern.sub(partial(_masked, mask), text)
     return text
 
 
-def _is_personal(mask: str, found: str) -> bool:
-    """Whether digits that look like a card number pass its check digit; the other patterns say enough."""
+def _masked(mask: str, found: re.Match[str]) -> str:
+    """The mask; digits that look like a card number but fail its check digit stay as they are."""
     if mask != "[CARD]":
-        return True
-    digits = [int(c) for c in reversed(found) if c.isdigit()]
+        return mask
+    digits = [int(c) for c in reversed(found[0]) if c.isdigit()]
     doubled = [2 * d - 9 * (d > 4) for d in digits[1::2]]
-    return digits[-1] != 0 and (sum(digits[::2]) + sum(doubled)) % 10 == 0
+    is_card = digits[-1] != 0 and (sum(digits[::2]) + sum(doubled)) % 10 == 0
+    return mask if is_card else found[0]
 
 
 @pandas_udf(StringType())  # type: ignore[call-overload,untyped-decorator]  # stubs predate type-hinted UDFs

@@ -1,8 +1,8 @@
-"""What a frame holds: its contract checked, its rows split by the contract's checks, its content hashed."""
+"""What a frame holds: its contract checked, its content hashed."""
 
 import hashlib
 
-from pyspark.sql import Column, DataFrame
+from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
 from pipelines.errors import ContractError
@@ -22,16 +22,6 @@ def conform(frame: DataFrame, table: Table) -> DataFrame:
                 "Fix the transformation, or change the contract in schemas/."
             )
     return frame.select(*table.column_names)
-
-
-def failed_checks(table: Table, columns: tuple[str, ...] = ()) -> Column:
-    """Names of the contract's checks that a row breaks, sorted, as array<string>; NULL counts as broken."""
-    broken = [
-        F.when(~F.coalesce(F.expr(rule), F.lit(False)), F.lit(name))
-        for name, rule in sorted(table.checks.items())
-        if not columns or name in columns
-    ]
-    return F.array_compact(F.array(*broken))
 
 
 def content_hash(frame: DataFrame) -> str:

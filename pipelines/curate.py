@@ -5,7 +5,7 @@ from collections.abc import Iterator
 import pandas as pd
 from pyspark.sql import Column, DataFrame
 from pyspark.sql import functions as F
-from pyspark.sql.functions import pandas_udf
+from pyspark.sql.pandas.functions import pandas_udf
 from pyspark.sql.types import IntegerType
 from tokenizers import Tokenizer
 
@@ -61,7 +61,11 @@ def assign(silver: DataFrame, policy: str, sources: tuple[str, ...]) -> DataFram
         .when(F.col("label").isNull(), "unlabelled")
         .when(F.col("split").isNull(), "no_official_split")
     )
-    placed = silver.withColumn("normal_text", normalised(F.col("text"))).withColumn("split", split).withColumn("reason", reason)
+    placed = (
+        silver.withColumn("normal_text", normalised(F.col("text")))
+        .withColumn("split", split)
+        .withColumn("reason", reason)
+    )
     rank = F.create_map(*[F.lit(x) for pair in SPLIT_RANK.items() for x in pair])[F.col("split")]
     held_out = (
         placed.where("reason IS NULL")

@@ -54,7 +54,12 @@ def is_done(store: TableStore, run: Run) -> bool:
         if left is not None and not _is_intact(store, table, left):
             return False
     versions = ", ".join(f"{name} v{version}" for name, version in sorted(last["output_versions"].items()))
-    log.info("%s: nothing to do, done at %s UTC (%s)", run.stage, f"{last['finished_at']:%Y-%m-%d %H:%M}", versions)
+    log.info(
+        "%s: nothing to do, done at %s UTC (%s); --rerun does it again",
+        run.stage,
+        f"{last['finished_at']:%Y-%m-%d %H:%M}",
+        versions,
+    )
     return True
 
 

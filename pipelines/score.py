@@ -24,6 +24,7 @@ SCORE = StructType(
     ]
 )
 SLICE_REVIEWS = 2_500
+LEAST_JUDGED = 10  # fewer reviews than these may well all be poisonous
 # What a tokenizer or torch raises for one bad text; anything else is a fault of the machine or the code.
 TEXT_FAULTS = (RuntimeError, ValueError, TypeError, KeyError, IndexError)
 
@@ -82,11 +83,16 @@ def in_slices(reviews: DataFrame, n: int) -> DataFrame:
     return reviews.withColumn("slice", F.pmod(F.xxhash64("review_id"), F.lit(n)))
 
 
-def check_conservation(n_in: int, n_out: int) -> None:
-    """One row out for every row in, or IntegrityError (exit 3)."""
+def check_scores(n_in: int, n_out: int, n_errors: int) -> None:
+    """One row out for every row in, and most of them scores: a model that fails on all is broken, not its texts."""
     if n_in != n_out:
         raise IntegrityError(
             f"gold.scores: expected a row for each of {n_in:,} reviews, found {n_out:,}. Nothing was written."
+        )
+    if n_in >= LEAST_JUDGED and n_errors > n_in / 2:
+        raise IntegrityError(
+            f"gold.scores: expected scores, found a score_error in {n_errors:,} of {n_in:,} rows: the model fails, "
+            "not the texts. Nothing was written. Promote another version, or roll back."
         )
 
 

@@ -28,7 +28,7 @@ class TrainSettings:
     """Everything that changes the weights, apart from the rows. The defaults: facts.md, "torch on CPU"."""
 
     backbone: str = flag(f"{EMBEDDED} (packaged), a directory, or a model of the hub", EMBEDDED)
-    max_tokens: int = flag("tokens kept per review, specials included", 128)
+    max_tokens: int = flag("tokens kept per review, specials included", 192)
     head_share: float = flag("share of the kept tokens taken from the review's head, the rest from its tail", 0.25)
     epochs: int = flag("most passes over the training rows", 1)
     batch_size: int = flag("reviews per step", 32)

@@ -15,7 +15,7 @@ from pyspark.sql import functions as F
 
 from pipelines.content import conform
 from pipelines.errors import IntegrityError
-from pipelines.score import Predict, load_once, score_rows, score_texts, scorer, unscored
+from pipelines.score import Predict, check_scores, load_once, score_rows, score_texts, scorer, unscored
 from schemas import GOLD_SCORES, SILVER_REVIEWS
 
 NOW = datetime(2026, 5, 1, 12, tzinfo=UTC)
@@ -216,3 +216,23 @@ def test_unscored_leaves_out_what_this_model_version_has_seen(spark: SparkSessio
     found = unscored(reviews, spark.createDataFrame(scored, GOLD_SCORES.schema), "m", 3)
     assert sorted(row.review_id for row in found.collect()) == ["never", "older", "other"]
     assert found.columns == reviews.columns
+
+
+@pytest.mark.parametrize(
+    ("n_in", "n_out", "n_errors", "expected"),
+    [
+        (100, 99, 0, r"expected a row for each of 100 reviews, found 99"),
+        (100, 100, 51, r"found a score_error in 51 of 100 rows: the model fails"),
+        (100, 100, 50, None),
+        (9, 9, 9, None),
+        (0, 0, 0, None),
+    ],
+)
+def test_lost_rows_and_a_model_that_fails_are_refused(
+    n_in: int, n_out: int, n_errors: int, expected: str | None
+) -> None:
+    if expected is None:
+        check_scores(n_in, n_out, n_errors)
+        return
+    with pytest.raises(IntegrityError, match=expected):
+        check_scores(n_in, n_out, n_errors)

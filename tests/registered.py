@@ -1,0 +1,28 @@
+"""A tiny classifier registered for real: in sqlite, with its row in ops.models. Untrained, so of no use but fast."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from mlflow.tracking import MlflowClient
+
+from pipelines import backbone, classifier, registry
+from pipelines.tables import TableStore
+from pipelines.training_log import model_row
+from schemas import OPS_MODELS
+from tests import tiny_encoder
+
+NAME = "review_classifier"
+
+
+def register_tiny(
+    store: TableStore, client: MlflowClient, directory: Path, texts: Sequence[str], seed: int = 0, gold_version: int = 0
+) -> registry.Registered:
+    """Register a tiny classifier over the words of `texts`; another seed is another model."""
+    encoder = tiny_encoder.build(directory / f"encoder-{seed}", texts)
+    model, tokenizer = backbone.load_for_training(encoder, seed)
+    saved = directory / str(seed) / "model"
+    classifier.save(saved, model, tokenizer, classifier.Policy(max_tokens=16))
+    with registry.training_run(client, store.config, "tests", {}, {}):
+        registered = registry.register(client, NAME, saved, {"delta.version": str(gold_version)}, "A card.")
+    store.merge(OPS_MODELS, model_row(store, registered, gold_version, "0" * 32))
+    return registered

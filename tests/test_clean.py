@@ -1,0 +1,240 @@
+import logging
+import random
+from datetime import UTC, datetime
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from pyspark.sql import DataFrame, SparkSession
+from pyspark.sql import functions as F
+
+from jobs import clean as job
+from pipelines.clean import (
+    LABELS,
+    check_conservation,
+    clean_reviews,
+    clean_text,
+    group_by_text,
+    label_of,
+    plain_text,
+    silver_rejects,
+    silver_reviews,
+)
+from pipelines.content import content_hash
+from pipelines.errors import IntegrityError
+from pipelines.tables import TableStore
+from schemas import BRONZE_REVIEWS, OPS_RUNS, SILVER_REJECTS, SILVER_REVIEWS
+
+NOW = datetime(2026, 1, 2, tzinfo=UTC)
+FIRST, SECOND = "a" * 64, "b" * 64
+
+CLEANED = {
+    "Good.<br /><br />Very.": "Good. Very.",
+    "  two \t blanks\n": "two blanks",
+    "3 < 4 and 5 > 4": "3 < 4 and 5 > 4",
+    "<3 it, <- that, a<b": "<3 it, <- that, a<b",
+    "<p class='x'>In <i>Alien</i></p><!-- <b> -->": "In Alien",
+    "Tom &amp; Jerry &lt;3": "Tom & Jerry <3",
+    "a&amp;lt;br&amp;gt;b": "a b",  # one layer unmasked shows the next
+    "&amp;amp;amp;": "&",
+    "1939\x961945 \x85": "1939\u20131945 …",
+    "caf\u0065\u0301": "café",
+    "zero\u200bwidth\ufeff \u202eturned": "zerowidth turned",
+    "a\x00b\x08c": "abc",
+    "no\xa0break\u2028line\x1cfield": "no break line field",
+    "\u304c\u093c lone \ud800 surrogate": "\u304c\u093c lone surrogate",
+    "<br />": "",
+    "": "",
+}
+MASKED = {
+    "write to jane.doe+x@mail.example.co.uk!": "write to [EMAIL]!",
+    "see http://example.com/a?b=c#d, or www.example.org.": "see [URL], or [URL].",
+    "HTTPS://EXAMPLE.COM": "[URL]",
+    "from 192.168.0.1:": "from [IP]:",
+    "card 4111 1111 1111 1111.": "card [CARD].",
+    "card 4111-1111-1111-1111": "card [CARD]",
+    "call 555-123-4567 or (555) 123-4567": "call [PHONE] or [PHONE]",
+    "call +49 30 123 4567": "call [PHONE]",
+    "card 4111 1111 1111 1112": None,  # the check digit is wrong
+    "0000 0000 0000 0000": None,
+    "1939-1945, 2001-2002": None,
+    "cost $10,000,000 or 12.000.000": None,
+    "8/10, 9.5 of 10, 24/7": None,
+    "version 1.2.3, rated 300.1.1.1": None,
+    "it's @home, http:// or www.": None,
+    "[EMAIL] [URL]": None,
+}
+
+
+@pytest.mark.parametrize(("raw", "expected"), CLEANED.items())
+def test_cleaning_leaves_the_words(raw: str, expected: str) -> None:
+    assert clean_text(raw) == expected
+
+
+@pytest.mark.parametrize(("raw", "expected"), MASKED.items())
+def test_personal_data_is_masked_and_years_and_sums_are_not(raw: str, expected: str | None) -> None:
+    assert clean_text(raw) == (raw if expected is None else expected)
+
+
+TAGS = (
+    "<",
+    ">",
+    "<br />",
+    "</",
+    "<b",
+    "b>",
+    "<!--",
+    "-->",
+    "&",
+    "amp;",
+    "&amp;",
+    "lt;",
+    "&lt;",
+    "&gt;",
+    "#60;",
+    "&#x3c;",
+)
+DATA = ("&nbsp", "&#150;", "&nvlt;", "@", "a@b.co", "www.", "http://", ".", "1", "4111", "-", "1.2.3.4", "555-123-4567")
+SIGNS = ("+49", "[EMAIL]", "]", "(", "e", " ", "\x96", "\x85", "\x00", "\x1c", "\u0301", "\u037e", "\u0338", "\u200b")
+FRAGMENTS = st.sampled_from((*TAGS, *DATA, *SIGNS, "\ufeff", "\u2028", "\ud800"))
+
+
+@settings(max_examples=500, deadline=None)
+@given(st.text() | st.lists(FRAGMENTS, max_size=14).map("".join))
+def test_cleaning_a_cleaned_text_changes_nothing(raw: str) -> None:
+    plain = clean_text(raw)
+    assert clean_text(plain) == plain
+    assert plain == " ".join(plain.split())
+    plain.encode()  # no lone surrogate is left: Spark could not store it
+
+
+@pytest.mark.timeout(20)
+@pytest.mark.parametrize("part", ["amp;", "<!--", "<a ", "1.1.", "1234 ", "a@", "www.", "+1", "#38;"])
+def test_no_text_takes_cleaning_more_than_a_moment(part: str) -> None:
+    plain = clean_text("&" + part * 25_000)
+    assert clean_text(plain) == plain
+
+
+def test_plain_text_leaves_a_null_null(spark: SparkSession) -> None:
+    rows = spark.createDataFrame([(1, "<b>a"), (2, None)], "n int, raw string").select("n", plain_text("raw"))
+    assert sorted(tuple(row) for row in rows.collect()) == [(1, "a"), (2, None)]
+
+
+def test_labels_are_read_through_one_map_whatever_their_case(spark: SparkSession) -> None:
+    cases = [(name, label) for name, label in LABELS.items()]
+    cases += [(" Positive ", 1), ("NEG", 0), ("1.0", 1), ("0.0", 0)]
+    unknown = [("2", None), ("unsup", None), ("", None), (None, None)]
+    rows = spark.createDataFrame([*cases, *unknown], "raw string, expected int")
+    wrong = rows.where(~label_of(F.col("raw")).eqNullSafe(F.col("expected")))
+    assert wrong.collect() == []
+
+
+Row = tuple[str, int, str | None, str | None, str | None, str | None]
+# sha256, row number, text, label, split, read fault
+ROWS: list[Row] = [
+    (FIRST, 1, "Good <b>film</b>", "pos", "train", None),
+    (SECOND, 1, "Good  film", "1", "test", None),
+    (SECOND, 2, "Good film", "1.0", "train", None),
+    (FIRST, 2, "Mixed", "1", "train", None),
+    (FIRST, 3, "Mixed<br>", "0", "train", None),
+    (FIRST, 4, "Not sure", "maybe", None, None),
+    (FIRST, 5, "nul\0byte", "1", None, None),
+    (FIRST, 6, " <br> ", "", None, None),
+    (FIRST, 7, None, None, None, "row 7: not UTF-8"),
+    (FIRST, 8, "&nbsp;", "so so", None, None),
+    (FIRST, 9, "New one by me@example.com", "  ", None, None),
+    (FIRST, 10, "Half labelled", None, None, None),
+    (FIRST, 11, "Half labelled", "0", None, None),
+]
+SILVER = {
+    "Good film": (1, False, "test", [(SECOND, 1), (FIRST, 1), (SECOND, 2)]),
+    "New one by [EMAIL]": (None, True, None, [(FIRST, 9)]),
+    "Half labelled": (0, False, None, [(FIRST, 10), (FIRST, 11)]),
+}
+REJECTS = {
+    2: ["labels_agree"],
+    3: ["labels_agree"],
+    4: ["label_is_known"],
+    5: ["text_has_no_nul"],
+    6: ["text_is_not_blank"],
+    7: ["record_is_readable"],
+    8: ["label_is_known", "text_is_not_blank"],
+}
+
+
+def bronze_of(spark: SparkSession, rows: list[Row]) -> DataFrame:
+    full = [
+        ("imdb", "x.csv", sha, n, text, label, split, fault, "k", NOW) for sha, n, text, label, split, fault in rows
+    ]
+    return spark.createDataFrame(full, BRONZE_REVIEWS.schema)
+
+
+def silver_of(store: TableStore) -> dict[str, tuple[object, ...]]:
+    rows = store.read(SILVER_REVIEWS).collect()
+    return {
+        r.text: (r.label, r.has_pii, r.source_split, [(o.source_sha256, o.row_number) for o in r.origins]) for r in rows
+    }
+
+
+def versions(store: TableStore) -> tuple[int, ...]:
+    return tuple(store.version(table) for table in (SILVER_REVIEWS, SILVER_REJECTS, OPS_RUNS))
+
+
+def test_the_job_keeps_each_text_once_says_why_of_the_rest_and_writes_only_what_differs(
+    store: TableStore, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO, "reviewlake")
+    argv = ["--lake", store.config.lake]
+    store.append(BRONZE_REVIEWS, bronze_of(store.spark, ROWS))
+    job.main(argv)
+    assert silver_of(store) == SILVER
+    rejects = store.read(SILVER_REJECTS).where(F.col("source_sha256") == FIRST).collect()
+    assert {row.row_number: row.failed_rules for row in rejects} == REJECTS
+    run = store.read(OPS_RUNS).collect()[0]
+    assert (run.stage, run.state) == ("clean", "done")
+    assert run.rows == {"in": 13, "kept": 3, "rejected": 7, "duplicates": 3}
+    first = versions(store)
+
+    job.main(argv)
+    assert versions(store) == first
+    assert caplog.messages[-1].startswith("clean: nothing to do, done at ")
+
+    later: list[Row] = [(SECOND, 3, "Mixed", "1", None, None), (SECOND, 4, "Half labelled", "0", "test", None)]
+    store.append(BRONZE_REVIEWS, bronze_of(store.spark, later))
+    job.main(argv)
+    assert caplog.messages[-2:] == [
+        f"silver.reviews v{first[0] + 1}: 0 rows added, 1 changed, 0 removed",
+        f"silver.rejects v{first[1] + 1}: 1 rows added, 0 changed, 0 removed",
+    ]
+    assert silver_of(store)["Half labelled"] == (0, False, "test", [(SECOND, 4), (FIRST, 10), (FIRST, 11)])
+
+
+def test_silver_is_the_same_whatever_the_order_and_the_partitions_of_bronze(spark: SparkSession) -> None:
+    shuffled = random.Random(7).sample(ROWS, len(ROWS))
+    hashes = set()
+    for bronze in (bronze_of(spark, ROWS).coalesce(1), bronze_of(spark, shuffled).repartition(5)):
+        cleaned = clean_reviews(bronze)
+        grouped = group_by_text(cleaned)
+        hashes.add((content_hash(silver_reviews(grouped)), content_hash(silver_rejects(cleaned, grouped))))
+    assert len(hashes) == 1
+
+
+def test_a_row_that_goes_missing_fails_the_run_and_leaves_it_undone(
+    store: TableStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store.append(BRONZE_REVIEWS, bronze_of(store.spark, ROWS[:4]))
+    monkeypatch.setattr(job, "silver_reviews", lambda grouped: silver_reviews(grouped).where("text <> 'Mixed'"))
+    words = r"^silver\.reviews: expected 4 bronze rows accounted for, found 1 kept \+ 0 rejected \+ 2 duplicates = 3\."
+    with pytest.raises(IntegrityError, match=words) as caught:
+        job.main(["--lake", store.config.lake])
+    assert caught.value.exit_code == 3
+    assert not store.exists(OPS_RUNS)
+
+
+@pytest.mark.parametrize(("counts", "is_lawful"), [((10, 6, 3, 1), True), ((0, 0, 0, 0), True), ((10, 6, 3, 2), False)])
+def test_rows_in_are_rows_out_rejects_and_duplicates(counts: tuple[int, int, int, int], is_lawful: bool) -> None:
+    if is_lawful:
+        return check_conservation(*counts)
+    with pytest.raises(IntegrityError, match=r"found 6 kept \+ 3 rejected \+ 2 duplicates = 11\. Run jobs/clean\.py"):
+        check_conservation(*counts)
+    return None

@@ -1,0 +1,184 @@
+import hashlib
+import logging
+from pathlib import Path
+
+import pytest
+from pyspark.sql import DataFrame, SparkSession
+from pyspark.sql import functions as F
+
+from jobs import curate as job
+from pipelines.curate import (
+    STATES_SCORE,
+    assign,
+    check_conservation,
+    check_splits,
+    gold_rejects,
+    normalised,
+    token_counter,
+)
+from pipelines.errors import IntegrityError
+from pipelines.tables import TableStore
+from schemas import GOLD_REJECTS, GOLD_REVIEWS, OPS_RUNS, SILVER_REVIEWS
+from tests import tiny_encoder
+
+Row = tuple[str, int | None, str, str | None]  # text, label, source, source split
+
+
+def silver_of(spark: SparkSession, rows: list[Row]) -> DataFrame:
+    full = [
+        (hashlib.sha256(text.encode()).hexdigest(), text, label, False, source, split, [("a" * 64, n, "x.csv")])
+        for n, (text, label, source, split) in enumerate(rows, start=1)
+    ]
+    return spark.createDataFrame(full, SILVER_REVIEWS.schema)
+
+
+def placed(assigned: DataFrame) -> dict[str, str]:
+    """Each text with its split, or else with the reason why gold leaves it out."""
+    return {row.text: row.reason or row.split for row in assigned.select("text", "split", "reason").collect()}
+
+
+@pytest.mark.parametrize(
+    ("text", "states_score"),
+    [
+        ("I give it 8/10.", True),
+        ("8.5 / 10", True),
+        ("a solid 7 out of 10!", True),
+        ("Ten out of ten", True),
+        ("9 stars out of 10", True),
+        ("10/10", True),
+        ("10 out of 10 people left", True),  # not told apart: a flag too many costs a row of one slice
+        ("on 8/10/2003", False),
+        ("on 2003/8/10", False),
+        ("1/2 of it", False),
+        ("24/7", False),
+        ("8/100", False),
+        ("8/10,000 of it", False),
+        ("3 out of 5", False),
+        ("ten of ten", False),
+        ("", False),
+    ],
+)
+def test_a_review_that_states_its_score_is_known_by_it(spark: SparkSession, text: str, states_score: bool) -> None:
+    found = spark.range(1).select(F.rlike(F.lit(text), F.lit(STATES_SCORE)).alias("found")).collect()
+    assert found == [(states_score,)]
+
+
+def test_normalised_texts_are_equal_whoever_typed_them(spark: SparkSession) -> None:
+    cases = [("Good film!", "goodfilm"), ("GOOD -- film", "goodfilm"), ("Ça 2", "ça2"), ("!!!", "!!!"), (None, None)]
+    rows = spark.createDataFrame(cases, "text string, expected string")
+    assert rows.where(~normalised(F.col("text")).eqNullSafe(F.col("expected"))).collect() == []
+
+
+def test_the_hash_split_is_about_80_10_10_and_stays_when_the_table_grows(spark: SparkSession) -> None:
+    rows: list[Row] = [(f"review {n}", n % 2, "imdb", None) for n in range(5_000)]
+    grown = placed(assign(silver_of(spark, rows), "hash", ()))
+    counts = {split: list(grown.values()).count(split) for split in ("train", "validation", "test")}
+    assert sum(counts.values()) == 5_000
+    assert counts["train"] == pytest.approx(4_000, abs=120)
+    assert counts["validation"] == pytest.approx(500, abs=90)
+    assert counts["test"] == pytest.approx(500, abs=90)
+    small = placed(assign(silver_of(spark, rows[:300]), "hash", ()))
+    assert small == {text: grown[text] for text in small}
+
+
+def test_texts_that_differ_in_case_and_punctuation_share_a_split(spark: SparkSession) -> None:
+    pairs = [(f"Film number {n}", f"film, NUMBER {n}!") for n in range(60)]
+    rows: list[Row] = [(text, 1, "imdb", None) for pair in pairs for text in pair]
+    splits = placed(assign(silver_of(spark, rows), "hash", ()))
+    assert [pair for pair in pairs if splits[pair[0]] != splits[pair[1]]] == []
+    assert set(splits.values()) == {"train", "validation", "test"}
+
+
+CASES: list[Row] = [
+    ("held out", 1, "imdb", "test"),
+    ("Held out!", 1, "imdb", "train"),
+    ("chosen by", 0, "imdb", "validation"),
+    ("Chosen by", 0, "imdb", "train"),
+    ("no label", None, "imdb", "train"),
+    ("NO LABEL", 1, "imdb", "train"),  # the other one is out for its own reason
+    ("no split", 1, "imdb", None),
+    ("elsewhere", 1, "shop", "train"),
+    ("!!!", 1, "imdb", "train"),
+    ("???", 1, "imdb", "test"),
+]
+PLACED = {
+    "held out": "test", "Held out!": "text_in_two_splits", "chosen by": "validation",
+    "Chosen by": "text_in_two_splits", "no label": "unlabelled", "NO LABEL": "train", "no split": "no_official_split",
+    "elsewhere": "source_not_chosen", "!!!": "train", "???": "test",
+}  # fmt: skip
+
+
+def test_the_seeds_split_is_the_files_and_a_text_in_two_stays_held_out(spark: SparkSession) -> None:
+    assigned = assign(silver_of(spark, CASES), "seed", ("imdb",))
+    assert placed(assigned) == PLACED
+    reasons = gold_rejects(assigned).groupBy("reason").count().collect()
+    assert {row["reason"]: row["count"] for row in reasons} == {
+        "text_in_two_splits": 2, "unlabelled": 1, "no_official_split": 1, "source_not_chosen": 1
+    }  # fmt: skip
+    # Punctuation alone is no common text: !!! is in train and ??? in test.
+    assert check_splits(assigned.where("reason IS NULL")) == {"train": 2, "validation": 1, "test": 2}
+
+
+def test_the_official_split_takes_validation_from_train_and_leaves_test_alone(spark: SparkSession) -> None:
+    rows: list[Row] = [(f"review {n}", 1, "imdb", "train" if n < 400 else "test") for n in range(500)]
+    splits = placed(assign(silver_of(spark, rows), "official", ()))
+    of_train = [splits[f"review {n}"] for n in range(400)]
+    assert set(of_train) == {"train", "validation"}
+    assert of_train.count("validation") == pytest.approx(40, abs=20)
+    assert {splits[f"review {n}"] for n in range(400, 500)} == {"test"}
+
+
+def test_a_text_in_two_splits_fails_the_check_by_sql(spark: SparkSession) -> None:
+    gold = spark.createDataFrame([("Good.", "train"), ("good", "test"), ("bad", "test")], "text string, split string")
+    with pytest.raises(
+        IntegrityError, match=r"^gold\.reviews: expected each text in one split, found 1 in two or more"
+    ):
+        check_splits(gold)
+    assert check_splits(gold.where("text <> 'good'")) == {"train": 1, "test": 1}
+    assert check_splits(gold.limit(0)) == {}
+
+
+def test_tokens_are_counted_whole_without_special_ones(spark: SparkSession) -> None:
+    tokenizer = tiny_encoder.tokenizer_of([*tiny_encoder.SPECIAL_TOKENS, "good", "film"])  # stored: cut at 16, padded
+    texts = spark.createDataFrame([("good film", 2), ("good " * 40, 40), ("unheard", 1), ("", 0)], "text string, n int")
+    found = texts.select("n", token_counter(tokenizer.to_str()).alias("found")).collect()
+    assert [(row.n, row.found) for row in found] == [(n, n) for n in (2, 40, 1, 0)]
+
+
+@pytest.mark.parametrize(("counts", "is_lawful"), [((10, 6, 4), True), ((0, 0, 0), True), ((10, 6, 3), False)])
+def test_silver_rows_are_gold_rows_and_rejects(counts: tuple[int, int, int], is_lawful: bool) -> None:
+    if is_lawful:
+        return check_conservation(*counts)
+    with pytest.raises(
+        IntegrityError, match=r"expected 10 silver rows accounted for, found 6 kept \+ 3 rejected = 9\."
+    ):
+        check_conservation(*counts)
+    return None
+
+
+def test_the_job_writes_gold_and_its_rejects_and_a_second_run_nothing(
+    store: TableStore, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO, "reviewlake")
+    encoder = tiny_encoder.build(tmp_path / "encoder", [text for text, *_ in CASES])
+    argv = ["--split-policy", "seed", "--sources", "imdb, none", "--backbone", str(encoder)]
+    argv += ["--lake", store.config.lake]
+    store.append(SILVER_REVIEWS, silver_of(store.spark, [*CASES, ("A film: 8/10", 1, "imdb", "train")]))
+    job.main(argv)
+    gold = {row.text: row for row in store.read(GOLD_REVIEWS).collect()}
+    assert {text: row.split for text, row in gold.items()} == {
+        text: split for text, split in PLACED.items() if split in ("train", "validation", "test")
+    } | {"A film: 8/10": "train"}
+    one = gold["A film: 8/10"]
+    assert (one.label, one.source, one.n_characters, one.n_tokens, one.states_score) == (1, "imdb", 12, 6, True)
+    assert not gold["held out"].states_score
+    rejects = {row.review_id: row.reason for row in store.read(GOLD_REJECTS).collect()}
+    assert sorted(rejects.values()) == [
+        "no_official_split", "source_not_chosen", "text_in_two_splits", "text_in_two_splits", "unlabelled"
+    ]  # fmt: skip
+    run = store.read(OPS_RUNS).collect()[0]
+    assert run.rows == {"in": 11, "kept": 6, "rejected": 5, "train": 3, "validation": 1, "test": 2}
+    before = [store.version(table) for table in (GOLD_REVIEWS, GOLD_REJECTS, OPS_RUNS)]
+    job.main(argv)
+    assert [store.version(table) for table in (GOLD_REVIEWS, GOLD_REJECTS, OPS_RUNS)] == before
+    assert caplog.messages[-1].startswith("curate: nothing to do")

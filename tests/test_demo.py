@@ -1,0 +1,51 @@
+"""The demo: its stages, and the whole of it on real reviews with the real backbone."""
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from deltalake import DeltaTable
+
+from pipelines.demo import stages
+from pipelines.session import LakeConfig
+from schemas import TABLES
+
+ROOT = Path(__file__).resolve().parent.parent
+
+
+def run_demo(lake: Path, *argv: str) -> str:
+    """The demo as `make demo` runs it; its summary."""
+    command = [sys.executable, "jobs/demo.py", "--lake", str(lake), *argv]
+    environment = {name: value for name, value in os.environ.items() if name != "PYSPARK_GATEWAY_PORT"}
+    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr[-4000:]
+    return done.stdout
+
+
+def versions(lake: LakeConfig) -> dict[str, int]:
+    """The version of every table, by a reader that is not Spark."""
+    return {t.name: DeltaTable(str(lake.lake_path.joinpath(*t.name.split(".")))).version() for t in TABLES}
+
+
+def test_the_stages_come_in_the_order_of_the_design_and_name_the_lake() -> None:
+    assert [name for name, _ in stages("x", 0)] == ["ingest", "clean", "curate", "train", "promote", "score"]
+    assert all(argv[:2] == ["--lake", "x"] for _, argv in stages("x", 0))
+    assert dict(stages("x", 2_000))["ingest"] == ["--lake", "x", "--max-rows", "2000"]
+
+
+@pytest.mark.slow
+def test_the_demo_runs_on_real_reviews_and_finds_nothing_to_do_the_second_time(tmp_path: Path) -> None:
+    place = LakeConfig(lake=str(tmp_path / "lake"))
+    first = run_demo(place.lake_path, "--max-rows", "2000")
+    assert "QUICK: 2,000 reviews are too few to judge quality by." in first
+    assert re.search(r"gold\.scores +version +\d+ +(1,9\d\d|2,000) rows", first)
+    assert re.search(r"accuracy +0\.\d{4}  \(95 % 0\.\d{4}-0\.\d{4}\)", first)
+    assert "Nothing was to do" not in first
+    left = versions(place)
+
+    second = run_demo(place.lake_path, "--max-rows", "2000")
+    assert "Nothing was to do: no table has a new version." in second
+    assert versions(place) == left

@@ -1,0 +1,70 @@
+"""Every job as a user runs it, by spark-submit, on a few dozen real reviews and a tiny encoder."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from pipelines.ingest import packaged_file
+from tests import tiny_encoder
+
+ROOT = Path(__file__).resolve().parent.parent
+FEW = 60
+
+
+def submit(job: str, *argv: str, code: int = 0) -> subprocess.CompletedProcess[str]:
+    """One spark-submit from the root of the checkout; the exit code must be `code`."""
+    bin_ = Path(sys.executable).parent
+    command = [str(bin_ / "spark-submit"), "--properties-file", "spark-defaults.conf", f"jobs/{job}.py", *argv]
+    environment = os.environ | {"PATH": f"{bin_}{os.pathsep}{os.environ['PATH']}", "PYSPARK_PYTHON": sys.executable}
+    environment.pop("PYSPARK_GATEWAY_PORT", None)
+    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=280, check=False)
+    assert done.returncode == code, done.stderr
+    return done
+
+
+@pytest.mark.timeout(600)
+def test_all_jobs_run_by_spark_submit_and_find_nothing_to_do_the_second_time(tmp_path: Path) -> None:
+    texts = pd.read_csv(packaged_file()[0], nrows=500)["text"].tolist()
+    encoder = str(tiny_encoder.build(tmp_path / "encoder", texts))
+    place = ["--lake", str(tmp_path / "lake")]
+    train = [*place, "--backbone", encoder, "--max-tokens", "32", "--epochs", "2"]
+
+    assert f"{FEW} rows added" in submit("ingest", *place, "--max-rows", str(FEW)).stderr
+    assert f"silver.reviews v1: {FEW} rows added" in submit("clean", *place).stderr
+    assert f"gold.reviews v1: {FEW} rows added" in submit("curate", *place, "--backbone", encoder).stderr
+    assert "review_classifier version 1: registered, alias challenger" in submit("train", *train).stderr
+    refused = submit("promote", *place, code=6)  # an untrained encoder can not beat the baseline
+    assert "GateRefusedError: review_classifier version 1: " in refused.stderr
+    assert "Traceback" not in refused.stderr
+    assert f"gold.scores v1: {FEW} rows added" in submit("score", *place, "--model", "challenger").stderr
+
+    lineage = "SELECT count(*) AS n, count(source_sha256) AS linked, min(gold_version) AS gold FROM gold.lineage"
+    answer = submit("query", *place, "--sql", lineage, "--format", "jsonl").stdout
+    assert json.loads(answer) == {"n": FEW, "linked": FEW, "gold": 1}
+    assert "nothing to do" in submit("train", *train).stderr
+
+
+@pytest.mark.timeout(300)
+def test_a_job_without_its_table_says_which_job_builds_it_and_exits_2(tmp_path: Path) -> None:
+    failed = submit("clean", "--lake", str(tmp_path / "lake"), code=2)
+    assert "InputError: bronze.reviews: expected a table in " in failed.stderr
+    assert "Built by jobs/ingest.py." in failed.stderr
+    assert "Traceback" not in failed.stderr
+
+
+@pytest.mark.timeout(300)
+def test_spark_submit_without_the_properties_file_says_what_to_pass_and_exits_5(tmp_path: Path) -> None:
+    bin_ = Path(sys.executable).parent
+    environment = os.environ | {"PATH": f"{bin_}{os.pathsep}{os.environ['PATH']}", "SPARK_CONF_DIR": str(tmp_path)}
+    environment.pop("PYSPARK_GATEWAY_PORT", None)
+    done = subprocess.run(
+        [str(bin_ / "spark-submit"), "jobs/clean.py", "--lake", str(tmp_path / "lake")],
+        cwd=ROOT, env=environment, capture_output=True, text=True, timeout=200, check=False,
+    )  # fmt: skip
+    assert done.returncode == 5, done.stderr
+    assert "Run spark-submit --properties-file spark-defaults.conf jobs/<stage>.py" in done.stderr

@@ -1,0 +1,84 @@
+"""The layout rules of the design, held by reading the code."""
+
+import ast
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+LAYERS = ("schemas", "pipelines", "jobs")
+STAGES = sorted(path.stem for path in (ROOT / "jobs").glob("*.py"))
+CODE = sorted(path for layer in LAYERS for path in (ROOT / layer).glob("**/*.py"))
+MOST_LINES, MOST_JOB_LINES, MOST_FUNCTION_LINES = 250, 80, 70
+
+
+def imported(path: Path) -> set[str]:
+    """First parts of all modules that a file imports, at its top or inside a function."""
+    found: set[str] = set()
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            found |= {node.module} | {f"{node.module}.{alias.name}" for alias in node.names}
+    return found
+
+
+def test_there_are_jobs_and_modules_to_look_at() -> None:
+    assert {"ingest", "clean", "curate", "train", "promote", "score", "query", "demo"} <= set(STAGES)
+    assert len(CODE) > 25
+
+
+@pytest.mark.parametrize("path", CODE, ids=lambda path: str(path.relative_to(ROOT)))
+def test_imports_go_from_jobs_to_pipelines_to_schemas_only(path: Path) -> None:
+    layer = path.relative_to(ROOT).parts[0]
+    above = LAYERS[LAYERS.index(layer) + 1 :] if layer != "jobs" else ("jobs",)
+    tops = {name.split(".")[0] for name in imported(path)}
+    assert not tops & {*above, "tests"}
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_each_job_has_a_module_and_a_test_of_its_name(stage: str) -> None:
+    assert (ROOT / "pipelines" / f"{stage}.py").is_file()
+    assert (ROOT / "tests" / f"test_{stage}.py").is_file()
+
+
+def test_no_stage_imports_another() -> None:
+    # demo is the list of stages, and its page shows an answer of query's; training's settings are no stage's.
+    allowed = {("demo", "query")}
+    pairs = {
+        (stage, other)
+        for stage in STAGES
+        for other in STAGES
+        if stage != other and f"pipelines.{other}" in imported(ROOT / "pipelines" / f"{stage}.py")
+    }
+    assert pairs == allowed
+
+
+def test_the_classifier_that_travels_in_a_model_imports_nothing_of_ours() -> None:
+    found = imported(ROOT / "pipelines" / "classifier.py")
+    assert "torch" in found
+    assert not {name for name in found if name.split(".")[0] in LAYERS}
+
+
+@pytest.mark.parametrize("path", CODE, ids=lambda path: str(path.relative_to(ROOT)))
+def test_files_and_functions_keep_to_their_budgets(path: Path) -> None:
+    source = path.read_text(encoding="utf-8")
+    functions = [n for n in ast.walk(ast.parse(source)) if isinstance(n, ast.FunctionDef)]
+    longest = max(((n.end_lineno or 0) - n.lineno + 1 for n in functions), default=0)
+    assert len(source.splitlines()) <= (MOST_JOB_LINES if path.parent.name == "jobs" else MOST_LINES)
+    assert longest <= MOST_FUNCTION_LINES
+
+
+@pytest.mark.parametrize(
+    "name", ["_jvm", "_jsc", ".rdd", "sparkContext", "dropDuplicates", "inferSchema", "except Exception"]
+)
+def test_nothing_that_serverless_refuses_or_that_hides_a_fault(name: str) -> None:
+    offenders = [path.name for path in CODE if name in path.read_text(encoding="utf-8")]
+    assert offenders == []
+
+
+def test_the_top_level_holds_the_four_folders_and_files_only() -> None:
+    ignored = {".git", ".venv", "dist", "build"}
+    folders = {path.name for path in ROOT.iterdir() if path.is_dir() and path.name not in ignored}
+    visible = {name for name in folders if not name.startswith(("lake", ".", "spark-", "__"))}
+    assert {name for name in visible if not name.endswith("egg-info")} == {"jobs", "pipelines", "schemas", "tests"}

@@ -1,0 +1,50 @@
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from pipelines import provenance
+
+
+@pytest.mark.parametrize(
+    ("content", "sha256"),
+    [
+        (b"abc", "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"),
+        (b"", "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855"),
+    ],
+)
+def test_the_hash_of_a_file_is_that_of_its_bytes(content: bytes, sha256: str, tmp_path: Path) -> None:
+    (tmp_path / "file").write_bytes(content)
+    assert provenance.sha256_of(tmp_path / "file") == sha256
+
+
+def test_the_commit_is_that_of_the_checkout_and_a_changed_file_makes_it_dirty(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(provenance, "ROOT", tmp_path)
+    provenance.git_commit.cache_clear()
+    assert (provenance.git_commit(), provenance.git_is_dirty()) == (None, None)  # an installed wheel
+    identity = ["-c", "user.name=t", "-c", "user.email=t@example.com"]
+    (tmp_path / "file").write_text("one")
+    for arguments in (["init", "-q"], ["add", "file"], [*identity, "commit", "-qm", "first"]):
+        subprocess.run(["git", "-C", str(tmp_path), *arguments], check=True)
+    provenance.git_commit.cache_clear()
+    commit = provenance.git_commit()
+    assert commit is not None
+    assert len(commit) == 40
+    (tmp_path / "untracked").touch()
+    assert provenance.git_is_dirty() is False
+    (tmp_path / "file").write_text("two")
+    assert provenance.git_is_dirty() is True
+    provenance.git_commit.cache_clear()
+
+
+def test_the_environment_names_what_a_difference_could_come_from() -> None:
+    found = provenance.environment()
+    assert set(found) == {
+        "git.commit", "git.dirty", "lock.sha256", "python", "platform", "cpu.flags", "torch.build", "torch.threads",
+        "spark.cores",
+    }  # fmt: skip
+    assert len(found["lock.sha256"]) == 64
+    assert set(found["cpu.flags"].split()) <= set(provenance.CPU_FLAGS)
+    assert all(isinstance(value, str) for value in found.values())  # tags are text
