@@ -8,7 +8,7 @@ BIN := $(VENV)/bin
 LAKE ?= lake$(if $(QUICK),-quick)
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
-.PHONY: help venv demo test test-slow lint lock tables clean
+.PHONY: help venv demo test test-slow lint lock generated clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -20,7 +20,7 @@ $(VENV)/.installed: requirements.lock pyproject.toml install.sh
 	@touch $@
 
 demo: venv ## every stage on 25,000 real reviews, then a summary (QUICK=1: on 2,000)
-	@$(BIN)/python jobs/demo.py --lake $(LAKE) $(if $(QUICK),--max-rows 2000)
+	@$(BIN)/python jobs/demo.py --lake "$(LAKE)" $(if $(QUICK),--max-rows 2000)
 
 test: venv ## the ordinary tests, under 10 minutes
 	@$(BIN)/python -m pytest -q

@@ -6,6 +6,7 @@ Reads   silver.reviews
 Writes  gold.reviews, gold.rejects
 """
 
+import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -16,6 +17,7 @@ from pipelines.curate import (
     POLICIES,
     assign,
     check_conservation,
+    check_sources,
     check_splits,
     gold_rejects,
     gold_reviews,
@@ -43,13 +45,15 @@ def main(argv: Sequence[str] | None = None) -> None:
     config = cli.parse(CurateConfig, argv, __doc__)
     store = TableStore(get_session("curate", config.lake), config.lake)
     version = store.latest(SILVER_REVIEWS)
-    run = ledger.start("curate", config, {SILVER_REVIEWS.name: version})
+    tokenizer = backbone.load_tokenizer(backbone.find(config.backbone)).to_str()
+    tokenizer_sha256 = hashlib.sha256(tokenizer.encode()).hexdigest()
+    run = ledger.start("curate", config, {SILVER_REVIEWS.name: version, "tokenizer": tokenizer_sha256})
     if ledger.is_done(store, run):
         return
     sources = tuple(name.strip() for name in config.sources.split(",") if name.strip())
+    check_sources(store.read(SILVER_REVIEWS, version), sources)
     assigned = assign(store.read(SILVER_REVIEWS, version), config.split_policy, sources)
-    tokenizer = backbone.load_tokenizer(backbone.find(config.backbone))
-    with store.staged(gold_reviews(assigned, token_counter(tokenizer.to_str())), "curate") as gold:
+    with store.staged(gold_reviews(assigned, token_counter(tokenizer)), "curate") as gold:
         splits = check_splits(gold)
         kept = store.synchronise(GOLD_REVIEWS, gold)
     rejected = store.synchronise(GOLD_REJECTS, gold_rejects(assigned))

@@ -2,7 +2,7 @@
 
     spark-submit --properties-file spark-defaults.conf jobs/ingest.py --lake lake
     spark-submit --properties-file spark-defaults.conf jobs/ingest.py \\
-        --source csv --path new.csv --name shop --text-column body --label-column stars
+        --source csv --path new.csv --name shop --text-column body --label-column label
 
 Reads   the packaged reviews, or --path
 Writes  bronze.reviews
@@ -23,6 +23,7 @@ from pipelines.ingest import (
     not_yet_in,
     require_conserved,
     require_equal_counts,
+    require_same,
     stage,
 )
 from pipelines.session import LakeConfig, get_session
@@ -59,6 +60,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         rows = bronze_rows(evenly_spread(records, staged.n_rows, config.max_rows), staged, run.key, datetime.now(UTC))
         store.create(BRONZE_REVIEWS)
         bronze = store.read(BRONZE_REVIEWS)
+        require_same(file.name, rows, bronze)
         counts = {
             "in": staged.n_rows,
             "added": not_yet_in(rows, bronze).count(),
@@ -67,10 +69,9 @@ def main(argv: Sequence[str] | None = None) -> None:
         }
         log.info("%s: %s", file.name, ", ".join(f"{n:,} {name.replace('_', ' ')}" for name, n in counts.items()))
         require_conserved(file.name, counts)
-        if counts["added"]:
-            commit = store.merge(BRONZE_REVIEWS, rows)  # not append: another ingest may have added the same rows
-            require_conserved(file.name, counts | {"added": commit.n_added})
-            ledger.finish(store, run, [commit], counts)
+        commit = store.merge(BRONZE_REVIEWS, rows)  # not append: another ingest may have added the same rows
+        require_conserved(file.name, counts | {"added": commit.n_added})
+    ledger.finish(store, run, [commit], counts)  # also of no row: a run killed before this line is noted by the next
 
 
 if __name__ == "__main__":

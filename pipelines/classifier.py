@@ -6,9 +6,8 @@ same functions from it, so the policy stands once. It must never import `pipelin
 
 import contextlib
 import dataclasses
-import hashlib
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -39,6 +38,9 @@ class ModelFilesError(ValueError):
     """A model directory that is not what was logged, or that would run code of its own."""
 
 
+Progress = Callable[[Iterable[Any]], Iterable[Any]]
+
+
 class Rows(Protocol):
     """Token ids of many reviews, row by row: a list of arrays, or one flat array with offsets."""
 
@@ -55,6 +57,7 @@ class Policy:
     temperature: float = 1.0
     threshold: float = 0.5
     precision: str = "auto"
+    pooling: str = "own"
 
 
 def head_and_tail(token_ids: NDArray[np.int32], max_tokens: int, head: int) -> NDArray[np.int32]:
@@ -106,6 +109,11 @@ def autocast(device: torch.device, precision: str) -> contextlib.AbstractContext
     return torch.autocast(device.type, dtype=torch.bfloat16) if is_bf16 else contextlib.nullcontext()
 
 
+def best_device() -> torch.device:
+    """The accelerator that this machine has, else its processor."""
+    return torch.accelerator.current_accelerator(check_available=True) or torch.device("cpu")
+
+
 def has_bf16(device: torch.device) -> bool:
     """Whether bf16 is faster than fp32 here: 3 times on AVX512-BF16, slower where it is emulated."""
     if device.type == "cuda":
@@ -124,18 +132,27 @@ def pad(token_ids: Rows, rows: NDArray[np.int64], pad_id: int) -> tuple[torch.Te
     return torch.from_numpy(ids), torch.from_numpy(mask.astype(np.int64))
 
 
+def forward(model: Any, ids: torch.Tensor, mask: torch.Tensor, pooling: str) -> torch.Tensor:
+    """Logits (n, 2) of one padded batch. own: the architecture's way, BERT's [CLS]; mean: of all tokens' states."""
+    ids, mask = ids.to(model.device), mask.to(model.device)
+    if pooling == "own":
+        return model(input_ids=ids, attention_mask=mask).logits  # type: ignore[no-any-return]
+    states = model.base_model(input_ids=ids, attention_mask=mask).last_hidden_state.float()
+    weights = mask[..., None].float()
+    return model.classifier((states * weights).sum(1) / weights.sum(1))  # type: ignore[no-any-return]
+
+
 def predict_logits(
-    model: Any, token_ids: Rows, budget: int = TOKEN_BUDGET, precision: str = "auto"
+    model: Any, token_ids: Rows, policy: Policy, budget: int = TOKEN_BUDGET, progress: Progress = iter
 ) -> NDArray[np.float32]:
-    """Logits (n, 2), in the order given."""
+    """Logits (n, 2), in the order given; `progress` may show how the batches go."""
     lengths = np.array([len(token_ids[row]) for row in range(len(token_ids))], dtype=np.int64)
     logits = np.empty((len(lengths), len(LABELS)), dtype=np.float32)
     model.eval()
-    with torch.inference_mode(), autocast(model.device, precision):
-        for rows in token_budget_batches(lengths, budget):
+    with torch.inference_mode(), autocast(model.device, policy.precision):
+        for rows in progress(token_budget_batches(lengths, budget)):
             ids, mask = pad(token_ids, rows, model.config.pad_token_id or 0)
-            found = model(input_ids=ids.to(model.device), attention_mask=mask.to(model.device)).logits
-            logits[rows] = found.float().cpu().numpy()
+            logits[rows] = forward(model, ids, mask, policy.pooling).float().cpu().numpy()
     return logits
 
 
@@ -156,7 +173,7 @@ class Classifier:
     def predict(self, texts: Sequence[str]) -> pd.DataFrame:
         """One row a text, in the order given: probability, prediction, is_truncated. ValueError names a bad text."""
         token_ids, is_truncated = tokenise(self.tokenizer, texts, self.policy)
-        logits = predict_logits(self.model, token_ids, precision=self.policy.precision)
+        logits = predict_logits(self.model, token_ids, self.policy)
         probability = probability_of(logits, self.policy.temperature)
         prediction = (probability >= self.policy.threshold).astype(np.int64)
         return pd.DataFrame({"probability": probability, "prediction": prediction, "is_truncated": is_truncated})
@@ -170,8 +187,8 @@ def save(directory: Path, model: Any, tokenizer: Tokenizer, policy: Policy) -> N
     (directory / "policy.json").write_text(policy_text + "\n", encoding="utf-8")
 
 
-def load(directory: str | Path, device: str = "cpu") -> Classifier:
-    """Load a classifier from its four files. Runs no code from them; verify the manifest first all the same."""
+def load(directory: str | Path, device: Any = None) -> Classifier:
+    """Load a classifier to the accelerator there is, if any. Runs no code from its files; verify them all the same."""
     root = Path(directory)
     found = sorted(path.name for path in root.iterdir()) if root.is_dir() else []
     if found != list(MODEL_FILES):
@@ -185,22 +202,9 @@ def load(directory: str | Path, device: str = "cpu") -> Classifier:
     if loading["missing_keys"]:  # transformers would fill them with random numbers and go on
         raise ModelFilesError(f"{root}/model.safetensors: lacks {', '.join(sorted(loading['missing_keys']))}")
     policy = Policy(**json.loads((root / "policy.json").read_text(encoding="utf-8")))
-    return Classifier(model.to(device).eval(), Tokenizer.from_file(str(root / "tokenizer.json")), policy)
-
-
-def manifest_of(directory: Path) -> list[tuple[str, int, str]]:
-    """Path, size in bytes and SHA-256 of every file below a directory, sorted by path."""
-    files = [file for file in directory.rglob("*") if file.is_file()]
-    return sorted((file.relative_to(directory).as_posix(), file.stat().st_size, _sha256(file)) for file in files)
-
-
-def verify_manifest(directory: Path, manifest: Iterable[tuple[str, int, str]]) -> None:
-    """Raise ModelFilesError, naming the file, unless the directory holds exactly the manifest's files."""
-    expected, found = ({row[0]: [str(row[1]), row[2]] for row in rows} for rows in (manifest, manifest_of(directory)))
-    for path in sorted(expected | found):
-        if expected.get(path) != found.get(path):
-            said = [" bytes of SHA-256 ".join(rows.get(path, ["no such file"])) for rows in (expected, found)]
-            raise ModelFilesError(f"{directory}/{path}: the manifest says {said[0]}, found {said[1]}")
+    return Classifier(
+        model.to(device or best_device()).eval(), Tokenizer.from_file(str(root / "tokenizer.json")), policy
+    )
 
 
 class ReviewClassifier(PythonModel):
@@ -238,11 +242,6 @@ def _refuse_own_code(config_file: Path) -> None:
         raise ModelFilesError(f"{config_file}: expected no auto_map, which makes transformers run code; found one")
     if config.get("id2label") != {str(number): name for number, name in enumerate(LABELS)}:
         raise ModelFilesError(f"{config_file}: expected id2label {', '.join(LABELS)}, found {config.get('id2label')}")
-
-
-def _sha256(file: Path) -> str:
-    with file.open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
 if __name__ != "pipelines.classifier":  # MLflow runs the file under a name of its own to find the model

@@ -71,11 +71,17 @@ def run(main: Callable[[Sequence[str] | None], None]) -> None:
     show_log()
     try:
         main(None)
-    except (JobError, PySparkException, Py4JError, OSError) as error:
+    except _worded_errors() as error:
         if "--debug" in sys.argv:
             raise
         log.error("%s", one_line(error))
         sys.exit(exit_code(error))
+
+
+def _worded_errors() -> tuple[type[Exception], ...]:
+    """What is told in one line. MLflow takes a second to import, and a job without it can not meet its errors."""
+    mlflow = sys.modules.get("mlflow.exceptions")
+    return (JobError, PySparkException, Py4JError, OSError, *((mlflow.MlflowException,) if mlflow else ()))
 
 
 def exit_code(error: Exception) -> int:
@@ -94,7 +100,7 @@ def one_line(error: Exception) -> str:
     java = [line for line in lines if line.startswith(": ")]  # Py4J's first line names only the call
     line = (java or lines)[0].removeprefix(": ")
     if not isinstance(error, OSError):
-        line = re.sub(r"'[^']*'", "'…'", line.split(" violated by row")[0])  # quoted are values; names stand in ``
+        line = re.sub(r"'.*'", "'…'", line.split(" violated by row")[0])  # quoted are values; names stand in ``
     advice = "Free some space, then run it again." if DISK_FULL in str(error) else "Rerun with --debug for the trace."
     return f"{name}: {line[:MOST_CHARACTERS]} {advice}"
 

@@ -1,9 +1,11 @@
 """What a frame holds: its contract checked, its content hashed."""
 
 import hashlib
+from collections.abc import Sequence
 
-from pyspark.sql import DataFrame
+from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
+from pyspark.sql.types import StructType
 
 from pipelines.errors import ContractError
 from schemas import Table
@@ -22,6 +24,13 @@ def conform(frame: DataFrame, table: Table) -> DataFrame:
                 "Fix the transformation, or change the contract in schemas/."
             )
     return frame.select(*table.column_names)
+
+
+def one_row(spark: SparkSession, table: Table, values: Sequence[object]) -> DataFrame:
+    """A row of `table` from the values of its columns but the last, which is the time: now."""
+    *fields, time = table.schema.fields
+    frame = spark.createDataFrame([tuple(values)], StructType(fields))
+    return frame.withColumn(time.name, F.current_timestamp())
 
 
 def content_hash(frame: DataFrame) -> str:

@@ -9,7 +9,7 @@ from pyspark.sql.pandas.functions import pandas_udf
 from pyspark.sql.types import IntegerType
 from tokenizers import Tokenizer
 
-from pipelines.errors import IntegrityError
+from pipelines.errors import InputError, IntegrityError
 
 POLICIES = ("hash", "official", "seed")
 # 8 of 10 to learn from, 1 to choose by, 1 to judge by.
@@ -111,6 +111,14 @@ def gold_rejects(assigned: DataFrame) -> DataFrame:
     return assigned.where("reason IS NOT NULL").select("review_id", "reason")
 
 
+def check_sources(silver: DataFrame, sources: tuple[str, ...]) -> None:
+    """Raise InputError for a chosen source that silver does not hold: gold would lose its rows without a word."""
+    held = sorted(row["source"] for row in silver.select("source").distinct().collect())
+    if missing := [name for name in sources if name not in held]:
+        found = f"expected some of {', '.join(held)}, found {', '.join(missing)}"
+        raise InputError(f"--sources: {found}. Correct the name.")
+
+
 def check_conservation(n_in: int, n_kept: int, n_rejected: int) -> None:
     """Silver rows = gold rows + rejects, or IntegrityError (exit 3)."""
     if n_in != n_kept + n_rejected:
@@ -121,7 +129,7 @@ def check_conservation(n_in: int, n_kept: int, n_rejected: int) -> None:
 
 
 def check_splits(gold: DataFrame) -> dict[str, int]:
-    """Rows per split; IntegrityError where one text stands in two. An empty split is training's to refuse."""
+    """Rows per split; IntegrityError where one text stands in two. One empty split is training's to refuse."""
     texts = gold.groupBy(F.sha2(normalised(F.col("text")), 256).alias("normal_hash"))
     n_shared = texts.agg(F.count_distinct("split").alias("n")).where("n > 1").count()
     if n_shared:
@@ -129,4 +137,10 @@ def check_splits(gold: DataFrame) -> dict[str, int]:
             f"gold.reviews: expected each text in one split, found {n_shared:,} in two or more. "
             "Nothing was written; report it."
         )
-    return {row["split"]: row["n"] for row in gold.groupBy("split").agg(F.count("*").alias("n")).collect()}
+    counts = {row["split"]: row["n"] for row in gold.groupBy("split").agg(F.count("*").alias("n")).collect()}
+    if not counts:
+        raise InputError(
+            "gold.reviews: expected labelled reviews with a split, found none. Nothing was written. "
+            "Ingest labelled ones, or choose another --split-policy: hash needs no split of the source's own."
+        )
+    return counts

@@ -7,6 +7,7 @@ from pyspark.sql import Column
 from pyspark.sql import functions as F
 
 from pipelines import registry
+from pipelines.promote import CHALLENGER, CHAMPION
 from pipelines.query import rendered
 from pipelines.tables import TableStore
 from schemas import GOLD_SCORES, OPS_RUNS, TABLES
@@ -19,11 +20,12 @@ FROM gold.current_scores JOIN silver.reviews USING (review_id)
 GROUP BY source, label ORDER BY source, label"""
 NEXT_STEPS = """\
 What to look at next
-  python jobs/query.py --lake {lake} --sql "SELECT * FROM gold.lineage LIMIT 3"
-  mlflow ui --backend-store-uri sqlite:///{lake}/mlflow/mlflow.db     the run: curves, figures, model card
-  python jobs/ingest.py --lake {lake} --source rotten_tomatoes        new arrivals from another domain; then
-  python jobs/clean.py --lake {lake} && python jobs/score.py --lake {lake}
-  TABLES.md                                                    what each column means"""
+  . .venv/bin/activate
+  python jobs/query.py --lake "{lake}" --sql "SELECT * FROM gold.lineage LIMIT 3"    from a score to its bytes
+  mlflow ui --backend-store-uri "sqlite:///{lake}/mlflow/mlflow.db"                  curves, figures, model card
+  python jobs/ingest.py --lake "{lake}" --source rotten_tomatoes                     new arrivals, then
+  python jobs/clean.py --lake "{lake}" && python jobs/score.py --lake "{lake}"       their scores
+  TABLES.md                                                                        what each column means"""
 TOO_FEW = "QUICK: {n:,} reviews are too few to judge quality by. The figures below only show that every stage runs."
 
 
@@ -78,8 +80,8 @@ def _flow(store: TableStore) -> str:
 
 
 def _model(client: MlflowClient) -> str:
-    challenger = registry.resolve(client, MODEL_NAME, registry.CHALLENGER)
-    champion = registry.version_of(client, MODEL_NAME, registry.CHAMPION)
+    challenger = registry.resolve(client, MODEL_NAME, CHALLENGER)
+    champion = registry.version_of(client, MODEL_NAME, CHAMPION)
     run = client.get_run((champion or challenger).run_id or "")
     metrics = run.data.metrics
     lines = [

@@ -46,7 +46,8 @@ def slices_of(rows: pa.Table, label: NDArray[np.int64], prediction: NDArray[np.i
 
 def slice_metrics(slices: pd.DataFrame) -> dict[str, float]:
     """The same as metrics: slice.source.imdb.accuracy."""
-    return {f"slice.{row.slice}.{row.value}.accuracy": float(row.accuracy) for row in slices.itertuples()}
+    columns = ("slice", "value", "accuracy")
+    return {f"slice.{s}.{v}.accuracy": float(a) for s, v, a in zip(*(slices[c] for c in columns), strict=True)}
 
 
 def epoch_metrics(row: EpochRow) -> dict[str, float]:

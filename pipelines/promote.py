@@ -17,7 +17,7 @@ EXAMPLES = (
     ("Turgid dialogue, feeble characterization - Harvey Keitel a judge?", 0),
     ("Best movie I have seen.", 1),
 )
-CHAMPION, PREVIOUS_CHAMPION = "champion", "previous_champion"
+CHALLENGER, CHAMPION, PREVIOUS_CHAMPION = "challenger", "champion", "previous_champion"
 
 
 @dataclass(frozen=True)
@@ -177,12 +177,12 @@ def moves(
     if decision == "refused":
         return {}
     if decision == "rolled_back":
-        if previous_champion is None:
-            raise InputError(
-                "--rollback: expected an alias previous_champion, found none. "
-                "Only a champion that replaced another can be rolled back; promote another version instead."
-            )
-        wanted = {PREVIOUS_CHAMPION: champion, CHAMPION: previous_champion}
+        if previous_champion in (None, champion):
+            found = f"expected an alias previous_champion, found {previous_champion or 'none'}"
+            raise InputError(f"--rollback: {found}. Only a champion that replaced another can be rolled back.")
+        wanted = {CHAMPION: previous_champion, PREVIOUS_CHAMPION: champion}
+        if challenger == champion:  # or the next run of the gate would promote it again
+            wanted[CHALLENGER] = None
     elif decision == "promoted":
         if challenger is None:
             raise InputError("promote: expected an alias challenger, found none. Run jobs/train.py first.")
@@ -191,7 +191,7 @@ def moves(
         wanted = {PREVIOUS_CHAMPION: champion, CHAMPION: challenger}
     else:
         raise ValueError(f"decision must be promoted, refused or rolled_back, got {decision!r}")
-    now = {PREVIOUS_CHAMPION: previous_champion, CHAMPION: champion}
+    now = {PREVIOUS_CHAMPION: previous_champion, CHAMPION: champion, CHALLENGER: challenger}
     return {alias: version for alias, version in wanted.items() if version != now[alias]}
 
 

@@ -18,8 +18,8 @@ def git_commit() -> str | None:
 
 
 def git_is_dirty() -> bool | None:
-    """Whether tracked files differ from the commit; None outside a checkout."""
-    changes = _git("status", "--porcelain", "--untracked-files=no")
+    """Whether files differ from the commit, or are not in it (ignored ones aside); None outside a checkout."""
+    changes = _git("status", "--porcelain")
     return None if changes is None else changes != ""
 
 
@@ -29,8 +29,8 @@ def sha256_of(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def environment() -> dict[str, str]:
-    """What to tag a run with so that a difference can be named when it is reproduced."""
+def environment(threads: int) -> dict[str, str]:
+    """What to tag a run with so that a difference can be named when it is reproduced; threads: 0 = torch's choice."""
     import torch  # seconds to import, and only training needs it
 
     lock = ROOT / "requirements.lock"
@@ -42,7 +42,7 @@ def environment() -> dict[str, str]:
         "platform": f"{platform.system()} {platform.machine()}",
         "cpu.flags": " ".join(cpu_flags()),
         "torch.build": torch.__version__,
-        "torch.threads": str(torch.get_num_threads()),
+        "torch.threads": str(threads or torch.get_num_threads()),
         "spark.cores": str(os.cpu_count()),
     }
 

@@ -28,6 +28,7 @@ CSV_FAULTS = {
 }
 LEGAL_FIELD = re.compile(r'(?:"[^"]*(?:""[^"]*)*"|[^",\r\n][^,\r\n]*|),')
 SPLITS = {"train": "train", "valid": "validation", "validation": "validation", "dev": "validation", "test": "test"}
+MOST_NAMES, MOST_NAME = 10, 24  # column names in a message, and characters of each
 log = logging.getLogger("reviewlake")
 
 
@@ -185,9 +186,15 @@ def _require_columns(source: Source, found: Sequence[str], wanted: Sequence[str]
         raise source.fault("each column once", f"{', '.join(twice)} twice", "Rename one.")
     if missing := [name for name in wanted if name not in found]:
         advice = "Name the file's own with --text-column, --label-column or --split-column."
-        raise source.fault(f"column {', '.join(missing)}", f"columns {', '.join(found) or 'none'}", advice, row)
+        raise source.fault(f"column {', '.join(missing)}", f"columns {_shown(found)}", advice, row)
     if extra := [name for name in found if name not in wanted]:
-        log.info("%s: left out columns %s", source.name, ", ".join(extra))
+        log.info("%s: left out columns %s", source.name, _shown(extra))
+
+
+def _shown(names: Sequence[str]) -> str:
+    """Names for a message, cut: the first row of a file without a header is taken for one, and holds reviews."""
+    shown = [name if len(name) <= MOST_NAME else name[:MOST_NAME] + "…" for name in names[:MOST_NAMES]]
+    return ", ".join([*shown, *(["…"] if len(names) > MOST_NAMES else [])]) or "none"
 
 
 def _require_rows(source: Source, n_rows: int) -> None:
@@ -230,5 +237,7 @@ def _split(source: Source, column: str, row: int, cells: Mapping[str, Any]) -> s
         return None
     if (split := SPLITS.get(str(value).strip().lower())) is None:
         advice = "Correct it, or leave --split-column out."
-        raise source.fault("train, validation or test", f"{str(value)[:40]!r}", advice, row, column)
+        raise source.fault(
+            "train, validation or test", f"another word of {len(str(value))} characters", advice, row, column
+        )
     return split

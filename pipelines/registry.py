@@ -1,11 +1,11 @@
 """Every effect on MLflow: runs, logged models, versions and their aliases."""
 
 import contextlib
-import hashlib
 import importlib.metadata
 import json
 import logging
 import os
+import sys
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -20,19 +20,21 @@ from mlflow.entities import Metric
 from mlflow.entities.model_registry import ModelVersion
 from mlflow.exceptions import MlflowException
 from mlflow.tracking import MlflowClient
+from sqlalchemy.exc import SQLAlchemyError
 
 from pipelines import classifier
 from pipelines.errors import InputError, IntegrityError, SetupError
+from pipelines.manifest import ModelFile, manifest_of, manifest_sha256, verify_manifest
+from pipelines.promote import CHALLENGER, CHAMPION
 from pipelines.session import LakeConfig
 
 log = logging.getLogger("reviewlake")
 Result = TypeVar("Result")
 
-CHALLENGER, CHAMPION, PREVIOUS_CHAMPION = "challenger", "champion", "previous_champion"
+ABSENT = ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE")  # what the stores say of a model or alias not there
 METRICS_A_REQUEST = 1_000  # the tracking store's limit
 # What the logged code imports; the versions are those it was trained with.
 REQUIREMENTS = ("mlflow", "numpy", "pandas", "safetensors", "tokenizers", "torch", "transformers")
-ModelFile = tuple[str, int, str]  # path, bytes, SHA-256
 
 
 @dataclass(frozen=True)
@@ -66,17 +68,15 @@ def connect(config: LakeConfig) -> MlflowClient:
         directory = config.lake_path / "mlflow"
         directory.mkdir(parents=True, exist_ok=True)
         mlflow.set_tracking_uri(f"sqlite:///{directory / 'mlflow.db'}")
+        mlflow.set_registry_uri(mlflow.get_tracking_uri())  # else MLFLOW_REGISTRY_URI takes the models elsewhere
     else:
         mlflow.set_tracking_uri("databricks")
         mlflow.set_registry_uri("databricks-uc")
     client = MlflowClient()
     try:
         client.search_experiments(max_results=1)
-    except MlflowException as error:
-        raise SetupError(
-            f"{mlflow.get_tracking_uri()}: expected an MLflow store, found: {str(error).splitlines()[0]} "
-            "Restore the file from a backup, or pass another --lake."
-        ) from error
+    except (MlflowException, SQLAlchemyError) as error:
+        raise _unreadable(error) from error
     return client
 
 
@@ -86,6 +86,8 @@ def training_run(
 ) -> Iterator[str]:
     """A run from start to end; failed if what is inside fails. Yields its id."""
     found = client.get_experiment_by_name(experiment)
+    if found and found.lifecycle_stage != "active":
+        raise InputError(f"--experiment {experiment}: expected an active one, found it deleted. Pass another name.")
     place = (config.lake_path / "mlflow" / "artifacts").as_uri() if config.is_local else None
     experiment_id = found.experiment_id if found else client.create_experiment(experiment, artifact_location=place)
     with mlflow.start_run(experiment_id=experiment_id, tags=dict(tags), log_system_metrics=False) as run:
@@ -94,10 +96,15 @@ def training_run(
     log.info("run %s of experiment %s: finished", run.info.run_id, experiment)
 
 
-def log_dataset(table: str, version: int, digest: str) -> None:
-    """The data as MLflow's own dataset entry, with our digest; it drops version 0, so the name says it too."""
-    source = DeltaDatasetSource(delta_table_name=table, delta_table_version=version)
-    mlflow.log_input(MetaDataset(source, name=f"{table}@{version}", digest=digest), context="training")
+def log_dataset(table: str, location: str, version: int, digest: str) -> None:
+    """The data as MLflow's own dataset entry, with our digest; it drops version 0, so the name says it too.
+
+    By its path where it has one: by name, MLflow looks for a Databricks workspace, with a warning and seconds lost.
+    """
+    given = {"path": location} if location else {"delta_table_name": table}
+    source = DeltaDatasetSource(**given, delta_table_version=version)
+    dataset = MetaDataset(source, name=f"{table}@{version}", digest=digest)  # type: ignore[abstract]  # it is not
+    mlflow.log_input(dataset, context="training")
 
 
 def log_steps(client: MlflowClient, run_id: str, metrics: Sequence[Metric]) -> None:
@@ -117,8 +124,8 @@ def register(client: MlflowClient, name: str, directory: Path, tags: Mapping[str
         input_example=example,
         pip_requirements=[f"{package}=={_version_of(package)}" for package in REQUIREMENTS],
     )
-    files = classifier.manifest_of(_directory_of(client, info.model_id))
-    with contextlib.suppress(MlflowException):  # it exists already
+    files = manifest_of(_directory_of(client, info.model_id))
+    if not client.search_registered_models(f"name = '{name}'", max_results=1):
         client.create_registered_model(name)
     created = client.create_model_version(
         name,
@@ -136,10 +143,12 @@ def register(client: MlflowClient, name: str, directory: Path, tags: Mapping[str
 
 
 def version_of(client: MlflowClient, name: str, alias: str) -> ModelVersion | None:
-    """The model version behind an alias; None where there is none."""
+    """The model version behind an alias; None where there is none. A store that fails is SetupError, never "none"."""
     try:
         return client.get_model_version_by_alias(name, alias)
-    except MlflowException:
+    except MlflowException as error:
+        if error.error_code not in ABSENT:
+            raise _unreadable(error) from error
         return None
 
 
@@ -150,6 +159,8 @@ def resolve(client: MlflowClient, name: str, alias_or_version: str) -> ModelVers
             return client.get_model_version(name, alias_or_version)
         return client.get_model_version_by_alias(name, alias_or_version)
     except MlflowException as error:
+        if error.error_code not in ABSENT:
+            raise _unreadable(error) from error
         advice = "Run jobs/promote.py first." if alias_or_version == CHAMPION else "Run jobs/train.py first."
         raise InputError(f"{name}: expected a version or alias {alias_or_version}, found none. {advice}") from error
 
@@ -166,7 +177,7 @@ def verified_directory(client: MlflowClient, version: ModelVersion, files: Seque
         )
     try:
         directory = _directory_of(client, str(version.source).removeprefix("models:/"))
-        classifier.verify_manifest(directory, files)
+        verify_manifest(directory, files)
     except (classifier.ModelFilesError, OSError, MlflowException) as error:
         raise IntegrityError(f"{where}: {error}. Restore the file, or train again.") from error
     return directory
@@ -175,8 +186,13 @@ def verified_directory(client: MlflowClient, version: ModelVersion, files: Seque
 def load(directory: Path) -> Callable[[list[str]], pd.DataFrame]:
     """The model of a verified directory as a function of texts."""
     os.environ.setdefault("HF_HUB_OFFLINE", "1")
-    model = mlflow.pyfunc.load_model(str(directory))
-    return lambda texts: model.predict(pd.DataFrame({"text": texts}))  # type: ignore[no-any-return]
+    # Python would leave __pycache__ beside the model's code: a file that the manifest does not hold.
+    before, sys.dont_write_bytecode = sys.dont_write_bytecode, True
+    try:
+        model = mlflow.pyfunc.load_model(str(directory))
+    finally:
+        sys.dont_write_bytecode = before
+    return lambda texts: model.predict(pd.DataFrame({"text": texts}))
 
 
 def move_aliases(client: MlflowClient, name: str, aliases: Mapping[str, int | None]) -> None:
@@ -189,10 +205,11 @@ def move_aliases(client: MlflowClient, name: str, aliases: Mapping[str, int | No
         log.info("%s: alias %s is %s", name, alias, f"version {version}" if version else "gone")
 
 
-def manifest_sha256(files: Sequence[ModelFile]) -> str:
-    """SHA-256 of a manifest, in the form `sha256sum` reads: a line a file, sorted by path."""
-    lines = [f"{sha256}  {path}\n" for path, _, sha256 in sorted(files)]
-    return hashlib.sha256("".join(lines).encode()).hexdigest()
+def _unreadable(error: Exception) -> SetupError:
+    return SetupError(
+        f"{mlflow.get_tracking_uri()}: expected an MLflow store, found: {str(error).splitlines()[0]} "
+        "Restore the file from a backup, or pass another --lake."
+    )
 
 
 def _directory_of(client: MlflowClient, model_id: str) -> Path:

@@ -107,12 +107,15 @@ def score_rows(
     scored_at: datetime,
 ) -> DataFrame:
     """Reviews in, rows of gold.scores out, one for one."""
-    scored = reviews.select("review_id", score(F.col("text")).alias("score"))
+    # Origins as of now: silver's row may gain some later, or go, and the score must still name its bytes.
+    scored = reviews.select("review_id", "source", "origins", score(F.col("text")).alias("score"))
     return scored.select(
         "review_id",
         F.lit(model_name).alias("model_name"),
         F.lit(model_version).cast("int").alias("model_version"),
         *[F.col(f"score.{name}").alias(name) for name in SCORE.names],
+        "source",
+        "origins",
         F.lit(run_id).alias("run_id"),
         F.lit(silver_version).cast("long").alias("silver_version"),
         F.lit(scored_at).alias("scored_at"),

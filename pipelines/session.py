@@ -61,6 +61,7 @@ SETTINGS = {
     "spark.driver.host": "127.0.0.1",
     "spark.driver.memory": "3g",
     "spark.ui.enabled": "false",  # it listens on all interfaces unless SPARK_LOCAL_IP says otherwise
+    "spark.log.level": "FATAL",  # a failed task prints its row, so a review; errors reach the user as exceptions
     "spark.driver.extraJavaOptions": "-Dlog4j2.configurationFile=pipelines/log4j2.properties",
     "spark.sql.session.timeZone": "UTC",
     "spark.sql.shuffle.partitions": "4",  # 200 and 50 by default: most of a small job's time
@@ -116,7 +117,7 @@ def get_session(app: str, config: LakeConfig) -> SparkSession:
     os.environ.setdefault("SPARK_LOCAL_IP", "127.0.0.1")
     try:
         session = _local_builder(app, config).getOrCreate()
-        session.sql("SELECT 1 FROM VALUES (1)").schema  # noqa: B018  # resolves the catalog, so Delta's classes
+        session.sql("SHOW SCHEMAS")  # loads the catalog, so Delta's classes
     except (PySparkException, Py4JError) as error:
         raise SetupError(_start_fault(error, is_submitted)) from error
     return session

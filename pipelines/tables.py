@@ -225,7 +225,7 @@ class TableStore:
         for table in TABLES:
             self.spark.sql(f"DROP TABLE IF EXISTS {table.name}")  # another lake's; external, so no file goes
             path = self.location(table)
-            if Path(path, "_delta_log").is_dir():
+            if any(Path(path, "_delta_log").glob("*.json")):  # none: a creation was killed before its first commit
                 self.spark.catalog.createTable(table.name, path=path, source="delta")
 
     def _create_views(self) -> None:

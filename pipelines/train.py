@@ -2,9 +2,10 @@
 
 import math
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -12,8 +13,8 @@ import torch
 from numpy.typing import NDArray
 from tqdm import tqdm
 
-from pipelines.backbone import EMBEDDED, KEEP_DROPOUT, freeze
-from pipelines.classifier import Policy, Rows, autocast, pad, predict_logits
+from pipelines.backbone import EMBEDDED, KEEP_DROPOUT, freeze, refuse_pooling
+from pipelines.classifier import Policy, Rows, autocast, best_device, forward, pad, predict_logits
 from pipelines.cli import flag
 from pipelines.errors import InputError, IntegrityError
 from pipelines.metrics import confusion_of, cross_entropy, point_metrics
@@ -28,12 +29,15 @@ class TrainSettings:
     """Everything that changes the weights, apart from the rows. The defaults: facts.md, "torch on CPU"."""
 
     backbone: str = flag(f"{EMBEDDED} (packaged), a directory, or a model of the hub", EMBEDDED)
-    max_tokens: int = flag("tokens kept per review, specials included", 192)
+    max_tokens: int = flag("tokens kept per review, specials included", 144)
     head_share: float = flag("share of the kept tokens taken from the review's head, the rest from its tail", 0.25)
     epochs: int = flag("most passes over the training rows", 1)
     batch_size: int = flag("reviews per step", 32)
     learning_rate: float = flag("peak rate of AdamW", 1e-4)
     weight_decay: float = flag("decay of AdamW", 0.01)
+    pooling: str = flag(
+        "mean of all tokens' states, or the architecture's own ([CLS])", "mean", choices=("mean", "own")
+    )
     schedule: str = flag("rate after the warm-up", "linear", choices=("linear", "constant"))
     warmup_share: float = flag("share of all steps in which the rate climbs to its peak", 0.1)
     freeze_layers: int = flag("what is not trained: -1 nothing, 0 embeddings, n embeddings and first n layers", 0)
@@ -61,7 +65,7 @@ class TrainSettings:
     @property
     def policy(self) -> Policy:
         """How these settings turn text into tokens."""
-        return Policy(max_tokens=self.max_tokens, head_share=self.head_share, precision=self.precision)
+        return Policy(self.max_tokens, self.head_share, precision=self.precision, pooling=self.pooling)
 
 
 @dataclass(frozen=True)
@@ -87,14 +91,6 @@ class Fit:
     n_steps: int
 
 
-def ignore_step(step: int, loss: float, rate: float) -> None:
-    """For a caller that wants no figures of single steps."""
-
-
-def ignore_epoch(row: EpochRow) -> None:
-    """For a caller that wants no figures of single epochs."""
-
-
 def fit(
     model: Any,
     train: Rows,
@@ -102,29 +98,30 @@ def fit(
     valid: Rows,
     valid_labels: NDArray[np.int64],
     settings: TrainSettings,
-    on_step: OnStep = ignore_step,
-    on_epoch: Callable[[EpochRow], None] = ignore_epoch,
+    on_step: OnStep = lambda *_: None,
+    on_epoch: Callable[[EpochRow], None] = lambda _: None,
 ) -> Fit:
     """Train in place, keep the epoch of lowest validation loss. Equal seed and threads give bit-identical weights.
 
     on_step gets the step from 1, its loss and its rate; on_epoch the row that the history gets.
     """
-    _require_rows("train", train, train_labels)
-    _require_rows("validation", valid, valid_labels)
+    require_rows({"train": train, "validation": valid}, {"train": train_labels, "validation": valid_labels})
     lengths = np.array([len(train[row]) for row in range(len(train))], dtype=np.int64)
     n_steps = math.ceil(len(train) / settings.batch_size) * settings.epochs
     history: list[EpochRow] = []
     best_state: dict[str, torch.Tensor] = {}
     best_epoch, best_logits, best_loss = 0, np.empty((0, 2), np.float32), math.inf
+    model.to(best_device())
+    refuse_pooling(model, settings.pooling)
     freeze(model, settings.freeze_layers)
-    with deterministic(settings), _progress(n_steps) as bar:
+    with deterministic(settings), tqdm(total=n_steps, desc="train", unit=" steps") as bar:
         optimizer, scheduler = _optimizer(model, settings, n_steps)
         for epoch in range(1, settings.epochs + 1):
             losses = 0.0
             model.train()
             for rows in epoch_batches(lengths, settings.batch_size, settings.seed, epoch):
                 rate = scheduler.get_last_lr()[0]
-                loss = _step(model, train, train_labels, rows, optimizer, settings.precision)
+                loss = _step(model, train, train_labels, rows, optimizer, settings)
                 scheduler.step()
                 bar.update()
                 if not math.isfinite(loss):
@@ -134,7 +131,7 @@ def fit(
                     )
                 losses += loss * len(rows)
                 on_step(int(bar.n), loss, rate)
-            logits = predict_logits(model, valid, precision=settings.precision)
+            logits = predicted(model, valid, settings, "validate")
             history.append(_epoch_row(epoch, losses / len(train), logits, valid_labels))
             on_epoch(history[-1])
             if history[-1].valid_loss < best_loss:
@@ -143,6 +140,8 @@ def fit(
             if epoch - best_epoch >= settings.patience:
                 break
         n_done = int(bar.n)
+    if not best_state:
+        raise IntegrityError("training: expected a finite validation loss, found none. Lower --learning-rate.")
     model.load_state_dict(best_state)
     model.eval()
     return Fit(history, best_epoch, best_logits, n_done)
@@ -183,12 +182,12 @@ def deterministic(settings: TrainSettings) -> Iterator[None]:
 
 
 def _step(
-    model: Any, train: Rows, labels: NDArray[np.int64], rows: NDArray[np.int64], optimizer: Any, precision: str
+    model: Any, train: Rows, labels: NDArray[np.int64], rows: NDArray[np.int64], optimizer: Any, settings: TrainSettings
 ) -> float:
     """One step on one batch; returns its loss, which is checked before the next."""
     ids, mask = pad(train, rows, model.config.pad_token_id or 0)
-    with autocast(model.device, precision):
-        logits = model(input_ids=ids.to(model.device), attention_mask=mask.to(model.device)).logits
+    with autocast(model.device, settings.precision):
+        logits = forward(model, ids, mask, settings.pooling)
     loss = torch.nn.functional.cross_entropy(logits.float(), torch.from_numpy(labels[rows]).to(model.device))
     optimizer.zero_grad()
     loss.backward()  # type: ignore[no-untyped-call]
@@ -214,8 +213,10 @@ def _epoch_row(epoch: int, train_loss: float, logits: NDArray[np.float32], label
     )  # fmt: skip
 
 
-def _progress(n_steps: int) -> "tqdm[Any]":
-    return tqdm(total=n_steps, desc="train", unit=" steps", mininterval=1.0)
+def predicted(model: Any, rows: Rows, settings: TrainSettings, title: str) -> NDArray[np.float32]:
+    """Logits of a split, with a progress bar where it takes more than a few seconds."""
+    progress = partial(tqdm, desc=title, unit=" batches", delay=3, mininterval=1.0, leave=False)
+    return predict_logits(model, rows, settings.policy, progress=progress)
 
 
 def _require(name: str, value: float, low: float, high: float, why: str = "") -> None:
@@ -223,15 +224,20 @@ def _require(name: str, value: float, low: float, high: float, why: str = "") ->
         raise ValueError(f"--{name.replace('_', '-')} must be {low:g}..{high:g}{why}, got {value:g}")
 
 
-def _require_rows(split: str, tokens: Rows, labels: NDArray[np.int64]) -> None:
-    if len(tokens) == 0 or len(tokens) != len(labels):
-        raise InputError(
-            f"{split} split: expected as many labels as token rows, at least 1; found {len(labels)} and {len(tokens)}."
-        )
+def require_rows(tokens: Mapping[str, Rows], labels: Mapping[str, NDArray[np.int64]]) -> None:
+    """Raise InputError for a split that is empty, or has not a label a row."""
+    for split, rows in tokens.items():
+        if len(rows) == 0 or len(rows) != len(labels[split]):
+            found = f"{len(labels[split])} and {len(rows)}"
+            raise InputError(
+                f"{split} split: expected as many labels as token rows, at least 1; found {found}. "
+                "Ingest more labelled reviews, or choose another --split-policy."
+            )
 
 
 # What the seed trained: BERT-tiny on the first 128 tokens at a constant rate, dropout as published.
 SEED_PRESET = TrainSettings(
     backbone="prajjwal1/bert-tiny", max_tokens=128, head_share=1.0, epochs=10, batch_size=64, learning_rate=2e-5,
-    schedule="constant", warmup_share=0.0, freeze_layers=-1, dropout=KEEP_DROPOUT, patience=10, precision="fp32",
+    pooling="own", schedule="constant", warmup_share=0.0,
+    freeze_layers=-1, dropout=KEEP_DROPOUT, patience=10, precision="fp32",
 )  # fmt: skip

@@ -12,13 +12,14 @@ from mlflow.entities import Metric
 from mlflow.tracking import MlflowClient
 from numpy.typing import NDArray
 from pyspark.sql import DataFrame
-from pyspark.sql import functions as F
 
 from pipelines import evaluation, figures, ledger, registry
 from pipelines.classifier import Policy, probability_of
+from pipelines.content import one_row
+from pipelines.errors import IntegrityError
 from pipelines.metrics import confusion_of, expected_calibration_error, fit_temperature
 from pipelines.provenance import git_commit
-from pipelines.tables import TableStore
+from pipelines.tables import Commit, TableStore
 from pipelines.train import EpochRow, Fit
 from schemas import OPS_MODELS
 
@@ -97,6 +98,16 @@ class TrainingLog:
         self.metrics += [Metric(name, value, now_ms, step) for name, value in figures_by_name.items()]
 
 
+def require_added(commit: Commit, registered: registry.Registered) -> Commit:
+    """The commit, unless ops.models held that version already: then the registry counts from 1 again."""
+    if commit.n_added != 1:
+        raise IntegrityError(
+            f"ops.models: expected no {registered.name} version {registered.version} yet, found one: the registry was "
+            "emptied or restored. Restore <lake>/mlflow from a backup, or train under another --model-name."
+        )
+    return commit
+
+
 def model_row(store: TableStore, registered: registry.Registered, gold_version: int, content_hash: str) -> DataFrame:
     """The row of ops.models: the link from the registry to the tables, and the manifest outside the registry."""
     silver_version = ledger.input_version(store, "curate", "gold.reviews", gold_version, "silver.reviews")
@@ -105,6 +116,4 @@ def model_row(store: TableStore, registered: registry.Registered, gold_version: 
         registered.name, registered.version, registered.run_id, gold_version, silver_version, bronze_version,
         content_hash, registered.weights_sha256, registered.manifest_sha256, registered.files, git_commit(),
     )  # fmt: skip
-    columns = [field for field in OPS_MODELS.schema.fields if field.name != "registered_at"]
-    frame = store.spark.createDataFrame([row], type(OPS_MODELS.schema)(columns))
-    return frame.withColumn("registered_at", F.current_timestamp())
+    return one_row(store.spark, OPS_MODELS, row)

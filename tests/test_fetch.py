@@ -12,7 +12,8 @@ import pytest
 
 from pipelines import fetch as fetch_module
 from pipelines.errors import ConflictError, InputError, IntegrityError, JobError, SetupError
-from pipelines.fetch import fetch, sha256_of
+from pipelines.fetch import fetch
+from pipelines.provenance import sha256_of
 
 CONTENT = b"text,label\n" + b"A fine film.,1\n" * 40_000
 SHA256 = hashlib.sha256(CONTENT).hexdigest()

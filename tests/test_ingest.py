@@ -14,7 +14,6 @@ from pyspark.testing import assertDataFrameEqual
 
 from jobs import ingest as job
 from pipelines.errors import ContractError, InputError, IntegrityError, SetupError
-from pipelines.fetch import sha256_of
 from pipelines.ingest import (
     PACKAGED,
     SOURCES,
@@ -28,6 +27,7 @@ from pipelines.ingest import (
     require_equal_counts,
     stage,
 )
+from pipelines.provenance import sha256_of
 from pipelines.session import LakeConfig
 from pipelines.tables import TableStore
 from schemas import BRONZE_REVIEWS, OPS_RUNS
@@ -194,7 +194,8 @@ def test_the_same_content_adds_nothing_under_any_name_and_a_file_at_fault_nothin
     with pytest.raises(ContractError, match=r"bad\.csv row 2, column text: expected a closing quote"):
         job.main([*flags, str(bad)])
 
-    assert (store.version(BRONZE_REVIEWS), store.version(OPS_RUNS)) == versions
+    # The run that found nothing to add is noted, once; the tables it would have added to are as they were.
+    assert (store.version(BRONZE_REVIEWS), store.version(OPS_RUNS)) == (versions[0], versions[1] + 1)
     rows = store.read(BRONZE_REVIEWS).select("source_file", "raw_text", "read_fault").collect()
     assert {tuple(row) for row in rows} == {("shop.csv", TEXT, None), ("shop.csv", None, "1 fields, expected 2")}
     assert list(lake.landing_path.iterdir()) == []

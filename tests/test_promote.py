@@ -172,7 +172,7 @@ def test_two_rollbacks_lead_back() -> None:
 
 
 def test_a_rollback_without_a_previous_champion_is_refused_with_what_to_do() -> None:
-    with pytest.raises(InputError, match=r"expected an alias previous_champion, found none.*promote another version"):
+    with pytest.raises(InputError, match=r"expected an alias previous_champion, found none.*Only a champion that"):
         moves("rolled_back", 1, None)
 
 

@@ -32,15 +32,18 @@ def test_the_commit_is_that_of_the_checkout_and_a_changed_file_makes_it_dirty(
     commit = provenance.git_commit()
     assert commit is not None
     assert len(commit) == 40
-    (tmp_path / "untracked").touch()
     assert provenance.git_is_dirty() is False
+    (tmp_path / "untracked").touch()
+    assert provenance.git_is_dirty() is True
+    (tmp_path / "untracked").unlink()
     (tmp_path / "file").write_text("two")
     assert provenance.git_is_dirty() is True
     provenance.git_commit.cache_clear()
 
 
 def test_the_environment_names_what_a_difference_could_come_from() -> None:
-    found = provenance.environment()
+    found = provenance.environment(threads=1)
+    assert found["torch.threads"] == "1"
     assert set(found) == {
         "git.commit", "git.dirty", "lock.sha256", "python", "platform", "cpu.flags", "torch.build", "torch.threads",
         "spark.cores",

@@ -86,7 +86,7 @@ def test_a_manifest_changed_in_the_registry_is_refused(store: TableStore, client
         registry.verified_directory(client, registry.resolve(client, NAME, "1"), registered.files)
 
 
-def test_an_alias_that_is_not_there_says_which_job_sets_it(store: TableStore, client: MlflowClient) -> None:
+def test_an_alias_that_is_not_there_says_which_job_sets_it(client: MlflowClient) -> None:
     with pytest.raises(InputError, match=r"alias champion, found none\. Run jobs/promote\.py first"):
         registry.resolve(client, NAME, "champion")
 
@@ -107,7 +107,7 @@ def test_promotion_refusal_and_rollback_move_the_aliases_and_are_written_down(
     store: TableStore, client: MlflowClient, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     argv = ["--lake", store.config.lake]
-    with pytest.raises(InputError, match="Run jobs/train.py first"):
+    with pytest.raises(InputError, match=r"Run jobs/train\.py first"):
         promote(argv)
     for seed, passes, expected in (
         (0, True, {"challenger": 1, "champion": 1}),
@@ -133,7 +133,7 @@ def test_promotion_refusal_and_rollback_move_the_aliases_and_are_written_down(
     assert champion.collect()[0][0] == 1
 
 
-def test_a_rollback_without_a_previous_champion_moves_nothing(store: TableStore, client: MlflowClient) -> None:
+def test_a_rollback_without_a_previous_champion_moves_nothing(store: TableStore) -> None:
     with pytest.raises(InputError, match="expected an alias previous_champion, found none"):
         promote(["--lake", store.config.lake, "--rollback"])
     assert not store.exists(OPS_PROMOTIONS)

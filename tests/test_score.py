@@ -10,7 +10,7 @@ import pandas as pd
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from pyspark.sql import DataFrame, SparkSession
+from pyspark.sql import DataFrame, Row, SparkSession
 from pyspark.sql import functions as F
 
 from pipelines.content import conform
@@ -19,7 +19,14 @@ from pipelines.score import Predict, check_scores, load_once, score_rows, score_
 from schemas import GOLD_SCORES, SILVER_REVIEWS
 
 NOW = datetime(2026, 5, 1, 12, tzinfo=UTC)
+ORIGINS = [("a" * 64, 1, "file.csv")]
 POISON = "\x00poison"
+
+
+def with_origins(reviews: DataFrame) -> DataFrame:
+    """Reviews as silver.reviews has them, as far as scoring looks."""
+    origin = "array(named_struct('source_sha256', repeat('a', 64), 'row_number', 1L, 'source_file', 'file.csv'))"
+    return reviews.withColumn("source", F.lit("imdb")).withColumn("origins", F.expr(origin))
 
 
 def by_length(texts: list[str]) -> pd.DataFrame:
@@ -159,10 +166,11 @@ def test_a_model_that_does_not_load_is_tried_again() -> None:
 
 def test_score_rows_are_rows_of_the_contract_one_for_each_review(spark: SparkSession, tmp_path: Path) -> None:
     texts = {"short": "a" * 10, "long": "b" * 60, "null": None, "blank": " ", "outside": "c" * 101}
-    reviews = spark.createDataFrame(list(texts.items()), "review_id string, text string").repartition(3)
+    reviews = with_origins(spark.createDataFrame(list(texts.items()), "review_id string, text string")).repartition(3)
     found = conform(rows_of(reviews, loader_of(tmp_path)), GOLD_SCORES)
     assert tuple(found.columns) == GOLD_SCORES.column_names
     same = {"model_name": "m", "model_version": 3, "run_id": "r", "silver_version": 7, "is_truncated": False}
+    same |= {"source": "imdb", "origins": [Row(source_sha256="a" * 64, row_number=1, source_file="file.csv")]}
     scores = {
         "short": (0.1, 0, None),
         "long": (0.6, 1, None),
@@ -181,14 +189,15 @@ def test_score_rows_are_rows_of_the_contract_one_for_each_review(spark: SparkSes
 
 
 def test_a_nan_of_the_model_is_not_a_null_without_a_word(spark: SparkSession, tmp_path: Path) -> None:
-    reviews = spark.createDataFrame([("1", "text")], "review_id string, text string")
+    reviews = with_origins(spark.createDataFrame([("1", "text")], "review_id string, text string"))
     row = rows_of(reviews, loader_of(tmp_path, probability=float("nan"))).collect()[0]
     assert (row.probability, row.prediction, row.score_error) == (None, None, "probability is NaN")
 
 
 def test_workers_load_a_model_once_a_process_and_predict_each_text_once(spark: SparkSession, tmp_path: Path) -> None:
     n_texts, n_partitions = 40, 8
-    reviews = spark.range(n_texts).select(F.col("id").cast("string").alias("review_id"), F.lit("text").alias("text"))
+    ids = spark.range(n_texts).select(F.col("id").cast("string").alias("review_id"), F.lit("text").alias("text"))
+    reviews = with_origins(ids)
     load = partial(load_once, str(tmp_path), loader_of(tmp_path))
     rows = rows_of(reviews.repartition(n_partitions), load)
     assert rows.where("probability = 0.04 AND prediction = 0").count() == n_texts
@@ -198,7 +207,7 @@ def test_workers_load_a_model_once_a_process_and_predict_each_text_once(spark: S
 
 
 def test_no_review_gives_no_row(spark: SparkSession, tmp_path: Path) -> None:
-    reviews = spark.createDataFrame([], "review_id string, text string")
+    reviews = with_origins(spark.createDataFrame([], "review_id string, text string"))
     assert rows_of(reviews, loader_of(tmp_path)).collect() == []
 
 
@@ -208,10 +217,10 @@ def test_unscored_leaves_out_what_this_model_version_has_seen(spark: SparkSessio
     ]
     reviews = spark.createDataFrame(silver, SILVER_REVIEWS.schema)
     scored = [
-        ("scored", "m", 3, 0.5, 1, False, None, "r", 7, NOW),
-        ("failed", "m", 3, None, None, False, "ValueError", "r", 7, NOW),
-        ("other", "another", 3, 0.5, 1, False, None, "r", 7, NOW),
-        ("older", "m", 2, 0.5, 1, False, None, "r", 7, NOW),
+        ("scored", "m", 3, 0.5, 1, False, None, "r", 7, "imdb", ORIGINS, NOW),
+        ("failed", "m", 3, None, None, False, "ValueError", "r", 7, "imdb", ORIGINS, NOW),
+        ("other", "another", 3, 0.5, 1, False, None, "r", 7, "imdb", ORIGINS, NOW),
+        ("older", "m", 2, 0.5, 1, False, None, "r", 7, "imdb", ORIGINS, NOW),
     ]
     found = unscored(reviews, spark.createDataFrame(scored, GOLD_SCORES.schema), "m", 3)
     assert sorted(row.review_id for row in found.collect()) == ["never", "older", "other"]

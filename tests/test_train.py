@@ -109,7 +109,7 @@ def test_the_best_epoch_is_restored_and_worse_ones_end_the_training(backbone: Pa
     losses = [row.valid_loss for row in run.epochs]
     best = int(np.argmin(losses)) + 1
     assert (run.fitted.best_epoch, len(losses)) == (best, best + 2)
-    logits = predict_logits(run.model, run.valid, precision="fp32")
+    logits = predict_logits(run.model, run.valid, SETTINGS.policy)
     assert cross_entropy(logits, run.valid_labels) == pytest.approx(min(losses), abs=1e-6)
     np.testing.assert_array_equal(logits, run.fitted.valid_logits)
 

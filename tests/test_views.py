@@ -4,7 +4,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from pipelines.tables import TableStore
-from schemas import GOLD_SCORES, OPS_MODELS, OPS_PROMOTIONS, SILVER_REVIEWS, VIEWS, Table
+from schemas import GOLD_SCORES, OPS_MODELS, OPS_PROMOTIONS, VIEWS, Table
 
 REVIEW = hashlib.sha256(b"Good.").hexdigest()
 FILE_A, FILE_B = "a" * 64, "b" * 64
@@ -37,9 +37,8 @@ def test_current_scores_follow_promotions_and_rollbacks_but_not_refusals(store: 
 
 def test_lineage_leads_from_a_score_to_every_file_that_held_the_text(store: TableStore) -> None:
     origins = [(FILE_A, 7, "first.csv"), (FILE_B, 3, "again.csv")]
-    append(store, SILVER_REVIEWS, [(REVIEW, "Good.", 1, False, "imdb", None, origins)])
     append(store, OPS_MODELS, [model("m", 2)])
-    append(store, GOLD_SCORES, [score("m", 2)])
+    append(store, GOLD_SCORES, [score("m", 2, origins)])
     found = store.spark.table("gold.lineage").orderBy("source_file").collect()
     shared = {
         "review_id": REVIEW, "model_name": "m", "model_version": 2, "run_id": "run2", "code_commit": "c0ffee",
@@ -53,12 +52,11 @@ def test_lineage_leads_from_a_score_to_every_file_that_held_the_text(store: Tabl
 
 
 def test_a_broken_link_leaves_the_scored_row_in_the_lineage_with_nulls(store: TableStore) -> None:
-    store.create(SILVER_REVIEWS)
     store.create(OPS_MODELS)
     append(store, GOLD_SCORES, [score("m", 2)])
     row = store.spark.table("gold.lineage").collect()[0]
     assert (row.review_id, row.run_id) == (REVIEW, "run2")
-    assert (row.gold_version, row.source_sha256, row.is_first_origin) == (None, None, None)
+    assert (row.gold_version, row.bronze_version, row.source_sha256) == (None, None, FILE_A)
 
 
 def test_every_view_stands_once_its_tables_do(store: TableStore) -> None:
@@ -77,8 +75,12 @@ def day_of_may(day: int) -> datetime:
     return datetime(2026, 5, day, tzinfo=UTC)
 
 
-def score(model_name: str, version: int) -> tuple[Any, ...]:
-    return REVIEW, model_name, version, 0.75, 1, False, None, f"run{version}", 6, day_of_may(1)
+def score(
+    model_name: str, version: int, origins: Sequence[tuple[str, int, str]] = ((FILE_A, 1, "file.csv"),)
+) -> tuple[Any, ...]:
+    return (
+        REVIEW, model_name, version, 0.75, 1, False, None, f"run{version}", 6, "imdb", list(origins), day_of_may(1)
+    )  # fmt: skip
 
 
 def decision(model_name: str, version: int, verb: str, day: int) -> tuple[Any, ...]:
