@@ -14,10 +14,11 @@ from schemas import GOLD_SCORES, OPS_RUNS, TABLES
 
 MODEL_NAME = "review_classifier"
 EXAMPLE_SQL = """\
-SELECT source, label, count(*) AS reviews, round(avg(probability), 3) AS mean_probability,
+SELECT s.source, label, count(*) AS reviews, round(avg(probability), 3) AS mean_probability,
        round(avg(CAST(prediction = label AS INT)), 3) AS agreement
-FROM gold.current_scores JOIN silver.reviews USING (review_id)
-GROUP BY source, label ORDER BY source, label"""
+FROM gold.scores AS s JOIN silver.reviews USING (review_id)
+WHERE model_version = {version}
+GROUP BY s.source, label ORDER BY s.source, label"""
 NEXT_STEPS = """\
 What to look at next
   . .venv/bin/activate
@@ -54,8 +55,10 @@ def summary(store: TableStore, client: MlflowClient, lake: str, before: Mapping[
     """Rows, versions, the run, its figures against the baseline's, the champion, and one question answered."""
     parts = [_tables(store, before), _flow(store), _model(client)]
     if store.exists(GOLD_SCORES):
-        answer = "\n".join(rendered(store.spark.sql(EXAMPLE_SQL), "table", 0, 60))
-        parts.append(f"SQL over the scored table\n{_indented(EXAMPLE_SQL)}\n\n{_indented(answer)}")
+        version = store.spark.sql("SELECT max(model_version) AS version FROM gold.scores").collect()[0]["version"]
+        question = EXAMPLE_SQL.format(version=version)
+        answer = "\n".join(rendered(store.spark.sql(question), "table", 0, 60))
+        parts.append(f"SQL over the scored table\n{_indented(question)}\n\n{_indented(answer)}")
     return "\n\n".join([*parts, NEXT_STEPS.format(lake=lake)])
 
 

@@ -100,7 +100,7 @@ def test_extra_columns_are_left_out_with_a_word(tmp_path: Path, caplog: pytest.L
         (b"text,label,split\n", "r.csv: expected reviews, found no rows"),
         (b"review,label,split\na,1,train\n", "r.csv: expected column text, found columns review, label, split. Name"),
         (b"text,text,label,split\na,b,1,train\n", "r.csv: expected each column once, found text twice"),
-        (b"text,label,split\na,1,later\n", "r.csv row 1, column split: expected train, validation or test, found another"),
+        (b"text,label,split\na,1,later\n", "r.csv row 1, column split: expected train, validation or test, found"),
         (
             b'text,label,split\na,1,train\n"open,0,test\nb,1,test\n',
             "r.csv row 2, column text: expected a closing quote, found none before the end of the file. "
