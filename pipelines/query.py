@@ -3,14 +3,12 @@
 import csv
 import io
 import itertools
-import logging
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 
 from py4j.protocol import Py4JJavaError
 from pyspark.errors import AnalysisException, ParseException, PySparkException
-from pyspark.logger import PySparkLogger
 from pyspark.sql import Column, DataFrame, SparkSession
 from pyspark.sql import functions as F
 from pyspark.sql.types import (
@@ -49,8 +47,6 @@ CODE = {
 
 def ask(spark: SparkSession, statement: str, may_write: bool = False) -> DataFrame:
     """The answer to one SQL statement. Raises InputError unless it only reads, or `may_write` is set."""
-    # pyspark logs the whole JVM trace of a wrong statement, beside raising it.
-    PySparkLogger.getLogger("SQLQueryContextLogger").setLevel(logging.CRITICAL + 1)
     refuse_code(statement)
     if not may_write:
         refuse_writing(spark, statement)

@@ -11,6 +11,7 @@ from pathlib import Path
 
 from py4j.protocol import Py4JError
 from pyspark.errors import PySparkException
+from pyspark.logger import PySparkLogger
 from pyspark.sql import SparkSession
 
 from pipelines.cli import flag
@@ -115,6 +116,8 @@ def get_session(app: str, config: LakeConfig) -> SparkSession:
         check_java(java_version())
     os.environ["PYSPARK_PYTHON"] = sys.executable  # workers would take whatever python3 is first on PATH
     os.environ.setdefault("SPARK_LOCAL_IP", "127.0.0.1")
+    for name in ("SQLQueryContextLogger", "DataFrameQueryContextLogger"):  # the JVM's trace, beside the exception
+        PySparkLogger.getLogger(name).setLevel(logging.CRITICAL + 1)
     try:
         session = _local_builder(app, config).getOrCreate()
         session.sql("SHOW SCHEMAS")  # loads the catalog, so Delta's classes
