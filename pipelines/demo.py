@@ -34,8 +34,8 @@ def stages(lake: str, max_rows: int) -> list[tuple[str, list[str]]]:
     """Job names in order, each with its argv."""
     place = ["--lake", lake]
     few = ["--max-rows", str(max_rows)] if max_rows else []
-    # A few hundred steps at least, or the head has hardly left its random start.
-    settings = ["--epochs", "3", "--batch-size", "16"] if max_rows else []
+    # Some 200 steps at least, or the head has hardly left its random start.
+    settings = ["--batch-size", "8"] if max_rows else []
     return [
         ("ingest", [*place, *few]),
         ("clean", place),
