@@ -72,8 +72,8 @@ def connect(config: LakeConfig) -> MlflowClient:
     else:
         mlflow.set_tracking_uri("databricks")
         mlflow.set_registry_uri("databricks-uc")
-    client = MlflowClient()
     try:
+        client = MlflowClient()  # opens the store
         client.search_experiments(max_results=1)
     except (MlflowException, SQLAlchemyError) as error:
         raise _unreadable(error) from error
