@@ -10,10 +10,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from pipelines import cli, ledger
-from pipelines.clean import check_conservation, clean_reviews, group_by_text, silver_rejects, silver_reviews
+from pipelines.clean import clean_reviews, group_by_text, silver_rejects, silver_reviews
 from pipelines.cli import group
-from pipelines.content import content_hash
+from pipelines.content import content_hash, require_conserved
 from pipelines.session import LakeConfig, get_session
+from pipelines.staging import staged
 from pipelines.tables import TableStore
 from schemas import BRONZE_REVIEWS, SILVER_REJECTS, SILVER_REVIEWS
 
@@ -34,20 +35,21 @@ def main(argv: Sequence[str] | None = None) -> None:
     if ledger.is_done(store, run):
         return
     bronze = store.read(BRONZE_REVIEWS, version)
-    with store.staged(clean_reviews(bronze), "clean") as cleaned:
+    with staged(store, clean_reviews(bronze), "clean") as cleaned:
         grouped = group_by_text(cleaned)
         kept = store.synchronise(SILVER_REVIEWS, silver_reviews(grouped))
         rejected = store.synchronise(SILVER_REJECTS, silver_rejects(cleaned, grouped))
     # The law, by SQL over what was written, not over what was meant to be.
-    counts = {
-        "in": store.count("SELECT count(*) FROM bronze.reviews VERSION AS OF {}", version),
-        "kept": store.count("SELECT count(*) FROM silver.reviews VERSION AS OF {}", kept.version),
-        "rejected": store.count("SELECT count(*) FROM silver.rejects VERSION AS OF {}", rejected.version),
-        "duplicates": store.count(
-            "SELECT coalesce(sum(size(origins) - 1), 0) FROM silver.reviews VERSION AS OF {}", kept.version
-        ),
-    }
-    check_conservation(counts["in"], counts["kept"], counts["rejected"], counts["duplicates"])
+    counts = store.counts(
+        {
+            "in": f"SELECT count(*) FROM bronze.reviews VERSION AS OF {version}",
+            "kept": f"SELECT count(*) FROM silver.reviews VERSION AS OF {kept.version}",
+            "rejected": f"SELECT count(*) FROM silver.rejects VERSION AS OF {rejected.version}",
+            "duplicates": "SELECT coalesce(sum(size(origins) - 1), 0) "
+            f"FROM silver.reviews VERSION AS OF {kept.version}",
+        }
+    )
+    require_conserved("silver.reviews", counts, "Run jobs/clean.py again with --rerun; report it if it comes back.")
     ledger.finish(store, run, [kept, rejected], counts, content_hash(store.read(SILVER_REVIEWS, kept.version)))
 
 

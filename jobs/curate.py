@@ -12,11 +12,10 @@ from dataclasses import dataclass
 
 from pipelines import backbone, cli, ledger
 from pipelines.cli import flag, group
-from pipelines.content import content_hash
+from pipelines.content import content_hash, require_conserved
 from pipelines.curate import (
     POLICIES,
     assign,
-    check_conservation,
     check_sources,
     check_splits,
     gold_rejects,
@@ -24,6 +23,7 @@ from pipelines.curate import (
     token_counter,
 )
 from pipelines.session import LakeConfig, get_session
+from pipelines.staging import staged
 from pipelines.tables import TableStore
 from schemas import GOLD_REJECTS, GOLD_REVIEWS, SILVER_REVIEWS
 
@@ -53,16 +53,18 @@ def main(argv: Sequence[str] | None = None) -> None:
     sources = tuple(name.strip() for name in config.sources.split(",") if name.strip())
     check_sources(store.read(SILVER_REVIEWS, version), sources)
     assigned = assign(store.read(SILVER_REVIEWS, version), config.split_policy, sources)
-    with store.staged(gold_reviews(assigned, token_counter(tokenizer)), "curate") as gold:
+    with staged(store, gold_reviews(assigned, token_counter(tokenizer)), "curate") as gold:
         splits = check_splits(gold)
         kept = store.synchronise(GOLD_REVIEWS, gold)
     rejected = store.synchronise(GOLD_REJECTS, gold_rejects(assigned))
-    counts = {
-        "in": store.count("SELECT count(*) FROM silver.reviews VERSION AS OF {}", version),
-        "kept": store.count("SELECT count(*) FROM gold.reviews VERSION AS OF {}", kept.version),
-        "rejected": store.count("SELECT count(*) FROM gold.rejects VERSION AS OF {}", rejected.version),
-    }
-    check_conservation(counts["in"], counts["kept"], counts["rejected"])
+    counts = store.counts(
+        {
+            "in": f"SELECT count(*) FROM silver.reviews VERSION AS OF {version}",
+            "kept": f"SELECT count(*) FROM gold.reviews VERSION AS OF {kept.version}",
+            "rejected": f"SELECT count(*) FROM gold.rejects VERSION AS OF {rejected.version}",
+        }
+    )
+    require_conserved("gold.reviews", counts, "Run jobs/curate.py again with --rerun; report it if it comes back.")
     gold_hash = content_hash(store.read(GOLD_REVIEWS, kept.version))
     ledger.finish(store, run, [kept, rejected], counts | splits, gold_hash)
 

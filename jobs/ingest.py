@@ -14,14 +14,13 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 
 from pipelines import cli, ledger
+from pipelines.content import require_conserved
 from pipelines.ingest import (
     Delivery,
-    already_in,
     bronze_rows,
+    compared,
     deliver,
     evenly_spread,
-    not_yet_in,
-    require_conserved,
     require_equal_counts,
     require_same,
     stage,
@@ -31,6 +30,7 @@ from pipelines.tables import TableStore
 from schemas import BRONZE_REVIEWS
 
 log = logging.getLogger("reviewlake")
+ADVICE = "Another ingest of the same file may have run meanwhile; run it again, which adds only what lacks."
 
 
 @dataclass(frozen=True)
@@ -60,17 +60,14 @@ def main(argv: Sequence[str] | None = None) -> None:
         rows = bronze_rows(evenly_spread(records, staged.n_rows, config.max_rows), staged, run.key, datetime.now(UTC))
         store.create(BRONZE_REVIEWS)
         bronze = store.read(BRONZE_REVIEWS)
-        require_same(file.name, rows, bronze)
-        counts = {
-            "in": staged.n_rows,
-            "added": not_yet_in(rows, bronze).count(),
-            "already_there": already_in(rows, bronze).count(),
-            "left_out": max(staged.n_rows - config.max_rows, 0) if config.max_rows else 0,
-        }
+        found = compared(rows, bronze)
+        require_same(file.name, found.pop("differing"))
+        left_out = max(staged.n_rows - config.max_rows, 0) if config.max_rows else 0
+        counts = {"in": staged.n_rows, **found, "left_out": left_out}
         log.info("%s: %s", file.name, ", ".join(f"{n:,} {name.replace('_', ' ')}" for name, n in counts.items()))
-        require_conserved(file.name, counts)
+        require_conserved(file.name, counts, ADVICE)
         commit = store.merge(BRONZE_REVIEWS, rows)  # not append: another ingest may have added the same rows
-        require_conserved(file.name, counts | {"added": commit.n_added})
+        require_conserved(file.name, counts | {"added": commit.n_added}, ADVICE)
     ledger.finish(store, run, [commit], counts)  # also of no row: a run killed before this line is noted by the next
 
 

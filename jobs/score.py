@@ -13,12 +13,13 @@ from datetime import UTC, datetime
 
 from pyspark.sql import DataFrame
 
-from pipelines import cli, gate, ledger, registry
+from pipelines import cli, ledger, models, registry
 from pipelines.cli import flag, group
 from pipelines.manifest import manifest_sha256
 from pipelines.promote import CHAMPION
 from pipelines.score import check_scores, in_slices, load_once, n_slices, score_rows, scorer, unscored
 from pipelines.session import LakeConfig, get_session
+from pipelines.staging import staged, staged_parts
 from pipelines.tables import TableStore
 from schemas import GOLD_SCORES, SILVER_REVIEWS
 
@@ -54,7 +55,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     if n_waiting == 0:
         cli.log.info("score: nothing to do, %s version %d has scored all reviews", name, number)
         return
-    record = gate.record_of(store, version)
+    record = models.record_of(store, version)
     directory, key = registry.verified_directory(client, version, record.files), manifest_sha256(record.files)
     score, now = scorer(lambda: load_once(key, lambda: registry.load(directory))), datetime.now(UTC)
 
@@ -66,8 +67,8 @@ def main(argv: Sequence[str] | None = None) -> None:
 
     slices = n_slices(n_waiting)
     with (
-        store.staged(in_slices(waiting, slices), "waiting") as parts,
-        store.staged_parts([rows_of(parts.where(f"slice = {i}")) for i in range(slices)], "scores") as scores,
+        staged(store, in_slices(waiting, slices), "waiting") as parts,
+        staged_parts(store, [rows_of(parts.where(f"slice = {i}")) for i in range(slices)], "scores") as scores,
     ):
         errors = scores.where("score_error IS NOT NULL").count()
         check_scores(n_waiting, scores.count(), errors)

@@ -13,14 +13,16 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from pipelines import backbone, classifier, cli, ledger, registry
+from pipelines import backbone, cli, ledger, registry, runs
 from pipelines.cli import flag, group
+from pipelines.learn import learn
+from pipelines.models import model_row, require_added
 from pipelines.provenance import environment
 from pipelines.session import LakeConfig, get_session
-from pipelines.snapshot import SPLITS, labels_of, rows_of, snapshot_of, tokenise_rows
+from pipelines.snapshot import snapshot_of
 from pipelines.tables import TableStore
-from pipelines.train import SEED_PRESET, TrainSettings, fit, predicted, require_rows
-from pipelines.training_log import TrainingLog, model_row, require_added
+from pipelines.train import SEED_PRESET, TrainSettings
+from pipelines.training_log import TrainingLog
 from schemas import GOLD_REVIEWS, OPS_MODELS
 
 
@@ -53,25 +55,17 @@ def main(argv: Sequence[str] | None = None) -> None:
         return
     client = registry.connect(config.lake)
     with snapshot_of(store, version) as (snapshot, content_hash), tempfile.TemporaryDirectory() as scratch:
-        model, tokenizer = backbone.load_for_training(directory, settings.seed, settings.dropout, settings.max_tokens)
-        rows = {split: rows_of(snapshot, split) for split in SPLITS}
-        labels = {split: labels_of(rows[split]) for split in SPLITS}
-        tokens = {split: tokenise_rows(rows[split], tokenizer, settings.policy) for split in SPLITS}
-        require_rows(tokens, labels)
         tags = environment(settings.threads) | store.data_tags(GOLD_REVIEWS, version, content_hash)
         tags |= {"backbone": settings.backbone, "backbone.sha256": weights, "seed": str(settings.seed)}
-        with registry.training_run(client, config.lake, config.experiment, cli.as_params(config), tags) as run_id:
-            registry.log_dataset(GOLD_REVIEWS.name, store.location(GOLD_REVIEWS), version, content_hash)
+        with runs.tracked(client, config.lake, config.experiment, cli.as_params(config), tags) as run_id:
+            runs.log_dataset(GOLD_REVIEWS.name, store.location(GOLD_REVIEWS), version, content_hash)
             record = TrainingLog(client, run_id)
-            learned = tokens["train"], labels["train"], tokens["validation"], labels["validation"]
-            fitted = fit(model, *learned, settings, record.step, record.epoch)
-            policy = record.calibrated(settings.policy, fitted, labels["validation"])
-            logits = predicted(model, tokens["test"], settings, "test")
-            card = record.test(name, fitted, rows["test"], labels["test"], logits, policy, tags)
-            classifier.save(Path(scratch) / "model", model, tokenizer, policy)
+            learned = learn(snapshot, directory, settings, record.step, record.epoch)
+            card = record.test(name, learned, tags)
+            learned.save(Path(scratch) / "model")
             registered = registry.register(client, name, Path(scratch) / "model", tags, card)
     commit = require_added(store.merge(OPS_MODELS, model_row(store, registered, version, content_hash)), registered)
-    counts = {split: len(labels[split]) for split in SPLITS} | {"model_version": registered.version}
+    counts = learned.n_rows | {"model_version": registered.version}
     ledger.finish(store, run, [commit], counts, content_hash)
 
 

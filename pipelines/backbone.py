@@ -1,6 +1,5 @@
 """The encoder that training starts from: in a package, a directory or on the Hugging Face hub. Its code never runs."""
 
-import hashlib
 import importlib.util
 import json
 import logging
@@ -24,6 +23,7 @@ from transformers.utils import logging as transformers_logging
 
 from pipelines.classifier import LABELS
 from pipelines.errors import InputError, SetupError
+from pipelines.manifest import manifest_sha256
 from pipelines.provenance import sha256_of
 
 EMBEDDED = "all-MiniLM-L6-v2"
@@ -55,8 +55,7 @@ def find(backbone: str, endpoint: str | None = None) -> Path:
 def fingerprint(directory: Path) -> str:
     """SHA-256 over config, weights and tokenizer: what training starts from, whatever it is called."""
     names = [name for pattern in HUB_FILES for name in sorted(path.name for path in directory.glob(pattern))]
-    lines = [f"{sha256_of(directory / name)}  {name}\n" for name in dict.fromkeys(names)]
-    return hashlib.sha256("".join(lines).encode()).hexdigest()
+    return manifest_sha256((name, 0, sha256_of(directory / name)) for name in set(names))
 
 
 def load_for_training(directory: Path, seed: int, dropout: float = 0.0, max_tokens: int = 0) -> tuple[Any, Tokenizer]:

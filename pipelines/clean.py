@@ -12,13 +12,11 @@ from pyspark.sql import functions as F
 from pyspark.sql.pandas.functions import pandas_udf
 from pyspark.sql.types import StringType
 
-from pipelines.errors import IntegrityError
+from schemas import SPLIT_RANK
 
 # The one label map: every spelling that a source uses, lower case. A blank label means unlabelled. Pandas writes
 # a column of 0 and 1 with gaps as 0.0 and 1.0.
 LABELS = {"1": 1, "1.0": 1, "pos": 1, "positive": 1, "0": 0, "0.0": 0, "neg": 0, "negative": 0}
-# Where copies of one text stand in several splits, the held-out one wins, so that training never sees it.
-SPLIT_ORDER = {"test": 0, "validation": 1, "train": 2}
 
 HTML_TAG = re.compile(r"<(?:br|/?[a-z][a-z0-9]*)(?:\s[^<>]*)?/?>|<!--(?:(?!<!--).)*?-->", re.IGNORECASE | re.DOTALL)
 # C1 controls are Windows-1252 punctuation read as Latin-1 (1,571 reviews hold \x96, \x85 …): HTML reads them so too.
@@ -115,7 +113,7 @@ ROW_RULES = {
 def clean_reviews(bronze: DataFrame) -> DataFrame:
     """Bronze rows in, one row each out: plain text, label, and the names of the rules that the row breaks."""
     split_rank = F.coalesce(
-        *[F.when(F.col("source_split") == name, rank) for name, rank in SPLIT_ORDER.items()], F.lit(len(SPLIT_ORDER))
+        *[F.when(F.col("source_split") == name, rank) for name, rank in SPLIT_RANK.items()], F.lit(len(SPLIT_RANK))
     )
     cleaned = bronze.select(
         "source", "source_file", "source_sha256", "row_number", "source_split", "raw_text", "raw_label", "read_fault",
@@ -161,13 +159,3 @@ def silver_rejects(cleaned: DataFrame, grouped: DataFrame) -> DataFrame:
     disputed = grouped.where("NOT labels_agree").select(F.explode("ranked").alias("o")).select("o.*")
     reason = F.array(F.lit("labels_agree")).alias("failed_rules")
     return broken.unionByName(disputed.select(*columns, reason))
-
-
-def check_conservation(n_in: int, n_kept: int, n_rejected: int, n_duplicates: int) -> None:
-    """Rows in = rows out + rejects + duplicates, or IntegrityError (exit 3)."""
-    if n_in != n_kept + n_rejected + n_duplicates:
-        raise IntegrityError(
-            f"silver.reviews: expected {n_in:,} bronze rows accounted for, found {n_kept:,} kept + {n_rejected:,} "
-            f"rejected + {n_duplicates:,} duplicates = {n_kept + n_rejected + n_duplicates:,}. "
-            "Run jobs/clean.py again with --rerun; report it if it comes back."
-        )

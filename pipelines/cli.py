@@ -14,6 +14,7 @@ from typing import Any, TypeVar
 from py4j.protocol import Py4JError
 from pyspark.errors import PySparkException
 
+from pipelines import errors
 from pipelines.errors import InputError, JobError, SetupError
 
 Config = TypeVar("Config")
@@ -29,6 +30,11 @@ def flag(description: str, default: Any = _REQUIRED, choices: Sequence[str] = ()
     if default is _REQUIRED:
         return dataclasses.field(metadata=metadata)
     return dataclasses.field(default=default, metadata=metadata)
+
+
+def argument(description: str) -> Any:
+    """A dataclass field that is given by its place on the command line, without a flag's name."""
+    return dataclasses.field(metadata={"help": description, "argument": True})
 
 
 def group(config: type[Any]) -> Any:
@@ -71,9 +77,10 @@ def run(main: Callable[[Sequence[str] | None], None]) -> None:
     show_log()
     try:
         main(None)
-    except _worded_errors() as error:
+    except _worded_errors() as caught:
         if "--debug" in sys.argv:
             raise
+        error = from_worker(caught)
         log.error("%s", one_line(error))
         sys.exit(exit_code(error))
 
@@ -82,6 +89,13 @@ def _worded_errors() -> tuple[type[Exception], ...]:
     """What is told in one line. MLflow takes a second to import, and a job without it can not meet its errors."""
     mlflow = sys.modules.get("mlflow.exceptions")
     return (JobError, PySparkException, Py4JError, OSError, *((mlflow.MlflowException,) if mlflow else ()))
+
+
+def from_worker(error: Exception) -> Exception:
+    """The JobError that a Python worker raised, which Spark hands over as text; any other error as it is."""
+    named = None if isinstance(error, JobError) else re.search(r"pipelines\.errors\.(\w+): (.+)", str(error))
+    kind = getattr(errors, named[1], None) if named else None
+    return kind(named[2]) if named and kind else error
 
 
 def exit_code(error: Exception) -> int:
@@ -120,11 +134,22 @@ def as_params(config: Any) -> dict[str, Any]:
     return flat
 
 
+def from_params(config: type[Config], params: Mapping[str, str]) -> Config:
+    """A config from what `as_params` gave, as text; raises InputError for a value that it does not take."""
+    types = typing.get_type_hints(config)
+    names = [field.name for field in dataclasses.fields(config) if field.name in params]  # type: ignore[arg-type]
+    values = {name: params[name] == "True" if types[name] is bool else types[name](params[name]) for name in names}
+    return _build(config, values)
+
+
 def _add_flags(parser: argparse.ArgumentParser, config: type[Any]) -> None:
     types = typing.get_type_hints(config)
     for field in dataclasses.fields(config):
         if "group" in field.metadata:
             _add_flags(parser, field.metadata["group"])
+            continue
+        if "argument" in field.metadata:
+            parser.add_argument(field.name, help=field.metadata["help"])
             continue
         name, text = "--" + field.name.replace("_", "-"), field.metadata["help"]
         if types[field.name] is bool:
@@ -145,6 +170,7 @@ def _build(config: type[Config], values: dict[str, Any]) -> Config:
     chosen = {
         field.name: _build(field.metadata["group"], values) if "group" in field.metadata else values[field.name]
         for field in dataclasses.fields(config)  # type: ignore[arg-type]  # every config is a dataclass
+        if "group" in field.metadata or field.name in values
     }
     try:
         return config(**chosen)

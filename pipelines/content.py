@@ -1,13 +1,13 @@
-"""What a frame holds: its contract checked, its content hashed."""
+"""What a frame holds: its contract checked, its content hashed, its rows accounted for."""
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
 from pyspark.sql.types import StructType
 
-from pipelines.errors import ContractError
+from pipelines.errors import ContractError, IntegrityError
 from schemas import Table
 
 
@@ -48,3 +48,12 @@ def content_hash(frame: DataFrame) -> str:
     ).first()
     assert row is not None  # noqa: S101  # an aggregate without groups has one row
     return hashlib.sha256(f"{row['n_rows']}:{row['xor']}:{row['total']}".encode()).hexdigest()[:32]
+
+
+def require_conserved(where: str, rows: Mapping[str, int], advice: str) -> None:
+    """Raise IntegrityError unless the rows `in` are those of the other outcomes together: none lost, none doubled."""
+    outcomes = {outcome: n for outcome, n in rows.items() if outcome != "in"}
+    if rows["in"] != sum(outcomes.values()):
+        listing = " + ".join(f"{n:,} {outcome.replace('_', ' ')}" for outcome, n in outcomes.items())
+        found = f"{listing} = {sum(outcomes.values()):,}"
+        raise IntegrityError(f"{where}: expected {rows['in']:,} rows accounted for, found {found}. {advice}")

@@ -10,13 +10,13 @@ from pyspark.sql.types import IntegerType
 from tokenizers import Tokenizer
 
 from pipelines.errors import InputError, IntegrityError
+from schemas import SPLIT_RANK
 
 POLICIES = ("hash", "official", "seed")
 # 8 of 10 to learn from, 1 to choose by, 1 to judge by.
 TRAIN_BELOW, VALIDATION_BELOW = 0.8, 0.9
 # In policy `official` a source has train and test only: validation is a tenth of train.
 OFFICIAL_VALIDATION_FROM = 0.9
-SPLIT_RANK = {"test": 0, "validation": 1, "train": 2}
 # 8/10, 8.5 out of 10, nine stars out of ten; no date (8/10/2003), no larger number (8/10,000).
 STATES_SCORE = (
     r"(?i)(?<![\d/.,])\b(?:\d{1,2}(?:[.,]\d)?|one|two|three|four|five|six|seven|eight|nine|ten)"
@@ -117,15 +117,6 @@ def check_sources(silver: DataFrame, sources: tuple[str, ...]) -> None:
     if missing := [name for name in sources if name not in held]:
         found = f"expected some of {', '.join(held)}, found {', '.join(missing)}"
         raise InputError(f"--sources: {found}. Correct the name.")
-
-
-def check_conservation(n_in: int, n_kept: int, n_rejected: int) -> None:
-    """Silver rows = gold rows + rejects, or IntegrityError (exit 3)."""
-    if n_in != n_kept + n_rejected:
-        raise IntegrityError(
-            f"gold.reviews: expected {n_in:,} silver rows accounted for, found {n_kept:,} kept + {n_rejected:,} "
-            f"rejected = {n_kept + n_rejected:,}. Run jobs/curate.py again with --rerun; report it if it comes back."
-        )
 
 
 def check_splits(gold: DataFrame) -> dict[str, int]:

@@ -23,6 +23,7 @@ NEXT_STEPS = """\
 What to look at next
   . .venv/bin/activate
   python jobs/query.py --lake "{lake}" --sql "SELECT * FROM gold.lineage LIMIT 3"    from a score to its bytes
+  python jobs/reproduce.py models:/review_classifier@champion --lake "{lake}"        the same weights again?
   mlflow ui --backend-store-uri "sqlite:///{lake}/mlflow/mlflow.db"                  curves, figures, model card
   python jobs/ingest.py --lake "{lake}" --source rotten_tomatoes                     new arrivals, then
   python jobs/clean.py --lake "{lake}" && python jobs/score.py --lake "{lake}"       their scores
@@ -64,7 +65,7 @@ def summary(store: TableStore, client: MlflowClient, lake: str, before: Mapping[
 
 def _tables(store: TableStore, before: Mapping[str, int]) -> str:
     now = table_versions(store)
-    counts = {name: store.count(f"SELECT count(*) FROM {name} VERSION AS OF {{}}", now[name]) for name in now}
+    counts = store.counts({name: f"SELECT count(*) FROM {name} VERSION AS OF {now[name]}" for name in now})
     lines = [f"  {name:<16} version {now[name]:>3} {counts[name]:>9,} rows" for name in now]
     if now == dict(before):
         lines.append("  Nothing was to do: no table has a new version.")
@@ -95,11 +96,19 @@ def _model(client: MlflowClient) -> str:
             for name in ("accuracy", "precision", "recall", "f1")
             if f"test_{name}_low" in metrics
         ),
+        f"  parts     {_parts(metrics)}",
         f"  baseline  {metrics.get('baseline_accuracy', float('nan')):.4f}  accuracy of TF-IDF and logistic regression",
         f"  rows      {metrics['test_rows']:,.0f} held out; calibration error {metrics['test_calibration_error']:.4f}",
         f"  champion  {f'version {champion.version}' if champion else 'none: the gate refused, see above'}",
     ]
     return "\n".join([f"Model {MODEL_NAME}", *lines])
+
+
+def _parts(metrics: Mapping[str, float]) -> str:
+    """The accuracy of each part of the model by itself."""
+    alone = {"encoder": "the encoder alone", "lexical": "the linear part over all tokens alone"}
+    found = {words: metrics.get(f"test_accuracy_{part}") for part, words in alone.items()}
+    return ", ".join(f"{value:.4f} {words}" for words, value in found.items() if value is not None)
 
 
 def _latest(*names: str) -> list[Column]:

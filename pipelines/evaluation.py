@@ -8,6 +8,7 @@ import pandas as pd
 import pyarrow as pa
 from numpy.typing import NDArray
 
+from pipelines.learn import Learned
 from pipelines.metrics import (
     LENGTH_QUARTILE,
     Interval,
@@ -21,6 +22,7 @@ from pipelines.metrics import (
 )
 from pipelines.train import EpochRow
 
+EPOCH_METRICS = tuple(field.name for field in dataclasses.fields(EpochRow) if field.name != "epoch")
 SLICES = (LENGTH_QUARTILE, "states_score", "source")
 
 
@@ -44,6 +46,18 @@ def slices_of(rows: pa.Table, label: NDArray[np.int64], prediction: NDArray[np.i
     return by_slice(with_length_quartile(frame.assign(label=label, prediction=prediction)), SLICES)
 
 
+def prediction_table(learned: Learned) -> pa.Table:
+    """The held-out rows by id with label, probability and prediction: what a reproduction is compared with."""
+    return pa.table(
+        {
+            "review_id": learned.test_rows["review_id"],
+            "label": pa.array(learned.test_labels),
+            "probability": pa.array(learned.test_probability),
+            "prediction": pa.array(learned.test_predictions),
+        }
+    )
+
+
 def slice_metrics(slices: pd.DataFrame) -> dict[str, float]:
     """The same as metrics: slice.source.imdb.accuracy."""
     columns = ("slice", "value", "accuracy")
@@ -52,7 +66,8 @@ def slice_metrics(slices: pd.DataFrame) -> dict[str, float]:
 
 def epoch_metrics(row: EpochRow) -> dict[str, float]:
     """One epoch's figures as metrics, its number left out."""
-    return {name: value for name, value in dataclasses.asdict(row).items() if name != "epoch" and value is not None}
+    found = {name: getattr(row, name) for name in EPOCH_METRICS}
+    return {name: value for name, value in found.items() if value is not None}
 
 
 def model_card(

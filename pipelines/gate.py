@@ -3,7 +3,6 @@
 import json
 import logging
 from collections.abc import Callable
-from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
@@ -11,51 +10,26 @@ import pyarrow as pa
 from mlflow.entities.model_registry import ModelVersion
 from mlflow.tracking import MlflowClient
 from numpy.typing import NDArray
-from pyspark.sql import functions as F
 from tqdm import tqdm
 
-from pipelines import registry
+from pipelines import models, registry
 from pipelines.baseline import fit_baseline, predict
 from pipelines.content import one_row
 from pipelines.errors import IntegrityError
-from pipelines.manifest import ModelFile
 from pipelines.promote import EXAMPLES, Predictions, Verdict, judge
 from pipelines.snapshot import labels_of, rows_of, snapshot_of
 from pipelines.tables import Commit, TableStore
-from schemas import OPS_MODELS, OPS_PROMOTIONS
+from schemas import OPS_PROMOTIONS
 
 CHUNK_ROWS = 500
 log = logging.getLogger("reviewlake")
-
-
-@dataclass(frozen=True)
-class ModelRecord:
-    """What ops.models says of a model version."""
-
-    gold_version: int
-    content_hash: str
-    run_id: str
-    files: list[ModelFile]
-
-
-def record_of(store: TableStore, version: ModelVersion) -> ModelRecord:
-    """The row of ops.models for a version of the registry; IntegrityError where there is none."""
-    mine = (F.col("model_name") == version.name) & (F.col("model_version") == int(version.version))
-    row = store.read(OPS_MODELS).where(mine).first()
-    if row is None:
-        raise IntegrityError(
-            f"{version.name} version {version.version}: expected a row in ops.models, found none. "
-            "Its files cannot be checked; run jobs/train.py again."
-        )
-    files = [(file["path"], file["bytes"], file["sha256"]) for file in row["files"]]
-    return ModelRecord(row["gold_version"], row["content_hash"], row["run_id"], files)
 
 
 def verified_model(
     store: TableStore, client: MlflowClient, version: ModelVersion
 ) -> Callable[[list[str]], pd.DataFrame]:
     """The model version as a function of texts, its files checked against ops.models before any is imported."""
-    directory = registry.verified_directory(client, version, record_of(store, version).files)
+    directory = registry.verified_directory(client, version, models.record_of(store, version).files)
     return registry.load(directory)
 
 
@@ -63,7 +37,7 @@ def judge_challenger(
     store: TableStore, client: MlflowClient, challenger: ModelVersion, champion: ModelVersion | None
 ) -> Verdict:
     """Fit the baseline on the challenger's own gold version, predict its test rows with all, and judge."""
-    learned_from = record_of(store, challenger)
+    learned_from = models.record_of(store, challenger)
     model = verified_model(store, client, challenger)
     with snapshot_of(store, learned_from.gold_version) as (snapshot, content_hash):
         if content_hash != learned_from.content_hash:

@@ -7,7 +7,7 @@ import itertools
 import logging
 import re
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime
@@ -200,17 +200,6 @@ def require_equal_counts(name: str, n_counted: int, n_read: int) -> None:
         )
 
 
-def require_conserved(name: str, rows: Mapping[str, int]) -> None:
-    """Raise IntegrityError unless rows in = added + already there + left out."""
-    outcomes = {outcome: n for outcome, n in rows.items() if outcome != "in"}
-    if rows["in"] != sum(outcomes.values()):
-        listing = ", ".join(f"{n:,} {outcome}" for outcome, n in outcomes.items())
-        raise IntegrityError(
-            f"{name}: expected {rows['in']:,} rows in all, found {listing}. "
-            "Another ingest of the same file may have run meanwhile; run it again, which adds only what lacks."
-        )
-
-
 def evenly_spread(records: DataFrame, n_rows: int, max_rows: int) -> DataFrame:
     """Exactly `max_rows` of the `n_rows` records, evenly spread (files are sorted by label); all where it is 0."""
     if not 0 < max_rows < n_rows:
@@ -229,21 +218,26 @@ def bronze_rows(records: DataFrame, staged: Staged, batch_id: str, ingested_at: 
     return records.select(*(constants.get(name, F.col(name)).alias(name) for name in BRONZE_REVIEWS.column_names))
 
 
-def not_yet_in(rows: DataFrame, bronze: DataFrame) -> DataFrame:
-    """The rows whose key, file content and row number, is not in bronze: the same content under any name."""
-    return rows.join(bronze.select(*BRONZE_REVIEWS.key), list(BRONZE_REVIEWS.key), "left_anti")
+def compared(rows: DataFrame, bronze: DataFrame) -> dict[str, int]:
+    """How many rows bronze lacks (added), holds (already_there), and holds with other columns (differing).
 
-
-def already_in(rows: DataFrame, bronze: DataFrame) -> DataFrame:
-    """The rows whose key is in bronze."""
-    return rows.join(bronze.select(*BRONZE_REVIEWS.key), list(BRONZE_REVIEWS.key), "left_semi")
-
-
-def require_same(name: str, rows: DataFrame, bronze: DataFrame) -> None:
-    """Raise InputError where bronze holds a record of the same file as other columns gave it: it is append-only."""
+    A row is known by its file's content and its number: the same content under any name is the same row.
+    """
     given = ("raw_text", "raw_label", "source_split")
+    stored = bronze.select(*BRONZE_REVIEWS.key, *(F.col(c).alias(f"stored_{c}") for c in given), F.lit(1).alias("here"))
     differs = " OR ".join(f"NOT ({column} <=> stored_{column})" for column in given)
-    stored = bronze.select(*BRONZE_REVIEWS.key, *(F.col(column).alias(f"stored_{column}") for column in given))
-    if n_other := rows.join(stored, list(BRONZE_REVIEWS.key)).where(differs).count():
-        found = f"expected the text, label and split that bronze.reviews has of it, found others in {n_other:,} rows"
-        raise InputError(f"{name}: {found}. Name the columns as before; to correct them, use another --lake.")
+    counted = rows.join(stored, list(BRONZE_REVIEWS.key), "left").agg(
+        F.expr("count_if(here IS NULL)").alias("added"),
+        F.expr("count_if(here = 1)").alias("already_there"),
+        F.expr(f"count_if(here = 1 AND ({differs}))").alias("differing"),
+    )
+    return counted.collect()[0].asDict()
+
+
+def require_same(name: str, n_differing: int) -> None:
+    """Raise InputError where bronze holds a record of the same file as other columns gave it: it is append-only."""
+    if n_differing:
+        raise InputError(
+            f"{name}: expected the text, label and split that bronze.reviews has of it, found others in "
+            f"{n_differing:,} rows. Name the columns as before; to correct them, use another --lake."
+        )

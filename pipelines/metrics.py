@@ -1,6 +1,5 @@
 """Figures of a classifier on held-out rows. A figure whose denominator is 0 is None, never 0 and never NaN."""
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -8,12 +7,13 @@ from typing import NamedTuple
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
-from scipy.optimize import minimize_scalar
+from scipy.optimize import minimize
 from scipy.stats import binomtest
 from sklearn.metrics import roc_auc_score
 
 CONFIDENCE = 0.95
 TEMPERATURES = (0.05, 20.0)  # beyond these a model is broken, not badly calibrated
+MOST_SHARE = 20.0  # of the lexical margin, and of the bias: some 1 where both parts are of use
 LENGTH_QUARTILE = "length_quartile"
 
 
@@ -138,13 +138,27 @@ def cross_entropy(logits: NDArray[np.float32], label: NDArray[np.int64], tempera
     return float(np.mean(np.logaddexp(0.0, np.where(label == 1, -margin, margin))))
 
 
-def fit_temperature(logits: NDArray[np.float32], label: NDArray[np.int64]) -> float:
-    """The temperature of least cross entropy on validation rows. Source: Guo et al. 2017, "On Calibration"."""
-    low, high = (math.log(limit) for limit in TEMPERATURES)
-    found = minimize_scalar(
-        lambda log_t: cross_entropy(logits, label, math.exp(log_t)), bounds=(low, high), method="bounded"
-    )
-    return math.exp(found.x)
+def fit_blend(
+    logits: NDArray[np.float32], lexical_margin: NDArray[np.float64], label: NDArray[np.int64]
+) -> dict[str, float]:
+    """temperature, lexical_weight and bias of least cross entropy on validation rows; a margin of 0 gets weight 0.
+
+    The model says sigmoid((margin of the logits + weight x lexical margin + bias) / temperature). Source: Platt 1999,
+    "Probabilistic Outputs", with a second margin; without the bias a model may favour a class.
+    """
+    encoder = np.diff(logits.astype(np.float64), axis=1)[:, 0]
+    margins = np.stack([encoder, lexical_margin, np.ones_like(encoder)], axis=1)
+    sign = np.where(label == 1, -1.0, 1.0)
+
+    def loss(shares: NDArray[np.float64]) -> tuple[float, NDArray[np.float64]]:
+        wrong = sign * (margins @ shares)
+        slope = sign / (1.0 + np.exp(-np.clip(wrong, -700, 700)))
+        return float(np.logaddexp(0.0, wrong).mean()), slope @ margins / len(label)
+
+    limits = [(1 / TEMPERATURES[1], 1 / TEMPERATURES[0]), (0.0, MOST_SHARE), (-MOST_SHARE, MOST_SHARE)]
+    found = minimize(loss, x0=np.array([1.0, 0.0, 0.0]), jac=True, bounds=limits, method="L-BFGS-B")
+    share, lexical, bias = (float(share) for share in found.x)
+    return {"temperature": 1 / share, "lexical_weight": lexical / share, "bias": bias / share}
 
 
 def _ratio(part: int, whole: int) -> float | None:

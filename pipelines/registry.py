@@ -1,22 +1,19 @@
-"""Every effect on MLflow: runs, logged models, versions and their aliases."""
+"""Every effect on MLflow's registry: the store itself, logged models, versions and their aliases."""
 
-import contextlib
 import importlib.metadata
 import json
 import logging
 import os
+import re
 import sys
 import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
 
 import mlflow
 import pandas as pd
-from mlflow.data.delta_dataset_source import DeltaDatasetSource
-from mlflow.data.meta_dataset import MetaDataset
-from mlflow.entities import Metric
 from mlflow.entities.model_registry import ModelVersion
 from mlflow.exceptions import MlflowException
 from mlflow.tracking import MlflowClient
@@ -32,7 +29,6 @@ log = logging.getLogger("reviewlake")
 Result = TypeVar("Result")
 
 ABSENT = ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE")  # what the stores say of a model or alias not there
-METRICS_A_REQUEST = 1_000  # the tracking store's limit
 # What the logged code imports; the versions are those it was trained with.
 REQUIREMENTS = ("mlflow", "numpy", "pandas", "safetensors", "tokenizers", "torch", "transformers")
 
@@ -78,39 +74,6 @@ def connect(config: LakeConfig) -> MlflowClient:
     except (MlflowException, SQLAlchemyError) as error:
         raise _unreadable(error) from error
     return client
-
-
-@contextlib.contextmanager
-def training_run(
-    client: MlflowClient, config: LakeConfig, experiment: str, params: Mapping[str, object], tags: Mapping[str, str]
-) -> Iterator[str]:
-    """A run from start to end; failed if what is inside fails. Yields its id."""
-    found = client.get_experiment_by_name(experiment)
-    if found and found.lifecycle_stage != "active":
-        raise InputError(f"--experiment {experiment}: expected an active one, found it deleted. Pass another name.")
-    place = (config.lake_path / "mlflow" / "artifacts").as_uri() if config.is_local else None
-    experiment_id = found.experiment_id if found else client.create_experiment(experiment, artifact_location=place)
-    with mlflow.start_run(experiment_id=experiment_id, tags=dict(tags), log_system_metrics=False) as run:
-        mlflow.log_params(dict(params))
-        yield run.info.run_id
-    log.info("run %s of experiment %s: finished", run.info.run_id, experiment)
-
-
-def log_dataset(table: str, location: str, version: int, digest: str) -> None:
-    """The data as MLflow's own dataset entry, with our digest; it drops version 0, so the name says it too.
-
-    By its path where it has one: by name, MLflow looks for a Databricks workspace, with a warning and seconds lost.
-    """
-    given = {"path": location} if location else {"delta_table_name": table}
-    source = DeltaDatasetSource(**given, delta_table_version=version)
-    dataset = MetaDataset(source, name=f"{table}@{version}", digest=digest)  # type: ignore[abstract]  # it is not
-    mlflow.log_input(dataset, context="training")
-
-
-def log_steps(client: MlflowClient, run_id: str, metrics: Sequence[Metric]) -> None:
-    """Many metrics in few requests."""
-    for start in range(0, len(metrics), METRICS_A_REQUEST):
-        client.log_batch(run_id, metrics=metrics[start : start + METRICS_A_REQUEST])
 
 
 def register(client: MlflowClient, name: str, directory: Path, tags: Mapping[str, str], card: str) -> Registered:
@@ -163,6 +126,24 @@ def resolve(client: MlflowClient, name: str, alias_or_version: str) -> ModelVers
             raise _unreadable(error) from error
         advice = "Run jobs/promote.py first." if alias_or_version == CHAMPION else "Run jobs/train.py first."
         raise InputError(f"{name}: expected a version or alias {alias_or_version}, found none. {advice}") from error
+
+
+def live_versions(client: MlflowClient) -> set[tuple[str, int]]:
+    """Name and number of every model version that the registry still holds."""
+    found: set[tuple[str, int]] = set()
+    token: str | None = None
+    while True:
+        page = client.search_model_versions(max_results=1_000, page_token=token)
+        found |= {(version.name, int(version.version)) for version in page}
+        token = page.token
+        if not token:
+            return found
+
+
+def run_id_of(client: MlflowClient, run: str) -> str:
+    """The run behind models:/name@alias or models:/name/version; a run id as it is."""
+    named = re.fullmatch(r"models:/([^@/]+)[@/]([^@/]+)", run)
+    return str(resolve(client, named[1], named[2]).run_id) if named else run
 
 
 def verified_directory(client: MlflowClient, version: ModelVersion, files: Sequence[ModelFile]) -> Path:

@@ -82,11 +82,14 @@ class LakeConfig:
     catalog: str = flag("Unity Catalog to use instead of a local lake (Databricks)", "")
     landing: str = flag("directory for downloads and staging; default <lake>/landing", "")
     jars: str = flag("directory with Delta's two jars, where the network is not to be used", "")
+    lock_wait_s: float = flag("seconds to wait for another local writer of a table", 60.0)
     rerun: bool = flag("run even where the ledger says that it is done", False)
 
     def __post_init__(self) -> None:
         if self.catalog and not re.fullmatch(r"\w+", self.catalog):
             raise ValueError(f"--catalog must be letters, digits and _, got {self.catalog!r}")
+        if self.is_local and (found := re.search(r"[*?\[\]{}\\]", f"{self.lake_path}{self.landing_path}")):
+            raise ValueError(f"--lake and --landing must be free of {found[0]}, which Spark reads as a pattern")
         if self.catalog and not self.landing:
             raise ValueError("--catalog needs --landing: a volume path that all workers can read")
 

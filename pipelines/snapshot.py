@@ -12,12 +12,15 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
+from py4j.protocol import Py4JError
+from pyspark.errors import PySparkException
 from tokenizers import Tokenizer
 from tqdm import tqdm
 
 from pipelines.classifier import Policy, tokenise
 from pipelines.content import content_hash
 from pipelines.errors import ContractError, IntegrityError
+from pipelines.staging import staged
 from pipelines.tables import TableStore
 from schemas import GOLD_REVIEWS
 
@@ -35,7 +38,6 @@ class Tokens:
 
     flat: NDArray[np.int32]
     offsets: NDArray[np.int64]
-    is_truncated: NDArray[np.bool_]
 
     def __len__(self) -> int:
         return len(self.offsets) - 1
@@ -56,9 +58,15 @@ def snapshot_of(store: TableStore, version: int) -> Iterator[tuple[pa.Table, str
     Raises IntegrityError (exit 3) unless the rows on disk are the rows of that version.
     """
     gold = store.read(GOLD_REVIEWS, version)
-    expected = content_hash(gold)
+    try:
+        expected = content_hash(gold)
+    except (PySparkException, Py4JError) as error:
+        raise IntegrityError(
+            f"gold.reviews version {version}: expected files that can be read, found one that cannot. "
+            "jobs/doctor.py names it and what depends on it."
+        ) from error
     with (
-        store.staged(gold.orderBy("review_id"), "snapshot") as rows,
+        staged(store, gold.orderBy("review_id"), "snapshot") as rows,
         tempfile.TemporaryDirectory(dir=store.config.landing_path) as directory,
     ):
         found = content_hash(rows.select(*gold.columns))
@@ -105,21 +113,22 @@ def labels_of(rows: pa.Table) -> NDArray[np.int64]:
     return np.asarray(rows["label"].to_numpy(), dtype=np.int64)
 
 
-def tokenise_rows(rows: pa.Table, tokenizer: Tokenizer, policy: Policy) -> Tokens:
-    """Tokenise the column `text` chunk by chunk, so that no more than a chunk stands as Python strings."""
-    pieces: list[NDArray[np.int32]] = []
-    is_truncated: list[NDArray[np.bool_]] = []
-    lengths: list[int] = []
+def tokenise_rows(rows: pa.Table, tokenizer: Tokenizer, policy: Policy) -> tuple[Tokens, Tokens]:
+    """The column `text` as the encoder sees it, and whole; by chunks, so that few stand as Python strings at a time."""
+    seen: list[NDArray[np.int32]] = []
+    whole: list[NDArray[np.int32]] = []
     with tqdm(total=rows.num_rows, desc="tokenise", unit=" reviews", mininterval=1.0, leave=False) as bar:
         for start in range(0, rows.num_rows, CHUNK_ROWS):
-            token_ids, cut = tokenise(tokenizer, rows["text"].slice(start, CHUNK_ROWS).to_pylist(), policy)
-            pieces.append(np.concatenate(token_ids))
-            is_truncated.append(cut)
-            lengths.extend(len(one) for one in token_ids)
+            token_ids, _, bodies = tokenise(tokenizer, rows["text"].slice(start, CHUNK_ROWS).to_pylist(), policy)
+            seen += token_ids
+            whole += bodies
             bar.update(len(token_ids))
-    offsets = np.concatenate([[0], np.cumsum(lengths, dtype=np.int64)]).astype(np.int64)
-    empty: tuple[NDArray[np.int32], NDArray[np.bool_]] = (np.empty(0, np.int32), np.empty(0, np.bool_))
-    return Tokens(np.concatenate([empty[0], *pieces]), offsets, np.concatenate([empty[1], *is_truncated]))
+    return _flat(seen), _flat(whole)
+
+
+def _flat(rows: Sequence[NDArray[np.int32]]) -> Tokens:
+    offsets = np.concatenate([[0], np.cumsum([len(row) for row in rows], dtype=np.int64)]).astype(np.int64)
+    return Tokens(np.concatenate([np.empty(0, np.int32), *rows]), offsets)
 
 
 def _ordered_batches(parquet_files: Sequence[Path]) -> Iterator[pa.RecordBatch]:

@@ -2,10 +2,9 @@
 
 import logging
 import re
-import shutil
 import uuid
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,10 +12,10 @@ from py4j.protocol import Py4JJavaError
 from pyspark.errors import PySparkException
 from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
-from tqdm import tqdm
 
 from pipelines.content import conform, content_hash
 from pipelines.errors import ConflictError, InputError, IntegrityError
+from pipelines.locks import table_lock
 from pipelines.session import LakeConfig
 from schemas import OPS_RUNS, TABLES, VIEWS, Table
 from schemas.ddl import add_check, create_table, create_view
@@ -65,17 +64,24 @@ class TableStore:
         """Create the table with its comments, properties and checks; add a check that its contract gained since."""
         if table.name in self._complete:
             return
-        is_new = not self.exists(table)
-        if is_new:
-            self.spark.sql(create_table(table, self.location(table)))
-        properties = self.spark.sql(f"SHOW TBLPROPERTIES {table.name}").collect()
-        present = {row["key"].removeprefix("delta.constraints.") for row in properties}
-        for check in table.checks:
-            if check.lower() not in present:
-                self.spark.sql(add_check(table, check))
+        with self.lock(table):
+            is_new = not self.exists(table)
+            if is_new:
+                self.spark.sql(create_table(table, self.location(table)))
+            properties = self.spark.sql(f"SHOW TBLPROPERTIES {table.name}").collect()
+            present = {row["key"].removeprefix("delta.constraints.") for row in properties}
+            for check in table.checks:
+                if check.lower() not in present:
+                    self.spark.sql(add_check(table, check))
         self._complete.add(table.name)
         if is_new:
             self._create_views()
+
+    def lock(self, table: Table) -> AbstractContextManager[None]:
+        """Keep other writers of a local table out; under a catalog, the store itself lets one of two commits win."""
+        if not self.config.is_local:
+            return nullcontext()
+        return table_lock(self.spark, self.config.lake_path / "locks" / table.name, self.config.lock_wait_s)
 
     def read(self, table: Table, version: int | None = None) -> DataFrame:
         """The table's rows, at one version where it is given."""
@@ -113,9 +119,10 @@ class TableStore:
             "content_hash": content_hash,
         }
 
-    def count(self, statement: str, version: int) -> int:
-        """The one number that a SELECT gives, `{}` in it standing for a table version."""
-        return int(self.spark.sql(statement.format(int(version))).collect()[0][0])
+    def counts(self, questions: Mapping[str, str]) -> dict[str, int]:
+        """The one number that each SELECT gives, by name; asked in one statement."""
+        listing = ", ".join(f"({question}) AS `{name}`" for name, question in questions.items())
+        return {name: int(n) for name, n in self.spark.sql(f"SELECT {listing}").collect()[0].asDict().items()}
 
     def append(self, table: Table, frame: DataFrame) -> Commit:
         """Add rows. Raises ContractError, or IntegrityError where a row breaks a check; then nothing is written."""
@@ -130,50 +137,27 @@ class TableStore:
     def merge(self, table: Table, frame: DataFrame) -> Commit:
         """Add the rows whose key is not there yet; the others stay as they are."""
         self.create(table)
-        if frame.join(self.read(table), list(table.key), "left_anti").isEmpty():
-            return Commit(table, self.version(table), 0)
-        return self._merge(table, frame, "WHEN NOT MATCHED THEN INSERT *")
+        with self.lock(table):
+            if frame.join(self.read(table), list(table.key), "left_anti").isEmpty():
+                return Commit(table, self.version(table), 0)
+            return self._merge(table, frame, "WHEN NOT MATCHED THEN INSERT *")
 
     def synchronise(self, table: Table, frame: DataFrame) -> Commit:
         """Make the table equal to `frame`: only rows that differ are written, so equal content adds no version."""
         if not self.exists(table):
             return self.append(table, frame)
         self.create(table)
-        if content_hash(self.read(table)) == content_hash(conform(frame, table)):
-            return Commit(table, self.version(table), 0)
         values = [name for name in table.column_names if name not in table.key]
         differs = " OR ".join(f"NOT (stored.{name} <=> given.{name})" for name in values) or "false"
-        return self._merge(
-            table,
-            frame,
-            f"WHEN MATCHED AND ({differs}) THEN UPDATE SET * "
-            "WHEN NOT MATCHED THEN INSERT * WHEN NOT MATCHED BY SOURCE THEN DELETE",
-        )
-
-    @contextmanager
-    def staged(self, frame: DataFrame, name: str) -> Iterator[DataFrame]:
-        """The frame, computed once and read back from Parquet: several tables are written from it.
-
-        Not `persist`: serverless has none, and a MERGE would run the Python function again for each pass.
-        """
-        with self.staged_parts([frame], name) as rows:
-            yield rows
-
-    @contextmanager
-    def staged_parts(self, frames: Sequence[DataFrame], name: str) -> Iterator[DataFrame]:
-        """Frames of one schema, computed in turn with a progress bar and read back as one from Parquet."""
-        with self._staging(name) as directory:
-            for frame in tqdm(frames, desc=name, unit=" parts", disable=len(frames) < 2):
-                frame.write.mode("append").parquet(directory)
-            yield self.spark.read.parquet(directory)
-
-    @contextmanager
-    def _staging(self, name: str) -> Iterator[str]:
-        directory = self.config.landing_path / "staging" / f"{name}-{uuid.uuid4().hex}"
-        try:
-            yield str(directory)
-        finally:
-            shutil.rmtree(directory, ignore_errors=True)
+        with self.lock(table):
+            if content_hash(self.read(table)) == content_hash(conform(frame, table)):
+                return Commit(table, self.version(table), 0)
+            return self._merge(
+                table,
+                frame,
+                f"WHEN MATCHED AND ({differs}) THEN UPDATE SET * "
+                "WHEN NOT MATCHED THEN INSERT * WHEN NOT MATCHED BY SOURCE THEN DELETE",
+            )
 
     def _merge(self, table: Table, frame: DataFrame, clauses: str) -> Commit:
         rows = conform(frame, table)
@@ -194,7 +178,8 @@ class TableStore:
         commit_id = uuid.uuid4().hex
         self.spark.conf.set(USER_METADATA, commit_id)
         try:
-            yield commit_id
+            with self.lock(table):
+                yield commit_id
         except (PySparkException, Py4JJavaError) as error:
             raise _worded(error, table) from error
         finally:

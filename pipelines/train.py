@@ -4,7 +4,7 @@ import math
 import os
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
@@ -14,13 +14,14 @@ from numpy.typing import NDArray
 from tqdm import tqdm
 
 from pipelines.backbone import EMBEDDED, KEEP_DROPOUT, freeze, refuse_pooling
-from pipelines.classifier import Policy, Rows, autocast, best_device, forward, pad, predict_logits
+from pipelines.classifier import Policy, Rows, autocast, best_device, forward, pad, predict_logits, use_attention
 from pipelines.cli import flag
 from pipelines.errors import InputError, IntegrityError
 from pipelines.metrics import confusion_of, cross_entropy, point_metrics
 
 MEGA_BATCH = 50  # batches that are sorted by length together: enough to waste little padding, few enough to stay random
 MAX_GRADIENT_NORM = 1.0
+TRAIN_ATTENTION = "eager"  # on short rows faster than the fused one, whose backward pass recomputes
 OnStep = Callable[[int, float, float], None]
 
 
@@ -29,16 +30,16 @@ class TrainSettings:
     """Everything that changes the weights, apart from the rows. The defaults: facts.md, "torch on CPU"."""
 
     backbone: str = flag(f"{EMBEDDED} (packaged), a directory, or a model of the hub", EMBEDDED)
-    max_tokens: int = flag("tokens kept per review, specials included", 144)
+    max_tokens: int = flag("tokens of a review that the encoder learns from, specials included", 96)
+    score_tokens: int = flag("the same when it predicts, never fewer than --max-tokens", 128)
     head_share: float = flag("share of the kept tokens taken from the review's head, the rest from its tail", 0.25)
     epochs: int = flag("most passes over the training rows", 1)
     batch_size: int = flag("reviews per step", 32)
-    learning_rate: float = flag("peak rate of AdamW", 1e-4)
+    learning_rate: float = flag("peak rate of AdamW", 1.5e-4)
     weight_decay: float = flag("decay of AdamW", 0.01)
-    pooling: str = flag(
-        "mean of all tokens' states, or the architecture's own ([CLS])", "mean", choices=("mean", "own")
-    )
-    schedule: str = flag("rate after the warm-up", "linear", choices=("linear", "constant"))
+    lexical: bool = flag("add a linear model over all of a review's tokens, those too that are cut away", True)
+    pooling: str = flag("mean of the tokens' states, or the architecture's own ([CLS])", "mean", ("mean", "own"))
+    schedule: str = flag("rate after the warm-up", "linear", ("linear", "constant"))
     warmup_share: float = flag("share of all steps in which the rate climbs to its peak", 0.1)
     freeze_layers: int = flag("what is not trained: -1 nothing, 0 embeddings, n embeddings and first n layers", 0)
     dropout: float = flag("dropout of every layer; -1 = the backbone's own", 0.0)
@@ -49,6 +50,7 @@ class TrainSettings:
 
     def __post_init__(self) -> None:
         _require("max_tokens", self.max_tokens, 8, 512, " (the usual encoder's position limit)")
+        _require("score_tokens", self.score_tokens, 0, 512)
         _require("head_share", self.head_share, 0.0, 1.0)
         _require("epochs", self.epochs, 1, 100)
         _require("batch_size", self.batch_size, 1, 4_096)
@@ -64,7 +66,12 @@ class TrainSettings:
 
     @property
     def policy(self) -> Policy:
-        """How these settings turn text into tokens."""
+        """How the model turns text into tokens when it predicts: its own policy from then on."""
+        return replace(self.train_policy, max_tokens=max(self.score_tokens, self.max_tokens))
+
+    @property
+    def train_policy(self) -> Policy:
+        """The same while it learns: fewer tokens cost less, and a model that saw 128 reads 256 with profit."""
         return Policy(self.max_tokens, self.head_share, precision=self.precision, pooling=self.pooling)
 
 
@@ -119,6 +126,7 @@ def fit(
         for epoch in range(1, settings.epochs + 1):
             losses = 0.0
             model.train()
+            use_attention(model, TRAIN_ATTENTION)
             for rows in epoch_batches(lengths, settings.batch_size, settings.seed, epoch):
                 rate = scheduler.get_last_lr()[0]
                 loss = _step(model, train, train_labels, rows, optimizer, settings)
@@ -139,12 +147,11 @@ def fit(
                 best_state = {name: value.detach().clone() for name, value in model.state_dict().items()}
             if epoch - best_epoch >= settings.patience:
                 break
-        n_done = int(bar.n)
     if not best_state:
         raise IntegrityError("training: expected a finite validation loss, found none. Lower --learning-rate.")
     model.load_state_dict(best_state)
     model.eval()
-    return Fit(history, best_epoch, best_logits, n_done)
+    return Fit(history, best_epoch, best_logits, int(bar.n))
 
 
 def epoch_batches(lengths: NDArray[np.int64], batch_size: int, seed: int, epoch: int) -> list[NDArray[np.int64]]:
@@ -235,9 +242,9 @@ def require_rows(tokens: Mapping[str, Rows], labels: Mapping[str, NDArray[np.int
             )
 
 
-# What the seed trained: BERT-tiny on the first 128 tokens at a constant rate, dropout as published.
+# The seed's own: BERT-tiny on the first 128 tokens at a constant rate, dropout as published.
 SEED_PRESET = TrainSettings(
-    backbone="prajjwal1/bert-tiny", max_tokens=128, head_share=1.0, epochs=10, batch_size=64, learning_rate=2e-5,
-    pooling="own", schedule="constant", warmup_share=0.0,
-    freeze_layers=-1, dropout=KEEP_DROPOUT, patience=10, precision="fp32",
+    "prajjwal1/bert-tiny", max_tokens=128, score_tokens=0, head_share=1.0, epochs=10, batch_size=64, learning_rate=2e-5,
+    lexical=False, pooling="own", schedule="constant", warmup_share=0.0, freeze_layers=-1, dropout=KEEP_DROPOUT,
+    patience=10, precision="fp32",
 )  # fmt: skip

@@ -1,27 +1,18 @@
 """What a training run leaves in MLflow and in ops.models: steps, epochs, figures, pictures, the card."""
 
-import dataclasses
 import logging
 import time
 from collections.abc import Mapping
 
 import mlflow
-import numpy as np
-import pyarrow as pa
 from mlflow.entities import Metric
 from mlflow.tracking import MlflowClient
-from numpy.typing import NDArray
-from pyspark.sql import DataFrame
 
-from pipelines import evaluation, figures, ledger, registry
-from pipelines.classifier import Policy, probability_of
-from pipelines.content import one_row
-from pipelines.errors import IntegrityError
-from pipelines.metrics import confusion_of, expected_calibration_error, fit_temperature
-from pipelines.provenance import git_commit
-from pipelines.tables import Commit, TableStore
-from pipelines.train import EpochRow, Fit
-from schemas import OPS_MODELS
+from pipelines import evaluation, figures, runs
+from pipelines.classifier import probability_of
+from pipelines.learn import Learned
+from pipelines.metrics import confusion_of, expected_calibration_error
+from pipelines.train import EpochRow
 
 log = logging.getLogger("reviewlake")
 
@@ -41,7 +32,7 @@ class TrainingLog:
     def epoch(self, row: EpochRow) -> None:
         """One epoch's figures; also the moment at which what was collected is sent."""
         self._add(evaluation.epoch_metrics(row), row.epoch)
-        registry.log_steps(self.client, self.run_id, self.metrics)
+        runs.log_steps(self.client, self.run_id, self.metrics)
         self.metrics = []
         accuracy = "undefined" if row.valid_accuracy is None else f"{row.valid_accuracy:.4f}"
         log.info(
@@ -49,42 +40,25 @@ class TrainingLog:
             row.epoch, row.train_loss, row.valid_loss, accuracy,
         )  # fmt: skip
 
-    def calibrated(self, policy: Policy, fitted: Fit, label: NDArray[np.int64]) -> Policy:
-        """The policy with the temperature that fits the validation rows best."""
-        temperature = fit_temperature(fitted.valid_logits, label)
-        before, after = (
-            expected_calibration_error(probability_of(fitted.valid_logits, t), label) for t in (1.0, temperature)
-        )
-        mlflow.log_metrics({"temperature": temperature, "best_epoch": fitted.best_epoch, "n_steps": fitted.n_steps})
-        log.info("temperature %.3f: validation calibration error %.4f, before %.4f", temperature, after, before)
-        return dataclasses.replace(policy, temperature=temperature)
-
-    def test(
-        self,
-        name: str,
-        fitted: Fit,
-        rows: pa.Table,
-        label: NDArray[np.int64],
-        logits: NDArray[np.float32],
-        policy: Policy,
-        tags: Mapping[str, str],
-    ) -> str:
-        """Log what the model is worth on the test rows; returns its card."""
-        probability = probability_of(logits, policy.temperature)
-        prediction = (probability >= policy.threshold).astype(np.int64)
-        metrics = evaluation.test_metrics(label, probability, policy.threshold)
-        slices = evaluation.slices_of(rows, label, prediction)
+    def test(self, name: str, learned: Learned, tags: Mapping[str, str]) -> str:
+        """Log what the model is worth on the held-out rows, row by row too; returns its card."""
+        label, probability, prediction = learned.test_labels, learned.test_probability, learned.test_predictions
+        self._calibration(learned)
+        metrics = evaluation.test_metrics(label, probability, learned.policy.threshold)
+        metrics |= {f"test_accuracy_{part}": float((said == label).mean()) for part, said in learned.test_parts.items()}
+        slices = evaluation.slices_of(learned.test_rows, label, prediction)
         mlflow.log_metrics(metrics | evaluation.slice_metrics(slices))
         mlflow.log_table(slices, "test_slices.json")
+        runs.log_predictions(evaluation.prediction_table(learned))
         pictures = {
-            "learning_curves": figures.learning_curves(fitted.history),
+            "learning_curves": figures.learning_curves(learned.fitted.history),
             "confusion_matrix": figures.confusion_matrix(confusion_of(label, prediction)),
             "roc": figures.roc(probability, label),
             "calibration": figures.calibration(probability, label),
         }
         for title, picture in pictures.items():
             mlflow.log_figure(picture, f"figures/{title}.png")
-        card = evaluation.model_card(name, tags, metrics, slices, fitted.history)
+        card = evaluation.model_card(name, tags, metrics, slices, learned.fitted.history)
         mlflow.log_text(card, "model_card.md")
         log.info(
             "test: accuracy %.4f (95 %% %.4f-%.4f) on %s rows",
@@ -93,27 +67,23 @@ class TrainingLog:
         )  # fmt: skip
         return card
 
+    def _calibration(self, learned: Learned) -> None:
+        fitted, policy, label = learned.fitted, learned.policy, learned.valid_labels
+        before = expected_calibration_error(probability_of(fitted.valid_logits, 1.0), label)
+        after = expected_calibration_error(learned.valid_probability, label)
+        accuracy = float(((learned.valid_probability >= policy.threshold) == label).mean())
+        mlflow.log_metrics(
+            {
+                "temperature": policy.temperature, "lexical_weight": policy.lexical_weight, "bias": policy.bias,
+                "blended_valid_accuracy": accuracy,
+                "best_epoch": fitted.best_epoch, "n_steps": fitted.n_steps,
+            }
+        )  # fmt: skip
+        log.info(
+            "temperature %.3f, lexical weight %.3f: validation accuracy %.4f, calibration error %.4f, before %.4f",
+            policy.temperature, policy.lexical_weight, accuracy, after, before,
+        )  # fmt: skip
+
     def _add(self, figures_by_name: Mapping[str, float], step: int) -> None:
         now_ms = int(time.time() * 1_000)
         self.metrics += [Metric(name, value, now_ms, step) for name, value in figures_by_name.items()]
-
-
-def require_added(commit: Commit, registered: registry.Registered) -> Commit:
-    """The commit, unless ops.models held that version already: then the registry counts from 1 again."""
-    if commit.n_added != 1:
-        raise IntegrityError(
-            f"ops.models: expected no {registered.name} version {registered.version} yet, found one: the registry was "
-            "emptied or restored. Restore <lake>/mlflow from a backup, or train under another --model-name."
-        )
-    return commit
-
-
-def model_row(store: TableStore, registered: registry.Registered, gold_version: int, content_hash: str) -> DataFrame:
-    """The row of ops.models: the link from the registry to the tables, and the manifest outside the registry."""
-    silver_version = ledger.input_version(store, "curate", "gold.reviews", gold_version, "silver.reviews")
-    bronze_version = ledger.input_version(store, "clean", "silver.reviews", silver_version, "bronze.reviews")
-    row = (
-        registered.name, registered.version, registered.run_id, gold_version, silver_version, bronze_version,
-        content_hash, registered.weights_sha256, registered.manifest_sha256, registered.files, git_commit(),
-    )  # fmt: skip
-    return one_row(store.spark, OPS_MODELS, row)

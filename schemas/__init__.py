@@ -24,9 +24,11 @@ TABLES = (
     OPS_PROMOTIONS,
 )
 VIEWS = (GOLD_CURRENT_SCORES, GOLD_LINEAGE)
+# Where copies of one text stand in several splits, the least rank wins: training must not see what is held out.
+SPLIT_RANK = {"test": 0, "validation": 1, "train": 2}
 
 __all__ = [
     "BRONZE_REVIEWS", "GOLD_CURRENT_SCORES", "GOLD_LINEAGE", "GOLD_REJECTS", "GOLD_REVIEWS", "GOLD_SCORES",
-    "OPS_MODELS", "OPS_PROMOTIONS", "OPS_RUNS", "SILVER_REJECTS", "SILVER_REVIEWS", "TABLES", "VIEWS",
+    "OPS_MODELS", "OPS_PROMOTIONS", "OPS_RUNS", "SILVER_REJECTS", "SILVER_REVIEWS", "SPLIT_RANK", "TABLES", "VIEWS",
     "Column", "Table", "View",
 ]  # fmt: skip

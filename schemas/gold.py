@@ -11,7 +11,7 @@ from pyspark.sql.types import (
 )
 
 from schemas.contract import APPEND_ONLY, Column, Table, View
-from schemas.ops import OPS_MODELS, OPS_PROMOTIONS
+from schemas.ops import OPS_MODELS, OPS_PROMOTIONS, OPS_RUNS
 from schemas.silver import ORIGIN
 
 GOLD_REVIEWS = Table(
@@ -86,7 +86,8 @@ GOLD_CURRENT_SCORES = View(
 
 GOLD_LINEAGE = View(
     name="gold.lineage",
-    comment="From a scored row to its model version, run, table versions and source bytes; a row per origin.",
+    comment="From a scored row to its model version, run, table versions and source bytes; a row per origin. The "
+    "silver and bronze versions are those of the scored text; learned_ ones are those the model learned from.",
     sql_file="lineage.sql",
-    reads=(GOLD_SCORES, OPS_MODELS),
+    reads=(GOLD_SCORES, OPS_MODELS, OPS_RUNS),
 )

@@ -27,7 +27,7 @@ OPS_RUNS = Table(
     comment="The ledger: one row per finished run of a stage. A stage whose run_key is here does nothing.",
     columns=(
         Column("run_key", StringType(), "SHA-256 of stage, settings, input and code release, lower-case hex."),
-        Column("stage", StringType(), "ingest, clean, curate, train, promote or score."),
+        Column("stage", StringType(), "ingest, clean, curate, train, promote, score or reproduce."),
         Column("config", StringType(), "The stage's settings, JSON."),
         Column("input_versions", MapType(StringType(), LongType(), False), "Delta version read of each table."),
         Column("output_versions", MapType(StringType(), LongType(), False), "Delta version left of each table."),

@@ -5,9 +5,9 @@ from pathlib import Path
 
 from mlflow.tracking import MlflowClient
 
-from pipelines import backbone, classifier, registry
+from pipelines import backbone, classifier, registry, runs
+from pipelines.models import model_row
 from pipelines.tables import TableStore
-from pipelines.training_log import model_row
 from schemas import OPS_MODELS
 from tests import tiny_encoder
 
@@ -15,14 +15,20 @@ NAME = "review_classifier"
 
 
 def register_tiny(
-    store: TableStore, client: MlflowClient, directory: Path, texts: Sequence[str], seed: int = 0, gold_version: int = 0
+    store: TableStore,
+    client: MlflowClient,
+    directory: Path,
+    texts: Sequence[str],
+    seed: int = 0,
+    gold_version: int = 0,
+    content_hash: str = "0" * 32,
 ) -> registry.Registered:
     """Register a tiny classifier over the words of `texts`; another seed is another model."""
     encoder = tiny_encoder.build(directory / f"encoder-{seed}", texts)
     model, tokenizer = backbone.load_for_training(encoder, seed)
     saved = directory / str(seed) / "model"
     classifier.save(saved, model, tokenizer, classifier.Policy(max_tokens=16))
-    with registry.training_run(client, store.config, "tests", {}, {}):
+    with runs.tracked(client, store.config, "tests", {}, {}):
         registered = registry.register(client, NAME, saved, {"delta.version": str(gold_version)}, "A card.")
-    store.merge(OPS_MODELS, model_row(store, registered, gold_version, "0" * 32))
+    store.merge(OPS_MODELS, model_row(store, registered, gold_version, content_hash))
     return registered

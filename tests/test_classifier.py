@@ -11,11 +11,20 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from safetensors.numpy import load_file, save_file
 from tokenizers import Tokenizer
 
 from pipelines import classifier
 from pipelines.backbone import load_for_training
-from pipelines.classifier import Classifier, ModelFilesError, Policy, head_and_tail, token_budget_batches, tokenise
+from pipelines.classifier import (
+    Classifier,
+    Lexical,
+    ModelFilesError,
+    Policy,
+    head_and_tail,
+    token_budget_batches,
+    tokenise,
+)
 from pipelines.manifest import manifest_of, verify_manifest
 from tests.tiny_encoder import CLS, SEP, SPECIAL_TOKENS, build, tokenizer_of
 
@@ -65,7 +74,7 @@ def test_tokenise_adds_special_tokens_within_max_tokens_whatever_the_tokenizer_f
     tokenizer = tokenizer_of([*SPECIAL_TOKENS, *words])  # its own truncation and padding are 16
     first = len(SPECIAL_TOKENS)
     texts = [" ".join(words), "w0 w1", "W2", ""]
-    token_ids, is_truncated = tokenise(tokenizer, texts, Policy(max_tokens=22, head_share=0.25))
+    token_ids, is_truncated, _ = tokenise(tokenizer, texts, Policy(max_tokens=22, head_share=0.25))
     assert token_ids[0].tolist() == [CLS, *range(first, first + 5), *range(first + 15, first + 30), SEP]
     assert [one.tolist() for one in token_ids[1:]] == [[CLS, first, first + 1, SEP], [CLS, first + 2, SEP], [CLS, SEP]]
     assert is_truncated.tolist() == [True, False, False, False]
@@ -74,12 +83,12 @@ def test_tokenise_adds_special_tokens_within_max_tokens_whatever_the_tokenizer_f
 
 def test_tokenise_calls_a_text_of_exactly_max_tokens_whole() -> None:
     tokenizer = tokenizer_of([*SPECIAL_TOKENS, "w"])
-    token_ids, is_truncated = tokenise(tokenizer, ["w " * 8, "w " * 9], Policy(max_tokens=10))
+    token_ids, is_truncated, _ = tokenise(tokenizer, ["w " * 8, "w " * 9], Policy(max_tokens=10))
     assert ([len(one) for one in token_ids], is_truncated.tolist()) == ([10, 10], [False, True])
 
 
 def test_tokenise_of_no_texts_is_empty() -> None:
-    token_ids, is_truncated = tokenise(tokenizer_of(SPECIAL_TOKENS), [], Policy())
+    token_ids, is_truncated, _ = tokenise(tokenizer_of(SPECIAL_TOKENS), [], Policy())
     assert (token_ids, is_truncated.tolist()) == ([], [])
 
 
@@ -126,7 +135,7 @@ def test_predict_gives_one_row_a_text_in_the_order_given(saved: Path) -> None:
 
 def test_padding_changes_no_logit_beyond_rounding(saved: Path) -> None:
     loaded = classifier.load(saved)
-    token_ids, _ = tokenise(loaded.tokenizer, TEXTS, loaded.policy)
+    token_ids, _, _ = tokenise(loaded.tokenizer, TEXTS, loaded.policy)
     together = classifier.predict_logits(loaded.model, token_ids, classifier.Policy(precision="fp32"), budget=10_000)
     one_by_one = classifier.predict_logits(loaded.model, token_ids, classifier.Policy(precision="fp32"), budget=1)
     np.testing.assert_allclose(together, one_by_one, atol=1e-5)
@@ -154,7 +163,7 @@ def test_the_threshold_decides_the_prediction(saved: Path) -> None:
     assert lax.predict(["good"])["prediction"].tolist() == [1]
 
 
-def test_save_writes_four_files_and_load_reads_back_the_same_weights_and_policy(saved: Path, tmp_path: Path) -> None:
+def test_save_writes_five_files_and_load_reads_back_the_same_weights_and_policy(saved: Path, tmp_path: Path) -> None:
     assert sorted(file.name for file in saved.iterdir()) == list(classifier.MODEL_FILES)
     loaded = classifier.load(saved)
     assert loaded.policy == Policy(max_tokens=32, temperature=1.5, precision="fp32")
@@ -190,7 +199,9 @@ def test_load_refuses_weights_that_lack_the_head(copied: Path) -> None:
 
 def test_load_refuses_missing_and_extra_files(copied: Path, tmp_path: Path) -> None:
     (copied / "pytorch_model.bin").write_bytes(b"pickle")
-    with pytest.raises(ModelFilesError, match=r"found config\.json, model\.safetensors, policy\.json, pytorch_model"):
+    with pytest.raises(
+        ModelFilesError, match=r"found config\.json, lexical\.safetensors, model\.safetensors, policy\.json, pytorch_m"
+    ):
         classifier.load(copied)
     with pytest.raises(ModelFilesError, match=r"expected config\.json, .*, found nothing"):
         classifier.load(tmp_path / "absent")
@@ -267,5 +278,30 @@ def test_bf16_is_chosen_only_where_the_cpu_computes_in_it(
 def test_a_tokenizer_without_special_tokens_adds_none() -> None:
     tokenizer = Tokenizer.from_str(tokenizer_of([*SPECIAL_TOKENS, "w"]).to_str())
     plain = json.loads(tokenizer.to_str()) | {"post_processor": None}
-    token_ids, _ = tokenise(Tokenizer.from_str(json.dumps(plain)), ["w w"], dataclasses.replace(Policy(), max_tokens=8))
+    token_ids, _, _ = tokenise(
+        Tokenizer.from_str(json.dumps(plain)), ["w w"], dataclasses.replace(Policy(), max_tokens=8)
+    )
     assert token_ids[0].tolist() == [len(SPECIAL_TOKENS)] * 2
+
+
+def test_a_lexical_part_of_another_vocabulary_is_refused(copied: Path) -> None:
+    arrays = load_file(copied / "lexical.safetensors")
+    save_file(arrays | {"idf": arrays["idf"][:-1]}, copied / "lexical.safetensors")
+    with pytest.raises(ModelFilesError, match=r"lexical\.safetensors: expected \d+ tokens, found others"):
+        classifier.load(copied)
+
+
+def test_the_lexical_part_reads_what_the_encoder_does_not_see(saved: Path, tmp_path: Path) -> None:
+    loaded = classifier.load(saved)
+    middle = loaded.tokenizer.token_to_id("long")
+    weight = np.zeros(loaded.tokenizer.get_vocab_size(), np.float32)
+    weight[middle] = 50.0
+    part = Lexical(np.ones_like(weight), weight, 0.0)
+    policy = dataclasses.replace(loaded.policy, max_tokens=8, lexical_weight=1.0)
+    classifier.save(tmp_path / "wide", loaded.model, loaded.tokenizer, policy, part)
+    wide = classifier.load(tmp_path / "wide")
+    plain = Classifier(loaded.model, loaded.tokenizer, policy)
+    cut = "very " * 20 + "long " + "very " * 20
+    shown, hidden = (model.predict([cut, "very"])["probability"].to_numpy() for model in (wide, plain))
+    assert shown[0] > hidden[0] + 0.1
+    assert shown[1] == hidden[1]

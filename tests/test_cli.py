@@ -2,7 +2,7 @@ import logging
 import subprocess
 import sys
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pytest
@@ -19,6 +19,7 @@ from pipelines.errors import (
     JobError,
     SetupError,
 )
+from pipelines.train import SEED_PRESET, TrainSettings
 
 REVIEW = "words of a review"
 
@@ -108,9 +109,30 @@ def test_params_are_flat() -> None:
     }  # fmt: skip
 
 
+@dataclass(frozen=True)
+class Positional:
+    run: str = cli.argument("what to look at")
+    depth: int = cli.flag("how deep", 1)
+
+
+def test_an_argument_is_given_by_its_place() -> None:
+    assert cli.parse(Positional, ["r1", "--depth", "2"], "words") == Positional("r1", 2)
+    with pytest.raises(SystemExit):
+        cli.parse(Positional, [], "words")
+
+
+@pytest.mark.parametrize("settings", [TrainSettings(), SEED_PRESET, replace(TrainSettings(), lexical=False, seed=7)])
+def test_settings_come_back_from_what_was_logged_of_them(settings: TrainSettings) -> None:
+    logged = {name: str(value) for name, value in cli.as_params(settings).items()} | {"lake": "lake"}
+    assert cli.from_params(TrainSettings, logged) == settings
+    with pytest.raises(InputError, match="--epochs must be 1"):
+        cli.from_params(TrainSettings, logged | {"epochs": "0"})
+
+
 SPARK_ROW = f"[DELTA_VIOLATE] CHECK constraint x (y) violated by row with values:\n - text : {REVIEW}"
 SPARK_CAST = f"[CAST_INVALID_INPUT] The value '{REVIEW}' of the type \"STRING\" is no INT.\n== SQL ==\n{REVIEW}"
 PY4J = f"An error occurred while calling o7.save.\n: java.lang.IllegalStateException: no such\n\tat x\n{REVIEW}"
+WORKER = "job aborted\n  File x, line 1\npipelines.errors.IntegrityError: predict: expected 2 rows, found 1.\n\tat y"
 RERUN = "Rerun with --debug for the trace."
 FREE = "Free some space, then run it again."
 
@@ -133,6 +155,8 @@ FREE = "Free some space, then run it again."
         ),
         (Py4JError(PY4J), 1, f"Py4JError: java.lang.IllegalStateException: no such {RERUN}"),
         (Py4JError(""), 1, f"Py4JError: no message {RERUN}"),
+        (PySparkException(WORKER), 3, "IntegrityError: predict: expected 2 rows, found 1."),
+        (PySparkException(WORKER.replace("Integrity", "Unheard")), 1, f"PySparkException: job aborted {RERUN}"),
         (OSError(13, "Permission denied", "f"), 1, f"PermissionError: [Errno 13] Permission denied: 'f' {RERUN}"),
         (OSError(28, "No space left on device"), 5, f"OSError: [Errno 28] No space left on device {FREE}"),
         (PySparkException("a\nb: No space left on device"), 5, f"PySparkException: a {FREE}"),

@@ -2,8 +2,8 @@ import pytest
 from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
 
-from pipelines.content import conform, content_hash
-from pipelines.errors import ContractError
+from pipelines.content import conform, content_hash, require_conserved
+from pipelines.errors import ContractError, IntegrityError
 from schemas import GOLD_REJECTS
 
 ROWS: list[tuple[str | None, str | None]] = [("a", "1"), ("b", "2"), ("c", None)]
@@ -52,3 +52,26 @@ def test_conform_names_the_column_and_both_types(spark: SparkSession) -> None:
     )
     with pytest.raises(ContractError, match=r"^gold\.rejects\.review_id: expected string, found no such column\. Col"):
         conform(given.select(F.col("review_id").alias("id"), "reason"), GOLD_REJECTS)
+
+
+@pytest.mark.parametrize(
+    ("rows", "is_lawful"),
+    [
+        ({"in": 10, "kept": 6, "rejected": 3, "duplicates": 1}, True),
+        ({"in": 0, "kept": 0}, True),
+        ({"in": 10, "kept": 6, "rejected": 3, "left_out": 2}, False),
+        ({"in": 10}, False),
+    ],
+)
+def test_rows_in_are_the_rows_of_all_outcomes(rows: dict[str, int], is_lawful: bool) -> None:
+    if is_lawful:
+        return require_conserved("t", rows, "Run it again.")
+    with pytest.raises(IntegrityError, match=r"^t: expected 10 rows accounted for, found .* = \d+\. Run it again\.$"):
+        require_conserved("t", rows, "Run it again.")
+    return None
+
+
+def test_rows_lost_or_doubled_are_listed_by_outcome() -> None:
+    words = r"expected 6 rows accounted for, found 2 added \+ 3 already there = 5\."
+    with pytest.raises(IntegrityError, match=words):
+        require_conserved("r.csv", {"in": 6, "added": 2, "already_there": 3}, "")

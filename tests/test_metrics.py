@@ -10,7 +10,7 @@ from pipelines.metrics import (
     confusion_of,
     cross_entropy,
     expected_calibration_error,
-    fit_temperature,
+    fit_blend,
     mcnemar,
     point_metrics,
     roc_auc,
@@ -131,9 +131,33 @@ def test_the_fitted_temperature_undoes_a_scale(scale: float) -> None:
     margin = rng.normal(0.0, 2.0, 20_000)
     label = (rng.random(20_000) < 1 / (1 + np.exp(-margin))).astype(np.int64)
     logits = np.stack([np.zeros_like(margin), margin * scale], axis=1).astype(np.float32)
-    found = fit_temperature(logits, label)
+    blend = fit_blend(logits, np.zeros(len(label)), label)
+    found = blend["temperature"]
     assert found == pytest.approx(scale, rel=0.05)
+    assert blend["lexical_weight"] == 0.0
+    assert blend["bias"] == pytest.approx(0.0, abs=0.1 * scale)
     assert cross_entropy(logits, label, found) <= cross_entropy(logits, label)
+
+
+@pytest.mark.parametrize(("encoder", "lexical", "bias"), [(1.0, 0.5, 0.0), (0.5, 2.0, 1.0), (1.0, 0.0, -2.0)])
+def test_the_blend_finds_how_much_each_part_knows_and_which_class_is_favoured(
+    encoder: float, lexical: float, bias: float
+) -> None:
+    rng = np.random.default_rng(0)
+    deep, wide = rng.normal(0.0, 2.0, (2, 40_000))
+    label = (rng.random(40_000) < 1 / (1 + np.exp(-encoder * deep - lexical * wide - bias))).astype(np.int64)
+    logits = np.stack([np.zeros_like(deep), deep], axis=1).astype(np.float32)
+    blend = fit_blend(logits, wide, label)
+    shares = [1 / blend["temperature"], *(blend[name] / blend["temperature"] for name in ("lexical_weight", "bias"))]
+    assert shares == pytest.approx([encoder, lexical, bias], abs=0.07)
+
+
+def test_a_part_that_knows_nothing_or_the_contrary_is_not_turned_round() -> None:
+    margin = np.linspace(-3.0, 3.0, 1_001)
+    label = (margin > 0).astype(np.int64)
+    logits = np.stack([np.zeros_like(margin), margin], axis=1).astype(np.float32)
+    assert fit_blend(logits, -margin, label)["lexical_weight"] == 0.0
+    assert fit_blend(-logits, margin, label)["temperature"] == pytest.approx(20)  # the least share it may have
 
 
 @given(st.lists(st.tuples(st.floats(-900, 900, width=32), st.integers(0, 1)), min_size=1, max_size=30))

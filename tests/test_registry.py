@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from mlflow.tracking import MlflowClient
 
-from pipelines import gate, registry
+from pipelines import gate, models, registry
 from pipelines.errors import GateRefusedError, InputError, IntegrityError, SetupError
 from pipelines.promote import Check, Verdict
 from pipelines.session import LakeConfig
@@ -39,7 +39,7 @@ def test_a_registered_model_is_the_challenger_and_says_what_it_is_made_of(
     assert {"MLmodel", "artifacts/model/model.safetensors", "artifacts/model/tokenizer.json"} <= paths
     assert [path for path in paths if path.endswith((".pkl", ".pickle", ".bin"))] == []
     assert found.tags["weights.sha256"] == registered.weights_sha256
-    assert gate.record_of(store, found).files == [tuple(file) for file in json.loads(found.tags["manifest"])]
+    assert models.record_of(store, found).files == [tuple(file) for file in json.loads(found.tags["manifest"])]
 
 
 def test_a_verified_model_scores_text(store: TableStore, client: MlflowClient, tmp_path: Path) -> None:

@@ -1,3 +1,4 @@
+import re
 import shutil
 from collections import namedtuple
 from pathlib import Path
@@ -35,6 +36,14 @@ def test_a_catalog_is_a_name_with_a_landing_place(catalog: str, words: str) -> N
         LakeConfig(catalog=catalog)
     assert not LakeConfig(catalog="dev", landing="/Volumes/x").is_local
     assert LakeConfig(lake="/l").landing_path == Path("/l/landing")
+
+
+@pytest.mark.parametrize("character", list("*?[]{}\\"))
+def test_a_path_that_spark_would_read_as_a_pattern_is_refused(character: str) -> None:
+    for lake, landing in ((f"/l{character}", ""), ("/l", f"/x{character}y")):
+        with pytest.raises(ValueError, match="--lake and --landing must be free of " + re.escape(character)):
+            LakeConfig(lake=lake, landing=landing)
+    assert LakeConfig(lake="/a lake, (mine) #1 50%").is_local
 
 
 @pytest.mark.parametrize(

@@ -108,13 +108,15 @@ def test_tokens_stand_in_one_flat_array_and_read_back_row_by_row(
     monkeypatch.setattr("pipelines.snapshot.CHUNK_ROWS", 2)  # three rows, two chunks
     rows = rows_of(snapshot_from(tmp_path, ROWS), "train")
     good, bad, film = (len(SPECIAL_TOKENS) + number for number in range(3))
-    tokens = tokenise_rows(rows, tokenizer_of([*SPECIAL_TOKENS, "good", "bad", "film"]), Policy(max_tokens=8))
+    tokens, whole = tokenise_rows(rows, tokenizer_of([*SPECIAL_TOKENS, "good", "bad", "film"]), Policy(max_tokens=8))
     assert [tokens[row].tolist() for row in range(len(tokens))] == [[2, good, film, 3], [2, bad, film, 3], [2, good, 3]]
     assert tokens.flat.dtype == np.int32
     assert tokens.lengths.tolist() == [4, 4, 3]
-    assert tokens.is_truncated.tolist() == [False, False, False]
+    assert [whole[row].tolist() for row in range(len(whole))] == [[good, film], [bad, film], [good]]  # none added
 
 
 def test_no_rows_give_no_tokens(tmp_path: Path) -> None:
-    tokens = tokenise_rows(rows_of(snapshot_from(tmp_path, ROWS), "none"), tokenizer_of(SPECIAL_TOKENS), Policy())
-    assert (len(tokens), tokens.flat.size, tokens.lengths.tolist()) == (0, 0, [])
+    tokens, whole = tokenise_rows(
+        rows_of(snapshot_from(tmp_path, ROWS), "none"), tokenizer_of(SPECIAL_TOKENS), Policy()
+    )
+    assert (len(tokens), tokens.flat.size, tokens.lengths.tolist(), len(whole)) == (0, 0, [], 0)

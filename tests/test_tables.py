@@ -92,24 +92,6 @@ def test_a_commit_is_found_though_another_writer_commits_before_it_is_looked_for
         store._committed(GOLD_REJECTS, "0000")
 
 
-@pytest.mark.parametrize("fails", [False, True])
-def test_staged_rows_are_read_back_and_their_files_go_whatever_happens(
-    store: TableStore, lake: LakeConfig, fails: bool
-) -> None:
-    parts = [frame(store, [("a", UNLABELLED)]), frame(store, [("b", SHARED)])]
-    seen: list[str] = []
-    try:
-        with store.staged_parts(parts, "reviews") as rows:
-            seen = [row.review_id for row in rows.orderBy("review_id").collect()]
-            assert len(list((lake.landing_path / "staging").glob("reviews-*/part-*"))) >= 2
-            if fails:
-                raise ConflictError("inside")
-    except ConflictError:
-        assert fails
-    assert seen == ["a", "b"]
-    assert list((lake.landing_path / "staging").iterdir()) == []
-
-
 def test_a_missing_table_names_the_job_that_builds_it(store: TableStore, lake: LakeConfig) -> None:
     words = rf"^silver\.reviews: expected a table in {lake.lake_path}, found none\. Built by jobs/clean\.py from"
     for look in (store.read, store.latest):

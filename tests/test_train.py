@@ -19,7 +19,15 @@ from tests.tiny_encoder import build
 
 WORDS = ["good", "fine", "bad", "dull", "film", "plot", "the", "a"]
 SETTINGS = TrainSettings(
-    max_tokens=16, epochs=4, batch_size=8, learning_rate=1e-2, freeze_layers=-1, precision="fp32", threads=1, seed=3
+    max_tokens=16,
+    score_tokens=0,
+    epochs=4,
+    batch_size=8,
+    learning_rate=1e-2,
+    freeze_layers=-1,
+    precision="fp32",
+    threads=1,
+    seed=3,
 )
 
 
@@ -46,8 +54,8 @@ class Trained:
         self.model, tokenizer = load_for_training(backbone, settings.seed, settings.dropout, settings.max_tokens)
         self.before = {name: value.clone() for name, value in self.model.state_dict().items()}
         (texts, labels), (valid_texts, self.valid_labels) = reviews(96, 1), reviews(32, 2)
-        self.valid, _ = tokenise(tokenizer, valid_texts, settings.policy)
-        train, _ = tokenise(tokenizer, texts, settings.policy)
+        self.valid, _, _ = tokenise(tokenizer, valid_texts, settings.policy)
+        train, _, _ = tokenise(tokenizer, texts, settings.policy)
         self.steps: list[tuple[int, float, float]] = []
         self.epochs: list[EpochRow] = []
         self.fitted: Fit = fit(
@@ -233,3 +241,11 @@ def test_the_seed_preset_is_what_the_seed_trained() -> None:
 def test_the_policy_follows_the_settings() -> None:
     policy = dataclasses.replace(SETTINGS, head_share=0.5).policy
     assert (policy.max_tokens, policy.head_share, policy.precision) == (16, 0.5, "fp32")
+
+
+@pytest.mark.parametrize(("max_tokens", "score_tokens", "expected"), [(96, 128, 128), (256, 128, 256), (64, 0, 64)])
+def test_a_model_predicts_from_at_least_as_many_tokens_as_it_learned_from(
+    max_tokens: int, score_tokens: int, expected: int
+) -> None:
+    settings = dataclasses.replace(SETTINGS, max_tokens=max_tokens, score_tokens=score_tokens)
+    assert (settings.train_policy.max_tokens, settings.policy.max_tokens) == (max_tokens, expected)

@@ -3,8 +3,10 @@ from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import Any
 
+import pytest
+
 from pipelines.tables import TableStore
-from schemas import GOLD_SCORES, OPS_MODELS, OPS_PROMOTIONS, VIEWS, Table
+from schemas import GOLD_SCORES, OPS_MODELS, OPS_PROMOTIONS, OPS_RUNS, VIEWS, Table
 
 REVIEW = hashlib.sha256(b"Good.").hexdigest()
 FILE_A, FILE_B = "a" * 64, "b" * 64
@@ -39,10 +41,12 @@ def test_lineage_leads_from_a_score_to_every_file_that_held_the_text(store: Tabl
     origins = [(FILE_A, 7, "first.csv"), (FILE_B, 3, "again.csv")]
     append(store, OPS_MODELS, [model("m", 2)])
     append(store, GOLD_SCORES, [score("m", 2, origins)])
+    append(store, OPS_RUNS, [cleaned(6, 8, day=1), cleaned(6, 9, day=2), cleaned(7, 9, day=3)])
     found = store.spark.table("gold.lineage").orderBy("source_file").collect()
     shared = {
         "review_id": REVIEW, "model_name": "m", "model_version": 2, "run_id": "run2", "code_commit": "c0ffee",
-        "gold_version": 5, "silver_version": 6, "bronze_version": 3, "source": "imdb", "probability": 0.75,
+        "gold_version": 5, "learned_silver_version": 4, "learned_bronze_version": 3, "silver_version": 6,
+        "bronze_version": 8, "source": "imdb", "probability": 0.75,
         "prediction": 1, "scored_at": found[0].scored_at,
     }  # fmt: skip
     assert [row.asDict() for row in found] == [
@@ -51,12 +55,27 @@ def test_lineage_leads_from_a_score_to_every_file_that_held_the_text(store: Tabl
     ]
 
 
-def test_a_broken_link_leaves_the_scored_row_in_the_lineage_with_nulls(store: TableStore) -> None:
-    store.create(OPS_MODELS)
+@pytest.mark.parametrize(
+    ("lost", "missing"),
+    [
+        (OPS_MODELS, ["code_commit", "gold_version", "learned_silver_version", "learned_bronze_version"]),
+        (OPS_RUNS, ["bronze_version"]),
+    ],
+    ids=lambda value: value.name if isinstance(value, Table) else "",
+)
+def test_a_link_that_is_deleted_leaves_the_scored_row_with_nulls(
+    store: TableStore, lost: Table, missing: list[str]
+) -> None:
+    append(store, OPS_MODELS, [model("m", 2)])
     append(store, GOLD_SCORES, [score("m", 2)])
-    row = store.spark.table("gold.lineage").collect()[0]
-    assert (row.review_id, row.run_id) == (REVIEW, "run2")
-    assert (row.gold_version, row.bronze_version, row.source_sha256) == (None, None, FILE_A)
+    append(store, OPS_RUNS, [cleaned(6, 8, day=1)])
+    whole = store.spark.table("gold.lineage").collect()[0].asDict()
+    assert [name for name, value in whole.items() if value is None] == []
+    store.spark.sql(f"ALTER TABLE {lost.name} SET TBLPROPERTIES ('delta.appendOnly' = 'false')")
+    store.spark.sql(f"DELETE FROM {lost.name}")
+    [row] = store.spark.table("gold.lineage").collect()
+    assert [name for name, value in row.asDict().items() if value is None] == missing
+    assert (row.review_id, row.run_id, row.source_sha256) == (REVIEW, "run2", FILE_A)
 
 
 def test_every_view_stands_once_its_tables_do(store: TableStore) -> None:
@@ -91,4 +110,12 @@ def model(model_name: str, version: int) -> tuple[Any, ...]:
     files = [("model/model.safetensors", 10, "d" * 64)]
     return (
         model_name, version, f"run{version}", 5, 4, 3, "3-1-2", "e" * 64, "f" * 64, files, "c0ffee", day_of_may(1)
+    )  # fmt: skip
+
+
+def cleaned(silver_version: int, bronze_version: int, day: int) -> tuple[Any, ...]:
+    """A run of clean in the ledger."""
+    return (
+        "k", "clean", "{}", {"bronze.reviews": bronze_version}, {"silver.reviews": silver_version}, None, {}, "done",
+        1.0, None, day_of_may(day),
     )  # fmt: skip

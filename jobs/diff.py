@@ -1,0 +1,50 @@
+"""Show what differs between two versions of a table.
+
+    python jobs/diff.py --lake lake --table gold.reviews --before 1 --after -1
+
+Reads   the table at both versions
+Writes  nothing
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from pipelines import cli
+from pipelines.cli import flag, group
+from pipelines.diff import counts, differences, examples
+from pipelines.session import LakeConfig, get_session
+from pipelines.tables import TableStore
+from schemas import TABLES
+
+
+@dataclass(frozen=True)
+class DiffConfig:
+    """Flags of this job."""
+
+    table: str = flag("the table", "gold.reviews", tuple(table.name for table in TABLES))
+    before: int = flag("version to start from; -1 = latest", 0)
+    after: int = flag("version to compare with it; -1 = latest", -1)
+    examples: int = flag("rows of each kind to show", 3)
+    lake: LakeConfig = group(LakeConfig)
+
+    def __post_init__(self) -> None:
+        if self.examples < 0:
+            raise ValueError(f"--examples must be 0 or more, got {self.examples}")
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Compare by key, count, show some."""
+    config = cli.parse(DiffConfig, argv, __doc__)
+    store = TableStore(get_session("diff", config.lake), config.lake)
+    table = next(table for table in TABLES if table.name == config.table)
+    latest = store.latest(table)
+    before, after = (latest if version == -1 else version for version in (config.before, config.after))
+    found = differences(store.read(table, before), store.read(table, after), table)
+    listing = ", ".join(f"{n:,} {kind}" for kind, n in counts(found).items())
+    print(f"{table.name} version {before} -> {after}: {listing}")
+    for line in examples(found, table, config.examples):
+        print(line)
+
+
+if __name__ == "__main__":
+    cli.run(main)

@@ -1,0 +1,40 @@
+"""Look over a lake: one line for each fault and what mends it; silent where all is well.
+
+    python jobs/doctor.py --lake lake
+
+Reads   every table, gold.reviews at each model's version, every file of every registered model
+Writes  nothing
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from pipelines import cli, registry
+from pipelines.cli import group
+from pipelines.doctor import examine
+from pipelines.errors import IntegrityError
+from pipelines.session import LakeConfig, get_session
+from pipelines.tables import TableStore
+
+
+@dataclass(frozen=True)
+class DoctorConfig:
+    """Flags of this job."""
+
+    lake: LakeConfig = group(LakeConfig)
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Print the faults as they are found; exit 3 where there is one."""
+    config = cli.parse(DoctorConfig, argv, __doc__)
+    store = TableStore(get_session("doctor", config.lake), config.lake)
+    n_faults = 0
+    for fault in examine(store, registry.connect(config.lake)):
+        print(fault)
+        n_faults += 1
+    if n_faults:
+        raise IntegrityError(f"{config.lake.catalog or config.lake.lake}: {n_faults} faults, listed above.")
+
+
+if __name__ == "__main__":
+    cli.run(main)

@@ -1,0 +1,76 @@
+"""Train a past run again, from the table version that it read, and say whether the same came of it.
+
+    python jobs/reproduce.py 4be1f0c2 --lake lake
+    python jobs/reproduce.py models:/review_classifier@champion --lake lake --data-only
+
+Reads   gold.reviews at the run's version, ops.models, the run in MLflow
+Writes  an MLflow run linked to the first, ops.runs
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+from pipelines import backbone, classifier, cli, ledger, models, registry, reproduce, runs
+from pipelines.cli import argument, flag, group
+from pipelines.errors import IntegrityError
+from pipelines.evaluation import EPOCH_METRICS
+from pipelines.learn import learn
+from pipelines.provenance import environment
+from pipelines.session import LakeConfig, get_session
+from pipelines.snapshot import snapshot_of
+from pipelines.tables import TableStore
+from pipelines.train import TrainSettings
+from schemas import GOLD_REVIEWS
+
+
+@dataclass(frozen=True)
+class ReproduceConfig:
+    """Flags of this job."""
+
+    run: str = argument("run id, or models:/name@alias or models:/name/version")
+    data_only: bool = flag("only read the data again and compare its hash: seconds", False)
+    tolerance: float = flag("largest difference of a metric, and mean difference of a probability, still equal", 0.02)
+    lake: LakeConfig = group(LakeConfig)
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.tolerance < 1:
+            raise ValueError(f"--tolerance must be 0 or more and below 1, got {self.tolerance}")
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Read the same version, train with the same settings and threads, compare; exit 3 where it is not the same."""
+    config = cli.parse(ReproduceConfig, argv, __doc__)
+    store = TableStore(get_session("reproduce", config.lake), config.lake)
+    client = registry.connect(config.lake)
+    model = models.record_of_run(store, registry.run_id_of(client, config.run))
+    first = runs.past_run(client, model.run_id, EPOCH_METRICS)
+    settings = replace(cli.from_params(TrainSettings, first.params), threads=int(first.tags["torch.threads"]))
+    directory = backbone.find(settings.backbone)
+    run = ledger.start("reproduce", config, {GOLD_REVIEWS.name: model.gold_version})
+    now = environment(settings.threads) | {"backbone.sha256": backbone.fingerprint(directory)}
+    tags = now | {"reproduces": model.run_id, "mlflow.parentRunId": model.run_id}
+    found: reproduce.Comparison | None = None
+    with runs.tracked(client, config.lake, first.experiment, cli.as_params(config), tags):
+        with snapshot_of(store, model.gold_version) as (snapshot, content_hash):
+            reproduce.require_same_data(model, content_hash)
+            if not config.data_only:
+                logged = reproduce.evidence_logged(
+                    first, runs.predictions_of(client, model.run_id), model.weights_sha256
+                )
+                learned = learn(snapshot, directory, settings)
+                found = reproduce.compare(
+                    logged, reproduce.evidence_of(learned, classifier.weights_sha256(learned.model))
+                )
+        verdict = reproduce.verdict_of(found, config.tolerance) if found else reproduce.DATA_IDENTICAL
+        differing = reproduce.surroundings_that_differ(first.tags, now)
+        runs.log_verdict(verdict, differing, reproduce.figures_of(found))
+    for line in reproduce.report(model, first, verdict, found, differing):
+        print(line)
+    ledger.finish(store, run, [], {"rows": snapshot.num_rows, "flipped": found.n_flipped if found else 0}, content_hash)
+    if verdict == reproduce.DIFFERENT:
+        cause = "; ".join(differing) or reproduce.NOTHING_DIFFERS
+        raise IntegrityError(f"run {model.run_id}: {verdict}: {found}. Differs: {cause}")
+
+
+if __name__ == "__main__":
+    cli.run(main)

@@ -1,0 +1,133 @@
+"""What is wrong with a lake, and how to mend it: tables, the data behind every model, models, locks."""
+
+import re
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+from mlflow.tracking import MlflowClient
+from py4j.protocol import Py4JError
+from pyspark.errors import PySparkException
+
+from pipelines import files, registry
+from pipelines.content import content_hash
+from pipelines.errors import JobError
+from pipelines.locks import holder_of, is_held
+from pipelines.models import ModelRecord, records
+from pipelines.tables import TableStore
+from schemas import GOLD_LINEAGE, GOLD_REVIEWS, GOLD_SCORES, TABLES, Table
+
+LONG_HELD_S = 3_600.0  # no stage holds a table's lock nearly as long
+RESTORE = "Restore it from a backup"
+
+
+@dataclass(frozen=True)
+class Fault:
+    """Where it is wrong, what was found there, what to do."""
+
+    where: str
+    found: str
+    fix: str
+
+    def __str__(self) -> str:
+        return f"{self.where}: {self.found}. {self.fix}."
+
+
+def examine(store: TableStore, client: MlflowClient) -> Iterator[Fault]:
+    """Every fault of the lake, as it is found; none of a healthy one. Reads all latest rows, and gold of each model."""
+    for table in TABLES:
+        if store.exists(table):
+            yield from lock_faults(store, table)
+            yield from table_faults(store, table)
+    if (store.config.lake_path / "ops").exists() or not store.config.is_local:
+        yield from model_faults(store, client)
+    if store.exists(GOLD_SCORES) and store.spark.catalog.tableExists(GOLD_LINEAGE.name):
+        yield from lineage_faults(store)
+
+
+def lock_faults(store: TableStore, table: Table) -> Iterator[Fault]:
+    """A lock that has been held for longer than any stage takes."""
+    file = store.config.lake_path / "locks" / table.name
+    holder, held_s = holder_of(file)
+    if store.config.is_local and held_s > LONG_HELD_S and is_held(file):
+        found = f"its lock has been held by {holder} for {held_s / 3600:.0f} h"
+        yield Fault(table.name, found, "End that process if it hangs: the lock goes with it")
+
+
+def table_faults(store: TableStore, table: Table) -> Iterator[Fault]:
+    """A version that its log lacks, a file that is missing, rows that cannot be read."""
+    missing = missing_versions(Path(store.location(table), "_delta_log")) if store.config.is_local else []
+    if missing:
+        listing = ", ".join(str(version) for version in missing)
+        yield Fault(table.name, f"its log lacks version {listing}", f"{RESTORE}, the whole directory _delta_log")
+        return
+    yield from _caught(table.name, lambda: content_hash(store.read(table)), RESTORE)
+
+
+def model_faults(store: TableStore, client: MlflowClient) -> Iterator[Fault]:
+    """Model versions whose files, data or entries are not what was registered; an alias that the ledger denies."""
+    known = {model.key: model for model in records(store)}
+    live = registry.live_versions(client)
+    for name, version in sorted(live - set(known)):
+        found = "in the registry, but not in ops.models: its training was cut short"
+        yield Fault(f"{name} version {version}", found, "Delete the version in the registry, and train again")
+    hashes: dict[int, str] = {}
+    for key in sorted(live & set(known)):
+        model = known[key]
+        registered = registry.resolve(client, model.name, str(model.version))
+        verify = partial(registry.verified_directory, client, registered, model.files)
+        yield from _caught(str(model), verify, "Do not use this version")
+        yield from data_faults(store, model, hashes)
+
+
+def data_faults(store: TableStore, model: ModelRecord, hashes: dict[int, str]) -> Iterator[Fault]:
+    """Whether gold at the model's version is still what it learned from; `hashes` keeps what was read already."""
+    where = f"{model}, gold.reviews version {model.gold_version}"
+
+    def read_again() -> None:
+        if model.gold_version not in hashes:
+            files.require_present(store, GOLD_REVIEWS, files.needed(store, GOLD_REVIEWS, [model.gold_version]))
+            hashes[model.gold_version] = content_hash(store.read(GOLD_REVIEWS, model.gold_version))
+
+    faults = list(_caught(where, read_again, f"{RESTORE}; until then the model cannot be reproduced"))
+    yield from faults
+    found = hashes.get(model.gold_version)
+    if not faults and found != model.content_hash:
+        yield Fault(where, f"content hash {found}, but the model learned from {model.content_hash}", RESTORE)
+
+
+def lineage_faults(store: TableStore) -> Iterator[Fault]:
+    """Scored rows that do not lead back to a table version and to a file."""
+    for link in ("gold_version", "bronze_version", "source_sha256"):
+        lost = f"SELECT count(DISTINCT review_id, model_name, model_version) FROM gold.lineage WHERE {link} IS NULL"
+        if n_rows := store.counts({"rows": lost})["rows"]:
+            found = f"{n_rows:,} scored rows have no {link}"
+            yield Fault(GOLD_LINEAGE.name, found, "Restore ops.models and ops.runs from a backup: the link is in them")
+
+
+def missing_versions(log: Path) -> list[int]:
+    """Versions between the first and the last that a local log has no file of."""
+    present = {int(file.stem) for file in log.glob("*.json") if file.stem.isdigit()}
+    return sorted(set(range(min(present, default=0), max(present, default=-1) + 1)) - present)
+
+
+def _caught(where: str, look: Callable[[], object], fix: str) -> Iterator[Fault]:
+    """The fault that a look meets, in words without a row's text; none where it goes well."""
+    try:
+        look()
+    except JobError as error:
+        yield Fault(where, str(error).rstrip("."), fix)
+    except (PySparkException, Py4JError) as error:
+        yield Fault(where, _cause(str(error)), fix)
+
+
+def _cause(message: str) -> str:
+    """What is wrong with which file, from Spark's or Delta's message."""
+    file = re.search(r"file:/+(\S+?\.(?:parquet|json))", message)
+    name = file[1].rpartition("/")[2] if file else "a file"
+    if "checksum" in message.lower():
+        return f"{name} is damaged: its checksum does not fit"
+    if re.search(r"does not exist|FILE_NOT_EXIST|FileNotFound|no such file", message, re.IGNORECASE):
+        return f"{name} is missing"
+    return f"{name} cannot be read"

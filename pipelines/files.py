@@ -1,0 +1,64 @@
+"""A table's data files: what lies in its directory, what a version needs, and the deleting of what nobody does."""
+
+import uuid
+from collections.abc import Iterable
+
+from pyspark.sql import DataFrame
+from pyspark.sql import functions as F
+
+from pipelines.errors import IntegrityError
+from pipelines.tables import TableStore
+from pipelines.vacuum import plain_path
+from schemas import Table
+
+NO_RETENTION_CHECK = "spark.databricks.delta.retentionDurationCheck.enabled"
+VACUUM_COMMITS = "spark.databricks.delta.vacuum.logging.enabled"
+
+
+def inventory(store: TableStore, table: Table) -> DataFrame:
+    """Every data file below the table's directory: path, length in bytes, modificationTime. The log is left out."""
+    detail = store.spark.sql(f"DESCRIBE DETAIL {table.name}").select("location").collect()[0]
+    listing = store.spark.read.format("binaryFile").option("recursiveFileLookup", "true")
+    files = listing.option("pathGlobFilter", "*.parquet").load(detail["location"])  # no content is read
+    return files.where("NOT contains(path, '/_delta_log/')").select("path", "length", "modificationTime")
+
+
+def needed(store: TableStore, table: Table, versions: Iterable[int]) -> DataFrame:
+    """The files that these versions read: path. Taken from the log alone, so it names missing ones too."""
+    paths = {plain_path(uri) for version in sorted(set(versions)) for uri in store.read(table, version).inputFiles()}
+    return store.spark.createDataFrame([(path,) for path in sorted(paths)], "path string")
+
+
+def require_present(store: TableStore, table: Table, needed: DataFrame) -> None:
+    """Raise IntegrityError where a needed file is not in the table's directory."""
+    missing = needed.join(inventory(store, table), "path", "left_anti").limit(1).collect()
+    if missing:
+        raise IntegrityError(
+            f"{table.name}: expected the file {missing[0]['path']}, which a needed version reads, found none. "
+            "Nothing more was deleted; jobs/doctor.py says which models it concerns."
+        )
+
+
+def size_of(files: DataFrame) -> tuple[int, int]:
+    """How many files, and their bytes together."""
+    total = files.agg(F.count("*").alias("n_files"), F.coalesce(F.sum("length"), F.lit(0)).alias("n_bytes")).collect()
+    return int(total[0]["n_files"]), int(total[0]["n_bytes"])
+
+
+def delete(store: TableStore, table: Table, files: DataFrame) -> None:
+    """Delete these files of a table, as path, length, isDir, modificationTime; never one that the latest version reads.
+
+    By VACUUM over an inventory, which considers only the listed files: the retention of ten years, which keeps a
+    plain VACUUM from all of them, is set aside for this statement.
+    """
+    name = f"unneeded_{uuid.uuid4().hex}"
+    files.createOrReplaceTempView(name)
+    settings = {NO_RETENTION_CHECK: "false", VACUUM_COMMITS: "false"}  # a vacuum changes no rows: no version for it
+    for setting, value in settings.items():
+        store.spark.conf.set(setting, value)
+    try:
+        store.spark.sql(f"VACUUM {table.name} USING INVENTORY (SELECT * FROM {name}) RETAIN 0 HOURS")
+    finally:
+        for setting in settings:
+            store.spark.conf.unset(setting)
+        store.spark.catalog.dropTempView(name)

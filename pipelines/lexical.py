@@ -1,0 +1,25 @@
+"""Fitting the lexical part of a model: logistic regression over the tokens of whole reviews. Seconds, not minutes."""
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.sparse import csr_matrix
+from sklearn.linear_model import LogisticRegression
+
+from pipelines.classifier import Lexical, Rows, tf_idf
+from pipelines.errors import InputError
+
+REGULARISATION = 5.0  # scikit-learn's C, chosen by validation rows: 1 gives .8879, 5 gives .8894
+
+
+def fit_lexical(bodies: Rows, labels: NDArray[np.int64], n_tokens: int) -> Lexical:
+    """Fit on token ids of whole texts, row by row; the same rows in the same order give the same weights."""
+    if sorted(set(labels.tolist())) != [0, 1]:
+        raise InputError(f"train split: expected labels 0 and 1, found {sorted(set(labels.tolist()))}. Ingest both.")
+    rows, ids, _ = tf_idf(bodies, np.ones(n_tokens, np.float32))
+    idf = (np.log((1 + len(bodies)) / (1 + np.bincount(ids, minlength=n_tokens))) + 1).astype(np.float32)
+    rows, ids, values = tf_idf(bodies, idf)
+    features = csr_matrix((values, (rows, ids)), shape=(len(bodies), n_tokens))
+    # liblinear's primal solver draws nothing at random.
+    regression = LogisticRegression(C=REGULARISATION, solver="liblinear", max_iter=1_000, random_state=0)
+    regression.fit(features, labels)
+    return Lexical(idf, regression.coef_[0].astype(np.float32), float(regression.intercept_[0]))

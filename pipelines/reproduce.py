@@ -1,0 +1,172 @@
+"""Whether a training run again gave the same: what is compared, how far apart it is, the verdict and why."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import pyarrow as pa
+
+from pipelines.errors import IntegrityError
+from pipelines.evaluation import epoch_metrics, prediction_table, test_metrics
+from pipelines.learn import Learned
+from pipelines.models import ModelRecord
+from pipelines.runs import PastRun
+
+IDENTICAL, WITHIN, DIFFERENT = "bit-identical", "equal within tolerance", "not reproduced"
+DATA_IDENTICAL = "data identical"  # the verdict of --data-only
+
+NOTHING_DIFFERS = "Nothing recorded differs: look at the machine."
+
+# What a run is tagged with, by the kind of cause that a difference in it is.
+CAUSES = {
+    "git.commit": "code", "git.dirty": "code", "lock.sha256": "environment", "python": "environment",
+    "torch.build": "environment", "platform": "hardware", "cpu.flags": "hardware", "torch.threads": "hardware",
+    "backbone.sha256": "backbone",
+}  # fmt: skip
+
+
+# Shares and losses only: a tolerance for them means nothing for counts.
+TEST_METRICS = tuple(f"test_{name}" for name in ("accuracy", "precision", "recall", "f1", "roc_auc"))
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """What a training leaves that another can be compared with."""
+
+    weights_sha256: str
+    metrics: Mapping[str, float]  # per epoch and on the test rows, by a name that says which
+    predictions: pa.Table  # review_id and probability of each test row
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """How far apart two trainings are; all 0 where they are equal."""
+
+    is_same_weights: bool
+    metric: str  # the one that differs most
+    metric_difference: float
+    probability_difference: float  # largest of any test row
+    mean_difference: float  # of all test rows
+    n_flipped: int  # test rows called otherwise
+    n_rows: int
+
+    def __str__(self) -> str:
+        metric = f", largest difference of a metric {self.metric_difference:.2g} ({self.metric})" if self.metric else ""
+        return (
+            f"weights {'equal' if self.is_same_weights else 'differ'}{metric}; of {self.n_rows:,} test rows "
+            f"{self.n_flipped:,} called otherwise, probability apart by at most {self.probability_difference:.2g}, "
+            f"on average {self.mean_difference:.2g}"
+        )
+
+
+def evidence_logged(first: PastRun, predictions: pa.Table, weights_sha256: str) -> Evidence:
+    """What the past run left in MLflow and in ops.models."""
+    tested = {name: first.metrics[name] for name in TEST_METRICS if name in first.metrics}
+    return Evidence(weights_sha256, {_of_epoch(*key): x for key, x in first.epochs.items()} | tested, predictions)
+
+
+def evidence_of(learned: Learned, weights_sha256: str) -> Evidence:
+    """What training again gave."""
+    tested = test_metrics(learned.test_labels, learned.test_probability, learned.policy.threshold)
+    metrics = {name: tested[name] for name in TEST_METRICS if name in tested}
+    for row in learned.fitted.history:
+        metrics |= {_of_epoch(name, row.epoch): value for name, value in epoch_metrics(row).items()}
+    return Evidence(weights_sha256, metrics, prediction_table(learned))
+
+
+def require_same_data(model: ModelRecord, content_hash: str) -> None:
+    """Raise IntegrityError unless the version holds what the run read."""
+    if content_hash != model.content_hash:
+        raise IntegrityError(
+            f"{DIFFERENT}: gold.reviews version {model.gold_version}: expected content hash {model.content_hash}, as "
+            f"{model} read, found {content_hash}. The table was rewritten; restore the lake from a backup."
+        )
+
+
+def surroundings_that_differ(then: Mapping[str, str], now: Mapping[str, str]) -> list[str]:
+    """One sentence for each part of the surroundings that is not as the run recorded it, its kind of cause first."""
+    return [
+        f"{cause}: {name} was {then.get(name, 'not recorded')}, is {now.get(name, 'unknown')}"
+        for name, cause in CAUSES.items()
+        if then.get(name) != now.get(name)
+    ]
+
+
+def compare(first: Evidence, again: Evidence) -> Comparison:
+    """Weights by hash, metrics one by one, predictions row by row.
+
+    Raises IntegrityError where the two did not predict the same rows: then they did not read the same data.
+    """
+    names = sorted(set(first.metrics) | set(again.metrics))
+    apart = {name: _apart(first.metrics.get(name), again.metrics.get(name)) for name in names}
+    worst = max(apart, key=lambda name: apart[name], default="")
+    left, right = (part.predictions.sort_by("review_id") for part in (first, again))
+    if left["review_id"] != right["review_id"]:
+        raise IntegrityError(
+            f"test rows: expected the {left.num_rows:,} that the run logged, found {right.num_rows:,} of other ids. "
+            "Restore test_predictions.parquet of the run."
+        )
+    probabilities = np.abs(left["probability"].to_numpy() - right["probability"].to_numpy())
+    flipped = left["prediction"].to_numpy() != right["prediction"].to_numpy()
+    return Comparison(
+        first.weights_sha256 == again.weights_sha256,
+        worst if worst and apart[worst] > 0 else "",
+        apart[worst] if worst else 0.0,
+        float(probabilities.max(initial=0.0)),
+        float(probabilities.mean()) if len(probabilities) else 0.0,
+        int(flipped.sum()),
+        left.num_rows,
+    )
+
+
+def verdict_of(found: Comparison, tolerance: float) -> str:
+    """Bit-identical, equal within the tolerance (in metrics and in mean probability), or not reproduced."""
+    distance = max(found.metric_difference, found.mean_difference)
+    if found.is_same_weights and distance == 0 and found.probability_difference == 0:
+        return IDENTICAL
+    return WITHIN if distance <= tolerance else DIFFERENT
+
+
+def _of_epoch(name: str, epoch: int) -> str:
+    return f"{name} of epoch {epoch}"
+
+
+def _apart(first: float | None, again: float | None) -> float:
+    """Absolute difference; infinite where one of them was not logged, or is no number."""
+    if first is None or again is None:
+        return float("inf")
+    difference = abs(first - again)
+    return difference if difference == difference else float("inf")  # NaN
+
+
+def figures_of(found: Comparison | None) -> dict[str, float]:
+    """What is logged of a comparison; nothing without one."""
+    if found is None:
+        return {}
+    return {
+        "largest_metric_difference": found.metric_difference,
+        "largest_probability_difference": found.probability_difference,
+        "mean_probability_difference": found.mean_difference,
+        "rows_called_otherwise": found.n_flipped,
+    }
+
+
+def report(
+    model: ModelRecord, first: PastRun, verdict: str, found: Comparison | None, differing: Sequence[str]
+) -> list[str]:
+    """What a user reads, verdict last."""
+    commit = first.tags.get("git.commit", "unknown")
+    lines = [
+        f"run      {first.run_id}, {model}",
+        f"data     identical: gold.reviews version {model.gold_version}, content hash {model.content_hash}",
+        *(f"differs  {line}" for line in differing),
+    ]
+    if any(line.startswith("code: git.commit") for line in differing) and commit != "unknown":
+        lines.append(f"         for the code of then: git worktree add ../reviewlake-{commit[:8]} {commit}")
+    if first.tags.get("git.dirty") == "true":
+        lines.append("warning  the run's code had changes that were not committed: its commit does not hold them")
+    if found:
+        lines.append(f"result   {found}")
+    if verdict == WITHIN:
+        lines.append(f"warning  not the same bits; what differs: {'; '.join(differing) or NOTHING_DIFFERS}")
+    return [*lines, f"verdict  {verdict}"]

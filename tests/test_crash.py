@@ -1,0 +1,137 @@
+"""Every stage, killed at each change that it makes to the lake: the next run must come to the same content.
+
+`make test-slow` kills each stage at a few of its changes, spread over the run; `make crash` at every one.
+"""
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import textwrap
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pytest
+from deltalake import DeltaTable
+
+from pipelines.ingest import packaged_file
+from schemas import TABLES
+from tests import tiny_encoder
+from tests.preload import library
+
+ROOT = Path(__file__).resolve().parent.parent
+STAGES = ("ingest", "clean", "curate", "train", "promote", "score")
+KILLS = int(os.environ.get("CRASH_KILLS", "2"))  # a stage; 0 = at every change
+# What differs between two runs that do the same: when, by which run, at which try.
+PASSING = {
+    "ingested_at", "scored_at", "finished_at", "registered_at", "decided_at", "run_id", "model_version", "files",
+    "manifest_sha256", "reasons", "silver_version", "gold_version", "bronze_version", "previous_version",
+}  # fmt: skip
+# A tiny encoder cannot beat the baseline: the gate is told to pass it, since a promotion changes more than a refusal.
+PROMOTE = """
+    import runpy, sys
+    import pipelines.gate
+    from pipelines.promote import Verdict
+    pipelines.gate.judge_challenger = lambda *_: Verdict(())
+    sys.argv = ["jobs/promote.py", *sys.argv[1:]]
+    runpy.run_path("jobs/promote.py", run_name="__main__")
+"""
+
+
+def command_of(stage: str, lake: Path, encoder: Path) -> list[str]:
+    flags = {
+        "ingest": ["--max-rows", "60"],
+        "curate": ["--backbone", str(encoder)],
+        "train": ["--backbone", str(encoder), "--max-tokens", "32"],
+    }
+    program = ["-c", textwrap.dedent(PROMOTE)] if stage == "promote" else [f"jobs/{stage}.py"]
+    return [sys.executable, *program, "--lake", str(lake), *flags.get(stage, [])]
+
+
+def run(command: list[str], extra: Mapping[str, str]) -> "subprocess.CompletedProcess[str]":
+    """In a session of its own, so that a kill of the process group takes driver and JVM, and not pytest."""
+    environment = {name: value for name, value in os.environ.items() if name != "PYSPARK_GATEWAY_PORT"} | dict(extra)
+    return subprocess.run(
+        command, cwd=ROOT, env=environment, capture_output=True, text=True, start_new_session=True, check=False
+    )
+
+
+def content(lake: Path) -> dict[str, list[Any]]:
+    """The lake's rows by an independent reader, without what only says when and in which try they were written."""
+    found: dict[str, list[Any]] = {}
+    for table in TABLES:
+        place = lake.joinpath(*table.name.split("."))
+        if table.name != "ops.runs" and (place / "_delta_log").exists():
+            rows = DeltaTable(str(place)).to_pyarrow_table().to_pylist()
+            kept = [tuple(str(row[name]) for name in table.column_names if name not in PASSING) for row in rows]
+            found[table.name] = sorted(set(kept) if table.name.startswith("ops.") else kept)
+    return found
+
+
+class Machine:
+    """A lake at one path, put back to the state before a stage for each kill."""
+
+    def __init__(self, directory: Path) -> None:
+        texts = pd.read_csv(packaged_file()[0], nrows=500)["text"].tolist()
+        self.directory = directory
+        self.lake = directory / "lake"
+        self.encoder = tiny_encoder.build(directory / "encoder", texts)
+        self.library = library("crash", directory)
+
+    def restore(self, stage: str) -> None:
+        shutil.rmtree(self.lake, ignore_errors=True)
+        if (self.directory / f"before-{stage}").exists():
+            shutil.copytree(self.directory / f"before-{stage}", self.lake)
+
+    def keep(self, stage: str) -> None:
+        if self.lake.exists():
+            shutil.copytree(self.lake, self.directory / f"before-{stage}")
+
+    def run(self, stage: str, kill_at: int | None = None) -> tuple["subprocess.CompletedProcess[str]", list[str]]:
+        """Run a stage; with a number, under the library, which kills at that change (0 = never). Returns its log."""
+        command, extra = command_of(stage, self.lake, self.encoder), {}
+        counter, log = self.directory / "counter", self.directory / "log"
+        if kill_at is not None:
+            counter.write_bytes(bytes(8))
+            log.write_text("")
+            extra = {
+                "LD_PRELOAD": str(self.library), "CRASH_BELOW": str(self.lake), "CRASH_COUNTER": str(counter),
+                "CRASH_LOG": str(log), "CRASH_AT": str(kill_at),
+            }  # fmt: skip
+        return run(command, extra), log.read_text().splitlines() if kill_at is not None else []
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(0)
+def test_a_stage_killed_at_any_change_comes_to_the_same_content_when_run_again(tmp_path: Path) -> None:
+    machine = Machine(tmp_path)
+    n_killed = 0
+    for stage in STAGES:
+        machine.keep(stage)
+        done, changes = machine.run(stage, kill_at=0)
+        assert done.returncode == 0, done.stderr
+        assert len(changes) >= 20, (stage, changes)  # it was watched
+        expected = content(machine.lake)
+        after = tmp_path / f"after-{stage}"
+        shutil.copytree(machine.lake, after)
+        points = range(1, len(changes) + 1) if KILLS == 0 else [
+            1 + (2 * number + 1) * len(changes) // (2 * KILLS) for number in range(KILLS)
+        ]  # fmt: skip
+        for point in points:
+            machine.restore(stage)
+            killed, told = machine.run(stage, kill_at=point)
+            if len(told) < point:  # the count differs a little from run to run: a heartbeat more or less
+                assert point > 0.9 * len(changes)
+                continue
+            where = f"{stage} killed at {told[point - 1]}"
+            assert killed.returncode == -signal.SIGKILL, where
+            n_killed += 1
+            again, _ = machine.run(stage)
+            assert again.returncode == 0, f"{where}: {again.stderr}"
+            assert content(machine.lake) == expected, where
+        shutil.rmtree(machine.lake)
+        shutil.copytree(after, machine.lake)
+    assert n_killed >= len(STAGES)

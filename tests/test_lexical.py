@@ -1,0 +1,70 @@
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+from scipy.sparse import csr_matrix
+from sklearn.feature_extraction.text import TfidfTransformer
+
+from pipelines.classifier import Lexical, Policy, blended, tf_idf
+from pipelines.errors import InputError
+from pipelines.lexical import fit_lexical
+
+N_TOKENS = 50
+
+
+def bodies(*rows: list[int]) -> list[NDArray[np.int32]]:
+    return [np.array(row, dtype=np.int32) for row in rows]
+
+
+def drawn(n_rows: int, seed: int) -> tuple[list[NDArray[np.int32]], NDArray[np.int64]]:
+    """Token ids of which 1 stands in positive rows and 2 in negative ones, among others that say nothing."""
+    rng = np.random.default_rng(seed)
+    labels = rng.integers(0, 2, n_rows)
+    rows = [rng.integers(3, N_TOKENS, rng.integers(0, 40)) for _ in labels]
+    told = [np.append(row, 1 if label else 2) for row, label in zip(rows, labels, strict=True)]
+    return bodies(*[row.tolist() for row in told]), labels
+
+
+def test_values_are_those_of_scikit_learn_s_sublinear_tf_idf() -> None:
+    rows, _ = drawn(200, 0)
+    counts = csr_matrix(np.array([np.bincount(row, minlength=N_TOKENS) for row in rows]))
+    oracle = TfidfTransformer(sublinear_tf=True)
+    expected = oracle.fit_transform(counts).toarray()
+    numbers, ids, values = tf_idf(rows, oracle.idf_.astype(np.float32))
+    found = np.zeros_like(expected)
+    found[numbers, ids] = values
+    np.testing.assert_allclose(found, expected, atol=1e-6)
+    labels = np.arange(200) % 2
+    np.testing.assert_allclose(fit_lexical(rows, labels, N_TOKENS).idf, oracle.idf_, rtol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("row", "expected"),
+    [([], -0.5), ([0], 1.5), ([0, 0, 0], 1.5), ([1], -4.5), ([0, 1], (2 * 1 - 4 * 2) / 5**0.5 - 0.5)],
+)
+def test_the_margin_weighs_each_token_of_a_text_of_unit_length(row: list[int], expected: float) -> None:
+    lexical = Lexical(np.array([1, 2], np.float32), np.array([2, -4], np.float32), -0.5)
+    assert lexical.margin(bodies(row, [0]))[0] == pytest.approx(expected)
+    assert len(lexical.margin([])) == 0
+
+
+def test_it_learns_what_the_labels_say_and_the_same_rows_give_the_same_bits() -> None:
+    rows, labels = drawn(400, 1)
+    first, again = (fit_lexical(rows, labels, N_TOKENS) for _ in range(2))
+    unseen, truth = drawn(400, 2)
+    assert np.mean((first.margin(unseen) > 0) == truth) > 0.95
+    assert (first.weight[1] > 1, first.weight[2] < -1) == (True, True)
+    assert first.weight.tobytes() == again.weight.tobytes()
+    assert np.mean((fit_lexical(rows, labels[::-1], N_TOKENS).margin(unseen) > 0) == truth) < 0.65  # labels of others
+
+
+def test_one_class_is_nothing_to_learn_from() -> None:
+    with pytest.raises(InputError, match=r"^train split: expected labels 0 and 1, found \[1\]\. Ingest both\.$"):
+        fit_lexical(bodies([1], [2]), np.array([1, 1]), N_TOKENS)
+
+
+def test_the_blend_moves_the_positive_side_only_and_keeps_what_is_not_finite() -> None:
+    logits = np.array([[1.0, 2.0], [0.0, np.nan]], np.float32)
+    found = blended(logits, np.array([0.5, 1.0]), Policy(lexical_weight=2.0, bias=-0.25))
+    np.testing.assert_array_equal(found, np.array([[1.0, 2.75], [0.0, np.nan]], np.float32))
+    assert blended(logits, np.array([0.5, 1.0]), Policy()).tobytes() == logits.tobytes()
+    assert blended(logits, 0.0, Policy(bias=1.0))[0].tolist() == [1.0, 3.0]

@@ -1,0 +1,262 @@
+import math
+import os
+import re
+import shutil
+import subprocess
+import sys
+import textwrap
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pytest
+from mlflow.entities import Run
+
+from jobs import reproduce as job
+from jobs import train
+from pipelines import registry
+from pipelines.content import content_hash
+from pipelines.errors import InputError, IntegrityError
+from pipelines.learn import learn
+from pipelines.models import ModelRecord
+from pipelines.reproduce import (
+    DIFFERENT,
+    IDENTICAL,
+    WITHIN,
+    Comparison,
+    Evidence,
+    compare,
+    figures_of,
+    report,
+    require_same_data,
+    surroundings_that_differ,
+    verdict_of,
+)
+from pipelines.runs import PastRun
+from pipelines.session import LakeConfig
+from pipelines.tables import TableStore
+from pipelines.train import fit
+from schemas import GOLD_REVIEWS, OPS_MODELS, OPS_RUNS
+from tests.preload import library
+from tests.small_gold import TRAIN, encoder_in, gold_rows
+
+ROOT = Path(__file__).resolve().parent.parent
+
+MODEL = ModelRecord("m", 2, "r1", 5, 4, 3, "hash5", "a" * 64, [])
+RUN = PastRun("r1", "e", {}, {"git.commit": "c0ffee" * 6, "git.dirty": "false"}, {}, {})
+
+
+def predictions(*probabilities: float) -> pa.Table:
+    found = np.array(probabilities)
+    ids = [f"r{number}" for number in range(len(found))]
+    return pa.table({"review_id": ids, "probability": found, "prediction": (found >= 0.5).astype(np.int64)})
+
+
+FIRST = Evidence("a" * 64, {"valid_loss of epoch 1": 0.5, "test_accuracy": 0.9}, predictions(0.1, 0.9, 0.4))
+
+
+@pytest.mark.parametrize(
+    ("again", "expected", "verdict"),
+    [
+        (FIRST, Comparison(True, "", 0.0, 0.0, 0.0, 0, 3), IDENTICAL),
+        (replace(FIRST, predictions=FIRST.predictions.take([2, 0, 1])), Comparison(True, "", 0, 0, 0, 0, 3), IDENTICAL),
+        (replace(FIRST, weights_sha256="b" * 64), Comparison(False, "", 0.0, 0.0, 0.0, 0, 3), WITHIN),
+        (
+            replace(FIRST, metrics={**FIRST.metrics, "test_accuracy": 0.89}),
+            Comparison(True, "test_accuracy", 0.01, 0.0, 0.0, 0, 3),
+            WITHIN,
+        ),
+        (
+            replace(FIRST, predictions=predictions(0.1, 0.9, 0.43)),
+            Comparison(True, "", 0.0, 0.03, 0.01, 0, 3),
+            WITHIN,
+        ),
+        (
+            replace(FIRST, predictions=predictions(0.1, 0.9, 0.7)),
+            Comparison(True, "", 0.0, 0.3, 0.1, 1, 3),
+            DIFFERENT,
+        ),
+        (
+            replace(FIRST, metrics={**FIRST.metrics, "valid_loss of epoch 2": 0.4}),
+            Comparison(True, "valid_loss of epoch 2", math.inf, 0.0, 0.0, 0, 3),
+            DIFFERENT,
+        ),
+        (
+            replace(FIRST, metrics={**FIRST.metrics, "test_accuracy": math.nan}),
+            Comparison(True, "test_accuracy", math.inf, 0.0, 0.0, 0, 3),
+            DIFFERENT,
+        ),
+    ],
+    ids=["same", "other order", "weights", "metric", "close", "far", "an epoch more", "nan"],
+)
+def test_the_verdict_follows_weights_metrics_and_every_row(again: Evidence, expected: Comparison, verdict: str) -> None:
+    found = compare(FIRST, again)
+    assert (found.is_same_weights, found.metric, found.n_flipped, found.n_rows) == (
+        expected.is_same_weights, expected.metric, expected.n_flipped, expected.n_rows,
+    )  # fmt: skip
+    assert found.metric_difference == pytest.approx(expected.metric_difference)
+    assert found.probability_difference == pytest.approx(expected.probability_difference)
+    assert found.mean_difference == pytest.approx(expected.mean_difference)
+    assert verdict_of(found, tolerance=0.02) == verdict
+
+
+def test_other_test_rows_are_no_comparison() -> None:
+    with pytest.raises(IntegrityError, match=r"test rows: expected the 3 that the run logged, found 2 of other ids\."):
+        compare(FIRST, replace(FIRST, predictions=predictions(0.1, 0.9)))
+
+
+def test_what_differs_is_named_with_its_cause() -> None:
+    then = {"git.commit": "a", "git.dirty": "false", "python": "3.11", "torch.threads": "2", "lock.sha256": "l"}
+    assert surroundings_that_differ(then, then) == []
+    now = then | {"git.commit": "b", "torch.threads": "4", "cpu.flags": "avx2"}
+    assert surroundings_that_differ(then, now) == [
+        "code: git.commit was a, is b",
+        "hardware: cpu.flags was not recorded, is avx2",
+        "hardware: torch.threads was 2, is 4",
+    ]
+
+
+def test_rows_other_than_those_the_run_read_are_refused() -> None:
+    require_same_data(MODEL, "hash5")
+    words = r"^not reproduced: gold\.reviews version 5: expected content hash hash5, as m version 2 read, found hash6\."
+    with pytest.raises(IntegrityError, match=words):
+        require_same_data(MODEL, "hash6")
+
+
+@pytest.mark.parametrize(
+    ("verdict", "differing", "tags", "expected"),
+    [
+        (IDENTICAL, [], {}, ["verdict  bit-identical"]),
+        (
+            WITHIN,
+            ["code: git.commit was a, is b"],
+            {},
+            [
+                r"git worktree add \.\./reviewlake-c0ffeec0 (c0ffee){6}$",
+                "warning  not the same bits; what differs: code",
+            ],
+        ),
+        (WITHIN, [], {}, ["warning  not the same bits; what differs: Nothing recorded differs: look at the machine"]),
+        (IDENTICAL, [], {"git.dirty": "true"}, ["warning  the run's code had changes that were not committed"]),
+    ],
+)
+def test_the_report_ends_with_the_verdict_and_offers_the_code_of_then(
+    verdict: str, differing: list[str], tags: dict[str, str], expected: list[str]
+) -> None:
+    found = Comparison(verdict == IDENTICAL, "", 0.0, 0.0, 0.0, 0, 3)
+    lines = report(MODEL, replace(RUN, tags={**RUN.tags, **tags}), verdict, found, differing)
+    assert lines[-1] == f"verdict  {verdict}"
+    for words in expected:
+        assert re.search(words, "\n".join(lines), re.MULTILINE), lines
+    assert ("warning" in "\n".join(lines)) == (verdict == WITHIN or "git.dirty" in tags)
+
+
+def test_figures_are_logged_of_a_comparison_only() -> None:
+    assert figures_of(None) == {}
+    assert figures_of(Comparison(False, "x", 0.1, 0.2, 0.05, 7, 9)) == {
+        "largest_metric_difference": 0.1,
+        "largest_probability_difference": 0.2,
+        "mean_probability_difference": 0.05,
+        "rows_called_otherwise": 7,
+    }
+
+
+APPEND = """
+    import sys
+    from pipelines.session import LakeConfig, get_session
+    from pipelines.tables import TableStore
+    from schemas import GOLD_REVIEWS
+    from tests.small_gold import gold_rows
+    lake = LakeConfig(lake=sys.argv[1])
+    store = TableStore(get_session("second", lake), lake)
+    store.append(GOLD_REVIEWS, gold_rows(store, 64, 80))
+"""
+
+
+def newest_run(store: TableStore) -> Run:
+    client = registry.connect(store.config)
+    experiment = client.get_experiment_by_name("review_classifier")
+    assert experiment
+    return client.search_runs([experiment.experiment_id], order_by=["start_time DESC"], max_results=1)[0]
+
+
+def test_a_run_logs_the_version_it_reads_though_another_process_writes_meanwhile_and_is_reproduced(
+    store: TableStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    store.append(GOLD_REVIEWS, gold_rows(store, 0, 64))
+    read = content_hash(store.read(GOLD_REVIEWS, 1))
+    written = []
+
+    def fit_beside_a_writer(*arguments: Any) -> Any:
+        command = [sys.executable, "-c", textwrap.dedent(APPEND), store.config.lake]
+        written.append(subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False))
+        return fit(*arguments)
+
+    monkeypatch.setattr("pipelines.learn.fit", fit_beside_a_writer)
+    place = ["--lake", store.config.lake]
+    train.main([*place, *TRAIN, "--backbone", encoder_in(tmp_path / "encoder")])
+    assert [done.returncode for done in written] == [0], written
+    assert (store.version(GOLD_REVIEWS), store.read(GOLD_REVIEWS).count()) == (2, 80)
+    run = newest_run(store)
+    assert (run.data.tags["delta.version"], run.data.tags["content_hash"]) == ("1", read)
+    assert run.data.metrics["test_rows"] == 16
+
+    monkeypatch.setattr("pipelines.learn.fit", fit)
+    capsys.readouterr()
+    job.main([run.info.run_id, *place])
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0] == f"run      {run.info.run_id}, review_classifier version 1"
+    assert lines[1] == f"data     identical: gold.reviews version 1, content hash {read}"
+    assert lines[-2].startswith(
+        "result   weights equal; of 16 test rows 0 called otherwise, probability apart by at mo"
+    )
+    assert lines[-1] == "verdict  bit-identical"
+    again = newest_run(store)
+    assert (again.data.tags["reproduces"], again.data.tags["verdict"]) == (run.info.run_id, "bit-identical")
+    assert again.data.metrics["rows_called_otherwise"] == 0
+
+    job.main(["models:/review_classifier@challenger", *place, "--data-only"])
+    assert capsys.readouterr().out.splitlines()[-1] == "verdict  data identical"
+    stages = [row.stage for row in store.read(OPS_RUNS).orderBy("finished_at").collect()]
+    assert stages == ["train", "reproduce", "reproduce"]
+
+    other_seed = lambda snapshot, place, s: learn(snapshot, place, replace(s, seed=s.seed + 1))  # noqa: E731
+    monkeypatch.setattr(job, "learn", other_seed)
+    with pytest.raises(IntegrityError, match=r"not reproduced: weights differ, .* Differs: Nothing recorded differs"):
+        job.main([run.info.run_id, *place, "--tolerance", "0"])
+    assert newest_run(store).data.tags["verdict"] == "not reproduced"
+    with pytest.raises(InputError, match=r"run 0: expected the id of a run in ops\.models, found none"):
+        job.main(["0", *place])
+
+
+@pytest.mark.timeout(400)
+def test_weights_are_the_same_bits_in_another_place_for_another_user_at_another_hour(
+    store: TableStore, tmp_path: Path
+) -> None:
+    """Also from version 0, which holds the rows here: CREATE TABLE AS leaves them there."""
+    gold_rows(store, 0, 64).write.format("delta").save(store.location(GOLD_REVIEWS))
+    here = TableStore(store.spark, store.config)
+    assert here.version(GOLD_REVIEWS) == 0
+    elsewhere = LakeConfig(lake=str(tmp_path / "other place" / "lake"))
+    shutil.copytree(store.location(GOLD_REVIEWS), elsewhere.lake_path / "gold" / "reviews")
+    encoder = encoder_in(tmp_path / "encoder")
+    flags = [*TRAIN, "--backbone", encoder, "--gold-version", "0"]
+    train.main(["--lake", store.config.lake, *flags])
+    assert newest_run(store).data.tags["delta.version"] == "0"
+
+    stranger = {
+        "HOME": str(tmp_path), "USER": "somebody", "TZ": "Pacific/Auckland", "PYTHONHASHSEED": "7",
+        "LD_PRELOAD": str(library("clock", tmp_path)), "CLOCK_AHEAD_S": str(400 * 86_400),
+    }  # fmt: skip
+    jars = str(Path.home() / ".ivy2.5.2" / "jars")
+    command = [sys.executable, str(ROOT / "jobs/train.py"), "--lake", elsewhere.lake, "--jars", jars, *flags]
+    done = subprocess.run(command, cwd=ROOT, env=os.environ | stranger, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    theirs = TableStore(store.spark, elsewhere).read(OPS_MODELS).collect()[0]
+    ours = TableStore(store.spark, store.config).read(OPS_MODELS).collect()[0]
+    assert theirs.registered_at.year > ours.registered_at.year  # the other clock was ahead
+    assert (theirs.weights_sha256, theirs.content_hash, theirs.gold_version) == (
+        ours.weights_sha256, ours.content_hash, 0,
+    )  # fmt: skip
