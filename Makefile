@@ -8,7 +8,7 @@ BIN := $(VENV)/bin
 LAKE ?= lake$(if $(QUICK),-quick)
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
-.PHONY: help venv demo test test-slow crash lint lock generated clean
+.PHONY: help venv demo test test-slow stress lint lock generated clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -28,8 +28,8 @@ test: venv ## the ordinary tests, under 10 minutes
 test-slow: venv ## the tests with the real backbone and the real reviews
 	@$(BIN)/python -m pytest -q -m slow --timeout 2400
 
-crash: venv ## kill every stage at each change it makes to the lake (hours)
-	@CRASH_KILLS=0 $(BIN)/python -m pytest -q -m slow --timeout 0 tests/test_crash.py
+stress: venv ## four writers at once, 50 versions vacuumed, stages killed (CRASH_KILLS=0: at every change, hours)
+	@$(BIN)/python -m pytest -q -m stress --timeout 0
 
 lint: venv ## ruff and mypy
 	@$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy

@@ -9,12 +9,11 @@ Writes  nothing
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from pipelines import cli, registry
+from pipelines import cli
 from pipelines.cli import group
 from pipelines.doctor import examine
 from pipelines.errors import IntegrityError
 from pipelines.session import LakeConfig, get_session
-from pipelines.tables import TableStore
 
 
 @dataclass(frozen=True)
@@ -27,9 +26,8 @@ class DoctorConfig:
 def main(argv: Sequence[str] | None = None) -> None:
     """Print the faults as they are found; exit 3 where there is one."""
     config = cli.parse(DoctorConfig, argv, __doc__)
-    store = TableStore(get_session("doctor", config.lake), config.lake)
     n_faults = 0
-    for fault in examine(store, registry.connect(config.lake)):
+    for fault in examine(get_session("doctor", config.lake), config.lake):
         print(fault)
         n_faults += 1
     if n_faults:

@@ -10,6 +10,7 @@ Writes  nothing, unless --write is given
 import os
 import sys
 from collections.abc import Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -57,7 +58,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     config = cli.parse(QueryConfig, argv, __doc__)
     statement = statement_of(config)
     store = TableStore(get_session("query", config.lake), config.lake)
-    answer = ask(store.spark, statement, config.write)
+    with store.exclusive() if config.write else nullcontext():
+        answer = ask(store.spark, statement, config.write)
     try:
         for line in rendered(answer, config.format, config.limit, config.width):
             print(line)

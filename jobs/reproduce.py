@@ -10,14 +10,12 @@ Writes  an MLflow run linked to the first, ops.runs
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from pipelines import backbone, classifier, cli, ledger, models, registry, reproduce, runs
+from pipelines import backbone, cli, ledger, models, registry, replay, reproduce, runs
 from pipelines.cli import argument, flag, group
 from pipelines.errors import IntegrityError
 from pipelines.evaluation import EPOCH_METRICS
-from pipelines.learn import learn
 from pipelines.provenance import environment
 from pipelines.session import LakeConfig, get_session
-from pipelines.snapshot import snapshot_of
 from pipelines.tables import TableStore
 from pipelines.train import TrainSettings
 from schemas import GOLD_REVIEWS
@@ -49,24 +47,17 @@ def main(argv: Sequence[str] | None = None) -> None:
     run = ledger.start("reproduce", config, {GOLD_REVIEWS.name: model.gold_version})
     now = environment(settings.threads) | {"backbone.sha256": backbone.fingerprint(directory)}
     tags = now | {"reproduces": model.run_id, "mlflow.parentRunId": model.run_id}
-    found: reproduce.Comparison | None = None
+    differing = reproduce.surroundings_that_differ(first.tags, now)
     with runs.tracked(client, config.lake, first.experiment, cli.as_params(config), tags):
-        with snapshot_of(store, model.gold_version) as (snapshot, content_hash):
-            reproduce.require_same_data(model, content_hash)
-            if not config.data_only:
-                logged = reproduce.evidence_logged(
-                    first, runs.predictions_of(client, model.run_id), model.weights_sha256
-                )
-                learned = learn(snapshot, directory, settings)
-                found = reproduce.compare(
-                    logged, reproduce.evidence_of(learned, classifier.weights_sha256(learned.model))
-                )
+        try:
+            found = replay.trained_again(store, model, first, settings, config.data_only)
+        except IntegrityError as error:
+            replay.note(store, run, reproduce.DIFFERENT, [f"data: {error}"], None)
+            raise
         verdict = reproduce.verdict_of(found, config.tolerance) if found else reproduce.DATA_IDENTICAL
-        differing = reproduce.surroundings_that_differ(first.tags, now)
-        runs.log_verdict(verdict, differing, reproduce.figures_of(found))
+        replay.note(store, run, verdict, differing, found)
     for line in reproduce.report(model, first, verdict, found, differing):
         print(line)
-    ledger.finish(store, run, [], {"rows": snapshot.num_rows, "flipped": found.n_flipped if found else 0}, content_hash)
     if verdict == reproduce.DIFFERENT:
         cause = "; ".join(differing) or reproduce.NOTHING_DIFFERS
         raise IntegrityError(f"run {model.run_id}: {verdict}: {found}. Differs: {cause}")

@@ -3,11 +3,11 @@
     spark-submit --properties-file spark-defaults.conf jobs/vacuum.py --lake lake --dry-run
     spark-submit --properties-file spark-defaults.conf jobs/vacuum.py --lake lake
 
-Needed are the latest version of each table, every version that a registered model version learned from (gold, and
-the silver and bronze behind it), and those that a run tagged keep=true has read.
+Needed are the versions that were current in the last --older-than-hours, every version that a registered model version
+learned from (gold, and the silver and bronze behind it), and those that a run tagged keep=true has read.
 
 Reads   the registry, ops.models, the file listing of every table
-Writes  nothing; deletes files
+Writes  nothing; deletes files, and what killed runs left in the landing directory
 """
 
 import time
@@ -18,7 +18,7 @@ from pipelines import cli, files, models, registry, runs
 from pipelines.cli import flag, group
 from pipelines.session import LakeConfig, get_session
 from pipelines.tables import TableStore
-from pipelines.vacuum import LATEST, Pin, pins_of_model, summary, unneeded, versions_kept
+from pipelines.vacuum import RECENT, Pin, pins_of_model, require_known, summary, unneeded, versions_kept
 from schemas import TABLES
 
 HOUR_MS = 3_600_000
@@ -30,7 +30,7 @@ class VacuumConfig:
 
     table: str = flag("only this table; default all", "", ("", *(table.name for table in TABLES)))
     forget: str = flag("versions of --table to do without, as 3-7; refused where one is needed", "")
-    older_than_hours: float = flag("spare younger files: a write under way has not committed them yet", 168.0)
+    older_than_hours: float = flag("spare what was current, or written, since: work under way may need it", 168.0)
     dry_run: bool = flag("only say what would be deleted", False)
     lake: LakeConfig = group(LakeConfig)
 
@@ -46,24 +46,27 @@ def main(argv: Sequence[str] | None = None) -> None:
     config = cli.parse(VacuumConfig, argv, __doc__)
     store = TableStore(get_session("vacuum", config.lake), config.lake)
     client = registry.connect(config.lake)
-    live = registry.live_versions(client)
-    pins = [pin for model in models.records(store) if model.key in live for pin in pins_of_model(model)]
+    known = models.records(store)
+    live = registry.live_versions(client)  # after the tables: what is registered meanwhile is missed by neither
+    require_known(live, {model.key for model in known}, registry.names(client))
+    pins = [pin for model in known if model.key in live for pin in pins_of_model(model)]
     pins += [Pin(table, version, f"run {run_id}, keep") for run_id, table, version in runs.kept(client)]
     before_ms = int(time.time() * 1_000 - config.older_than_hours * HOUR_MS)
     for table in TABLES:
         if store.exists(table) and config.table in ("", table.name):
-            latest = store.version(table)
-            mine = [pin for pin in pins if pin.table == table.name] + [Pin(table.name, latest, LATEST)]
-            kept = versions_kept(table.name, config.forget, latest, mine)
             with store.lock(table):
-                needed = files.needed(store, table, kept)
-                files.require_present(store, table, needed)
-                gone = unneeded(files.inventory(store, table), needed, before_ms)
+                recent = [Pin(table.name, v, RECENT) for v in files.current_since(store, table, before_ms)]
+                mine = [pin for pin in pins if pin.table == table.name] + recent
+                kept = versions_kept(table.name, config.forget, store.version(table), mine)
+                files.require_present(store, table, files.needed(store, table, {pin.version for pin in mine}))
+                gone = unneeded(files.inventory(store, table), files.needed(store, table, kept), before_ms)
                 n_files, n_bytes = files.size_of(gone)
                 print(summary(table.name, mine, n_files, n_bytes, config.dry_run))
                 if n_files and not config.dry_run:
                     files.delete(store, table, gone)
-                    files.require_present(store, table, needed)
+                    files.require_present(store, table, files.needed(store, table, {pin.version for pin in mine}))
+    if not config.dry_run:
+        files.clear_staging(config.lake.landing_path, before_ms)
 
 
 if __name__ == "__main__":

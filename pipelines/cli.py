@@ -137,7 +137,12 @@ def as_params(config: Any) -> dict[str, Any]:
 def from_params(config: type[Config], params: Mapping[str, str]) -> Config:
     """A config from what `as_params` gave, as text; raises InputError for a value that it does not take."""
     types = typing.get_type_hints(config)
-    names = [field.name for field in dataclasses.fields(config) if field.name in params]  # type: ignore[arg-type]
+    names = [field.name for field in dataclasses.fields(config)]  # type: ignore[arg-type]
+    if missing := [name for name in names if name not in params]:
+        raise InputError(
+            f"{', '.join(missing)}: expected among the recorded settings, found not: the run is of older code, which "
+            "had no such setting. Run it by the code of then: git worktree add ../then <its git.commit>."
+        )
     values = {name: params[name] == "True" if types[name] is bool else types[name](params[name]) for name in names}
     return _build(config, values)
 
@@ -170,7 +175,6 @@ def _build(config: type[Config], values: dict[str, Any]) -> Config:
     chosen = {
         field.name: _build(field.metadata["group"], values) if "group" in field.metadata else values[field.name]
         for field in dataclasses.fields(config)  # type: ignore[arg-type]  # every config is a dataclass
-        if "group" in field.metadata or field.name in values
     }
     try:
         return config(**chosen)

@@ -3,9 +3,9 @@
 import hashlib
 from collections.abc import Mapping, Sequence
 
-from pyspark.sql import DataFrame, SparkSession
+from pyspark.sql import Column, DataFrame, SparkSession
 from pyspark.sql import functions as F
-from pyspark.sql.types import StructType
+from pyspark.sql.types import MapType, StructType
 
 from pipelines.errors import ContractError, IntegrityError
 from schemas import Table
@@ -33,14 +33,21 @@ def one_row(spark: SparkSession, table: Table, values: Sequence[object]) -> Data
     return frame.withColumn(time.name, F.current_timestamp())
 
 
+def comparable(frame: DataFrame, name: str, column: Column | None = None) -> Column:
+    """A column as Spark can hash and compare it: a map, which it can not, as its entries in the order of their keys."""
+    given = F.col(name) if column is None else column
+    return F.array_sort(F.map_entries(given)) if isinstance(frame.schema[name].dataType, MapType) else given
+
+
 def content_hash(frame: DataFrame) -> str:
     """Order-free hash of the rows over the frame's columns, in their given order: 32 hex digits.
 
     Count, xor and sum of xxhash64: xor alone misses pairs, the sum overflows a long under ANSI. xxhash64 steps over
     a null, so that (null, 'a') would equal ('a', null): which columns are null is hashed too.
     """
+    values = [comparable(frame, name) for name in frame.columns]
     nulls = F.concat(*[F.isnull(name).cast("int").cast("string") for name in frame.columns])
-    hashed = frame.select(F.xxhash64(*frame.columns, nulls).alias("row_hash"))
+    hashed = frame.select(F.xxhash64(*values, nulls).alias("row_hash"))
     row = hashed.agg(
         F.count("*").alias("n_rows"),
         F.bit_xor("row_hash").alias("xor"),

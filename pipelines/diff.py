@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
+from pipelines.content import comparable
 from schemas import Table
 
 KINDS = ("added", "removed", "relabelled", "changed")  # relabelled: the label differs; changed: only other columns do
@@ -15,7 +16,8 @@ def differences(before: DataFrame, after: DataFrame, table: Table) -> DataFrame:
     """The rows that differ: the key's columns, `kind`, and the row `before` and `after` (null where there was none)."""
     values = [name for name in table.column_names if name not in table.key]
     left, right = (
-        rows.select(*table.key, F.struct(*values).alias(side)) for rows, side in ((before, "before"), (after, "after"))
+        rows.select(*table.key, F.struct(*(comparable(rows, name).alias(name) for name in values)).alias(side))
+        for rows, side in ((before, "before"), (after, "after"))
     )
     differs = F.lit(False)
     for name in values:
@@ -57,5 +59,5 @@ def _changes(before: object, after: object, values: Sequence[str]) -> list[str]:
 
 
 def _short(value: object, width: int = 40) -> str:
-    text = str(value)
+    text = "".join(c if c.isprintable() else " " for c in str(value))  # raw reviews may hold a terminal's commands
     return text if len(text) <= width else text[: width - 1] + "…"

@@ -9,14 +9,18 @@ from pathlib import Path
 from mlflow.tracking import MlflowClient
 from py4j.protocol import Py4JError
 from pyspark.errors import PySparkException
+from pyspark.sql import SparkSession
+from pyspark.sql import functions as F
 
 from pipelines import files, registry
 from pipelines.content import content_hash
 from pipelines.errors import JobError
 from pipelines.locks import holder_of, is_held
 from pipelines.models import ModelRecord, records
+from pipelines.promote import CHAMPION
+from pipelines.session import LakeConfig
 from pipelines.tables import TableStore
-from schemas import GOLD_LINEAGE, GOLD_REVIEWS, GOLD_SCORES, TABLES, Table
+from schemas import GOLD_LINEAGE, GOLD_REVIEWS, GOLD_SCORES, OPS_MODELS, OPS_PROMOTIONS, OPS_RUNS, TABLES, Table
 
 LONG_HELD_S = 3_600.0  # no stage holds a table's lock nearly as long
 RESTORE = "Restore it from a backup"
@@ -34,16 +38,40 @@ class Fault:
         return f"{self.where}: {self.found}. {self.fix}."
 
 
-def examine(store: TableStore, client: MlflowClient) -> Iterator[Fault]:
+def examine(spark: SparkSession, config: LakeConfig) -> Iterator[Fault]:
     """Every fault of the lake, as it is found; none of a healthy one. Reads all latest rows, and gold of each model."""
+    broken = [fault for table in TABLES for fault in log_faults(config, table)]
+    yield from broken
+    if broken:  # Delta can not open such a table, nor we the lake
+        return
+    try:
+        store = TableStore(spark, config)
+    except (PySparkException, Py4JError) as error:
+        yield Fault(config.catalog or config.lake, _cause(str(error)), RESTORE)
+        return
+    client = registry.connect(config)
     for table in TABLES:
         if store.exists(table):
             yield from lock_faults(store, table)
             yield from table_faults(store, table)
-    if (store.config.lake_path / "ops").exists() or not store.config.is_local:
-        yield from model_faults(store, client)
-    if store.exists(GOLD_SCORES) and store.spark.catalog.tableExists(GOLD_LINEAGE.name):
-        yield from lineage_faults(store)
+    for where, faults in (
+        (OPS_RUNS.name, ledger_faults(store)),
+        (OPS_MODELS.name, model_faults(store, client)),
+        (OPS_PROMOTIONS.name, alias_faults(store, client)),
+        (GOLD_LINEAGE.name, lineage_faults(store)),
+    ):
+        try:
+            yield from faults
+        except (JobError, PySparkException, Py4JError) as error:
+            yield Fault(where, _cause(str(error)), RESTORE)
+
+
+def log_faults(config: LakeConfig, table: Table) -> Iterator[Fault]:
+    """A version that a local table's log lacks between its first and its last."""
+    log = config.lake_path.joinpath(*table.name.split("."), "_delta_log")
+    if config.is_local and (missing := missing_versions(log)):
+        listing = ", ".join(str(version) for version in missing)
+        yield Fault(table.name, f"its log lacks version {listing}", f"{RESTORE}, the whole directory _delta_log")
 
 
 def lock_faults(store: TableStore, table: Table) -> Iterator[Fault]:
@@ -56,22 +84,32 @@ def lock_faults(store: TableStore, table: Table) -> Iterator[Fault]:
 
 
 def table_faults(store: TableStore, table: Table) -> Iterator[Fault]:
-    """A version that its log lacks, a file that is missing, rows that cannot be read."""
-    missing = missing_versions(Path(store.location(table), "_delta_log")) if store.config.is_local else []
-    if missing:
-        listing = ", ".join(str(version) for version in missing)
-        yield Fault(table.name, f"its log lacks version {listing}", f"{RESTORE}, the whole directory _delta_log")
-        return
+    """A file that is missing or damaged, so that the latest rows cannot be read."""
     yield from _caught(table.name, lambda: content_hash(store.read(table)), RESTORE)
 
 
+def ledger_faults(store: TableStore) -> Iterator[Fault]:
+    """A table that is gone, or behind what the ledger says was left of it."""
+    if not store.exists(OPS_RUNS):
+        return
+    left = store.read(OPS_RUNS).select(F.explode("output_versions").alias("name", "version"))
+    for row in left.groupBy("name").agg(F.max("version").alias("version")).orderBy("name").collect():
+        table = next((table for table in TABLES if table.name == row["name"]), None)
+        found = store.version(table) if table and store.exists(table) else None
+        if found is None or found < row["version"]:
+            is_at = "no such table" if found is None else f"version {found}"
+            yield Fault(row["name"], f"{is_at}, but the ledger knows version {row['version']}", RESTORE)
+
+
 def model_faults(store: TableStore, client: MlflowClient) -> Iterator[Fault]:
-    """Model versions whose files, data or entries are not what was registered; an alias that the ledger denies."""
+    """Model versions whose files, data or entries are not what was registered."""
     known = {model.key: model for model in records(store)}
-    live = registry.live_versions(client)
+    live, names = registry.live_versions(client), registry.names(client)
+    for name in sorted({name for name, _ in known} - names):
+        yield Fault(name, "in ops.models, but the registry has no such model", f"{RESTORE}: <lake>/mlflow")
     for name, version in sorted(live - set(known)):
-        found = "in the registry, but not in ops.models: its training was cut short"
-        yield Fault(f"{name} version {version}", found, "Delete the version in the registry, and train again")
+        fix = "Delete the version in the registry, and train again" if known else f"{RESTORE}: ops.models"
+        yield Fault(f"{name} version {version}", "in the registry, but not in ops.models", fix)
     hashes: dict[int, str] = {}
     for key in sorted(live & set(known)):
         model = known[key]
@@ -79,6 +117,19 @@ def model_faults(store: TableStore, client: MlflowClient) -> Iterator[Fault]:
         verify = partial(registry.verified_directory, client, registered, model.files)
         yield from _caught(str(model), verify, "Do not use this version")
         yield from data_faults(store, model, hashes)
+
+
+def alias_faults(store: TableStore, client: MlflowClient) -> Iterator[Fault]:
+    """A champion in the registry that is not the one of the gate's latest decision."""
+    if not store.exists(OPS_PROMOTIONS):
+        return
+    moved = store.read(OPS_PROMOTIONS).where("decision IN ('promoted', 'rolled_back')").groupBy("model_name")
+    for row in moved.agg(F.max_by("model_version", "decided_at").alias("version")).collect():  # one row a model
+        champion = registry.version_of(client, row["model_name"], CHAMPION)
+        if champion is None or int(champion.version) != row["version"]:
+            found = f"alias {CHAMPION} is {f'version {champion.version}' if champion else 'not set'}"
+            decided = f"the latest decision names version {row['version']}"
+            yield Fault(row["model_name"], f"{found}, but {decided}", "Run jobs/promote.py again, or --rollback")
 
 
 def data_faults(store: TableStore, model: ModelRecord, hashes: dict[int, str]) -> Iterator[Fault]:
@@ -99,6 +150,8 @@ def data_faults(store: TableStore, model: ModelRecord, hashes: dict[int, str]) -
 
 def lineage_faults(store: TableStore) -> Iterator[Fault]:
     """Scored rows that do not lead back to a table version and to a file."""
+    if not (store.exists(GOLD_SCORES) and store.spark.catalog.tableExists(GOLD_LINEAGE.name)):
+        return
     for link in ("gold_version", "bronze_version", "source_sha256"):
         lost = f"SELECT count(DISTINCT review_id, model_name, model_version) FROM gold.lineage WHERE {link} IS NULL"
         if n_rows := store.counts({"rows": lost})["rows"]:

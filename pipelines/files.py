@@ -1,7 +1,9 @@
 """A table's data files: what lies in its directory, what a version needs, and the deleting of what nobody does."""
 
+import shutil
 import uuid
 from collections.abc import Iterable
+from pathlib import Path
 
 from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
@@ -27,6 +29,23 @@ def needed(store: TableStore, table: Table, versions: Iterable[int]) -> DataFram
     """The files that these versions read: path. Taken from the log alone, so it names missing ones too."""
     paths = {plain_path(uri) for version in sorted(set(versions)) for uri in store.read(table, version).inputFiles()}
     return store.spark.createDataFrame([(path,) for path in sorted(paths)], "path string")
+
+
+def current_since(store: TableStore, table: Table, time_ms: int) -> list[int]:
+    """The versions that were the latest one at some time since `time_ms` (epoch): a reader may still be at them."""
+    history = store.spark.sql(f"DESCRIBE HISTORY {table.name}").selectExpr(
+        "version", "lead(unix_millis(timestamp)) OVER (ORDER BY version) AS replaced_ms"
+    )
+    recent = history.where(F.col("replaced_ms").isNull() | (F.col("replaced_ms") >= time_ms)).select("version")
+    return [row["version"] for row in recent.orderBy("version").collect()]
+
+
+def clear_staging(landing: Path, before_ms: int) -> None:
+    """Remove what killed runs left in the landing directory: whole copies of reviews, older than `before_ms`."""
+    for pattern in ("staging/*", "ingest-*", "snapshot-*"):
+        for left in landing.glob(pattern):
+            if left.stat().st_mtime * 1_000 < before_ms:
+                shutil.rmtree(left, ignore_errors=True)
 
 
 def require_present(store: TableStore, table: Table, needed: DataFrame) -> None:

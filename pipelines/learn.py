@@ -15,7 +15,7 @@ from pipelines.classifier import Lexical, Policy, blended, probability_of
 from pipelines.lexical import fit_lexical
 from pipelines.metrics import fit_blend
 from pipelines.snapshot import SPLITS, labels_of, rows_of, tokenise_rows
-from pipelines.train import EpochRow, Fit, OnStep, TrainSettings, fit, predicted, require_rows
+from pipelines.train import EpochRow, Fit, OnStep, TrainSettings, deterministic, fit, predicted, require_rows
 
 
 @dataclass(frozen=True)
@@ -70,12 +70,13 @@ def learn(
         split: lexical.margin(whole[split]) if lexical else np.zeros(len(labels[split]))
         for split in ("validation", "test")
     }
-    learned_from = seen["train"], labels["train"], seen["validation"], labels["validation"]
-    fitted = fit(model, *learned_from, settings, on_step, on_epoch)
-    blend = fit_blend(fitted.valid_logits, margins["validation"], labels["validation"])
-    temperature, weight, bias = (blend[name] for name in ("temperature", "lexical_weight", "bias"))
-    policy = replace(settings.policy, temperature=temperature, lexical_weight=weight, bias=bias)
-    test_logits = predicted(model, seen["test"], settings, "test")
+    with deterministic(settings):  # the threads count in predictions too
+        learned_from = seen["train"], labels["train"], seen["validation"], labels["validation"]
+        fitted = fit(model, *learned_from, settings, on_step, on_epoch)
+        blend = fit_blend(fitted.valid_logits, margins["validation"], labels["validation"])
+        temperature, weight, bias = (blend[name] for name in ("temperature", "lexical_weight", "bias"))
+        policy = replace(settings.policy, temperature=temperature, lexical_weight=weight, bias=bias)
+        test_logits = predicted(model, seen["test"], settings, "test")
     valid, test = (
         probability_of(blended(logits, margins[split], policy), policy.temperature)
         for split, logits in (("validation", fitted.valid_logits), ("test", test_logits))

@@ -36,6 +36,7 @@ def table_lock(spark: SparkSession, file: Path, wait_s: float) -> Iterator[None]
 
     Waits at most `wait_s` seconds, and says for whom; then raises ConflictError (exit 4).
     """
+    file = file.resolve()  # one lake by two names, as through a link, is one lock
     with _threads[file]:
         release = _waited_for(spark, file, wait_s) if _depth[file] == 0 else None
         _depth[file] += 1

@@ -42,6 +42,7 @@ def environment(threads: int) -> dict[str, str]:
         "platform": f"{platform.system()} {platform.machine()}",
         "cpu.flags": " ".join(cpu_flags()),
         "torch.build": torch.__version__,
+        "device": str(torch.accelerator.current_accelerator(check_available=True) or "cpu"),
         "torch.threads": str(threads or torch.get_num_threads()),
         "spark.cores": str(os.cpu_count()),
     }

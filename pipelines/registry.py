@@ -140,6 +140,11 @@ def live_versions(client: MlflowClient) -> set[tuple[str, int]]:
             return found
 
 
+def names(client: MlflowClient) -> set[str]:
+    """Every registered model, those too whose versions have all been deleted."""
+    return {model.name for model in client.search_registered_models(max_results=1_000)}
+
+
 def run_id_of(client: MlflowClient, run: str) -> str:
     """The run behind models:/name@alias or models:/name/version; a run id as it is."""
     named = re.fullmatch(r"models:/([^@/]+)[@/]([^@/]+)", run)

@@ -20,8 +20,8 @@ NOTHING_DIFFERS = "Nothing recorded differs: look at the machine."
 # What a run is tagged with, by the kind of cause that a difference in it is.
 CAUSES = {
     "git.commit": "code", "git.dirty": "code", "lock.sha256": "environment", "python": "environment",
-    "torch.build": "environment", "platform": "hardware", "cpu.flags": "hardware", "torch.threads": "hardware",
-    "backbone.sha256": "backbone",
+    "torch.build": "environment", "platform": "hardware", "device": "hardware", "cpu.flags": "hardware",
+    "torch.threads": "hardware", "backbone.sha256": "backbone",
 }  # fmt: skip
 
 

@@ -95,10 +95,14 @@ def past_run(client: MlflowClient, run_id: str, epoch_metrics: Sequence[str]) ->
 
 
 def kept(client: MlflowClient) -> list[tuple[str, str, int]]:
-    """Run id, table and version of every run that somebody tagged keep=true: what it read must stay readable."""
+    """Run id, table and version of every run that somebody tagged keep, but keep=false: it must stay readable."""
     experiments = [experiment.experiment_id for experiment in client.search_experiments()]
-    found = client.search_runs(experiments, "tags.keep = 'true'", max_results=50_000)
-    tagged = [(run.info.run_id, run.data.tags) for run in found if "delta.version" in run.data.tags]
+    found = client.search_runs(experiments, "tags.keep LIKE '%'", max_results=50_000)
+    tagged = [
+        (run.info.run_id, run.data.tags)
+        for run in found
+        if run.data.tags["keep"].lower() not in ("", "false") and "delta.version" in run.data.tags
+    ]
     return [(run_id, tags["delta.table"], int(tags["delta.version"])) for run_id, tags in tagged]
 
 

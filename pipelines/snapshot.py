@@ -67,7 +67,7 @@ def snapshot_of(store: TableStore, version: int) -> Iterator[tuple[pa.Table, str
         ) from error
     with (
         staged(store, gold.orderBy("review_id"), "snapshot") as rows,
-        tempfile.TemporaryDirectory(dir=store.config.landing_path) as directory,
+        tempfile.TemporaryDirectory(prefix="snapshot-", dir=store.config.landing_path) as directory,
     ):
         found = content_hash(rows.select(*gold.columns))
         if found != expected:

@@ -1,10 +1,9 @@
 """Every effect on Delta: creating, reading and writing the contracts' tables, and finding one's own commit."""
 
 import logging
-import re
 import uuid
 from collections.abc import Iterator, Mapping
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,8 +13,9 @@ from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
 
 from pipelines.content import conform, content_hash
-from pipelines.errors import ConflictError, InputError, IntegrityError
+from pipelines.errors import InputError, IntegrityError
 from pipelines.locks import table_lock
+from pipelines.refusals import worded
 from pipelines.session import LakeConfig
 from schemas import OPS_RUNS, TABLES, VIEWS, Table
 from schemas.ddl import add_check, create_table, create_view
@@ -82,6 +82,19 @@ class TableStore:
         if not self.config.is_local:
             return nullcontext()
         return table_lock(self.spark, self.config.lake_path / "locks" / table.name, self.config.lock_wait_s)
+
+    @contextmanager
+    def exclusive(self) -> Iterator[None]:
+        """For a statement that may write to any table: all locks, in one order always, and its commits read back."""
+        with ExitStack() as locks:
+            for table in TABLES:
+                locks.enter_context(self.lock(table))
+            before = [(table, self.version(table)) for table in TABLES if self.exists(table)]
+            with self._stamped() as commit_id:
+                yield
+            for table, version in before:
+                if self.exists(table) and self.version(table) != version:
+                    self._committed(table, commit_id)
 
     def read(self, table: Table, version: int | None = None) -> DataFrame:
         """The table's rows, at one version where it is given."""
@@ -175,13 +188,18 @@ class TableStore:
     def _commit(self, table: Table) -> Iterator[str]:
         """Stamp what is written inside with an id of its own, and word Delta's refusals."""
         self.create(table)
+        try:
+            with self._stamped() as commit_id, self.lock(table):
+                yield commit_id
+        except (PySparkException, Py4JJavaError) as error:
+            raise worded(error, table) from error
+
+    @contextmanager
+    def _stamped(self) -> Iterator[str]:
         commit_id = uuid.uuid4().hex
         self.spark.conf.set(USER_METADATA, commit_id)
         try:
-            with self.lock(table):
-                yield commit_id
-        except (PySparkException, Py4JJavaError) as error:
-            raise _worded(error, table) from error
+            yield commit_id
         finally:
             self.spark.conf.unset(USER_METADATA)
 
@@ -196,8 +214,8 @@ class TableStore:
             )
         metrics = mine["operationMetrics"]
         n_added = int(metrics.get("numTargetRowsInserted", metrics.get("numOutputRows", 0)))
-        n_changed, n_removed = (int(metrics.get(f"numTargetRows{what}", 0)) for what in ("Updated", "Deleted"))
-        commit = Commit(table, mine["version"], n_added, n_changed, n_removed)
+        others = (int(metrics.get(f"numTargetRows{what}", 0)) for what in ("Updated", "Deleted"))
+        commit = Commit(table, mine["version"], n_added, *others)
         if table is not OPS_RUNS:
             log.info(
                 "%s v%d: %s rows added, %s changed, %s removed",
@@ -219,17 +237,3 @@ class TableStore:
                 self.spark.sql(create_view(view))
             elif self.config.is_local:
                 self.spark.sql(f"DROP VIEW IF EXISTS {view.name}")
-
-
-def _worded(error: PySparkException | Py4JJavaError, table: Table) -> Exception:
-    """Delta's refusal in one line, without the row that caused it: it may hold a review's text."""
-    message = str(error)
-    if broken := re.search(r"CHECK constraint (\w+)|NOT NULL constraint violated for column: ([\w.]*\w)", message):
-        rule = broken.group(1) or f"{broken.group(2)} NOT NULL"
-        return IntegrityError(
-            f"{table.name}: expected rows that satisfy {rule}, found one that does not. "
-            "Nothing was written. Fix the transformation, or change the contract in schemas/."
-        )
-    if "DELTA_CONCURRENT" in message:
-        return ConflictError(f"{table.name}: another writer committed first. Run the stage again.")
-    return error

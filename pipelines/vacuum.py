@@ -7,11 +7,11 @@ from urllib.parse import unquote
 from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
-from pipelines.errors import InputError
+from pipelines.errors import InputError, IntegrityError
 from pipelines.models import ModelRecord
 from schemas import BRONZE_REVIEWS, GOLD_REVIEWS, SILVER_REVIEWS
 
-LATEST = "latest version"
+RECENT = "latest or recent"
 
 
 @dataclass(frozen=True)
@@ -31,6 +31,20 @@ def pins_of_model(model: ModelRecord) -> list[Pin]:
         BRONZE_REVIEWS.name: model.bronze_version,
     }
     return [Pin(table, version, str(model)) for table, version in read.items() if version is not None]
+
+
+def require_known(live: set[tuple[str, int]], known: set[tuple[str, int]], names: set[str]) -> None:
+    """Raise IntegrityError where registry and ops.models do not tell of the same models: a pin may be lost.
+
+    A version that is gone from the registry was deleted; a name that is gone means that the registry itself was lost.
+    """
+    unrecorded = [f"{name} version {version} in the registry only" for name, version in sorted(live - known)]
+    lost = [f"{name} in ops.models only" for name in sorted({name for name, _ in known} - names)]
+    if unrecorded or lost:
+        raise IntegrityError(
+            f"models: expected the same in the registry and in ops.models, found {'; '.join(unrecorded + lost)}. "
+            "Nothing was deleted; jobs/doctor.py says what to do."
+        )
 
 
 def versions_kept(table: str, forget: str, latest: int, pins: Sequence[Pin]) -> set[int]:
@@ -73,9 +87,9 @@ def unneeded(inventory: DataFrame, needed: DataFrame, before_ms: int) -> DataFra
     A younger file may belong to a write that has not committed yet.
     """
     left = inventory.join(needed, "path", "left_anti").where(F.unix_millis("modificationTime") < before_ms)
-    return left.select(
-        "path", "length", F.lit(False).alias("isDir"), F.unix_millis("modificationTime").alias("modificationTime")
-    )
+    is_dir = F.expr("nullif(false, true)")  # false, of a nullable column: VACUUM compares the schema to the letter
+    modified_ms = F.unix_millis("modificationTime").alias("modificationTime")
+    return left.select("path", "length", is_dir.alias("isDir"), modified_ms)
 
 
 def summary(table: str, pins: Sequence[Pin], n_files: int, n_bytes: int, is_dry_run: bool) -> str:

@@ -17,6 +17,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <sys/sendfile.h>
 #include <sys/syscall.h>
 #include <sys/types.h>
 #include <sys/uio.h>
@@ -94,6 +95,10 @@ OPEN(open64)
 OPENAT(openat)
 OPENAT(openat64)
 
+FILE *fopen(const char *path, const char *mode) {
+  if (mode[0] != 'r') count("open", path);
+  return REAL(fopen)(path, mode);
+}
 FILE *fopen64(const char *path, const char *mode) {
   if (mode[0] != 'r') count("open", path);
   return REAL(fopen64)(path, mode);
@@ -113,5 +118,17 @@ ssize_t write(int fd, const void *bytes, size_t n) { count_fd("write", fd); retu
 ssize_t writev(int fd, const struct iovec *parts, int n) { count_fd("write", fd); return REAL(writev)(fd, parts, n); }
 ssize_t pwrite64(int fd, const void *bytes, size_t n, off64_t at) { count_fd("write", fd); return REAL(pwrite64)(fd, bytes, n, at); }
 int ftruncate64(int fd, off64_t length) { count_fd("truncate", fd); return REAL(ftruncate64)(fd, length); }
+ssize_t pwrite(int fd, const void *bytes, size_t n, off_t at) { count_fd("write", fd); return REAL(pwrite)(fd, bytes, n, at); }
+ssize_t sendfile(int to, int from, off_t *at, size_t n) { count_fd("write", to); return REAL(sendfile)(to, from, at, n); }
+ssize_t sendfile64(int to, int from, off64_t *at, size_t n) { count_fd("write", to); return REAL(sendfile64)(to, from, at, n); }
+ssize_t copy_file_range(int from, off64_t *at, int to, off64_t *there, size_t n, unsigned flags) {
+  count_fd("write", to);
+  return REAL(copy_file_range)(from, at, to, there, n, flags);
+}
+int ftruncate(int fd, off_t length) { count_fd("truncate", fd); return REAL(ftruncate)(fd, length); }
+int renameat(int from_at, const char *from, int to_at, const char *to) {
+  count("rename", to);
+  return REAL(renameat)(from_at, from, to_at, to);
+}
 int fsync(int fd) { count_fd("sync", fd); return REAL(fsync)(fd); }
 int fdatasync(int fd) { count_fd("sync", fd); return REAL(fdatasync)(fd); }

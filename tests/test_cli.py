@@ -125,6 +125,8 @@ def test_an_argument_is_given_by_its_place() -> None:
 def test_settings_come_back_from_what_was_logged_of_them(settings: TrainSettings) -> None:
     logged = {name: str(value) for name, value in cli.as_params(settings).items()} | {"lake": "lake"}
     assert cli.from_params(TrainSettings, logged) == settings
+    with pytest.raises(InputError, match=r"^lexical: expected among the recorded settings, found not: the run"):
+        cli.from_params(TrainSettings, {name: value for name, value in logged.items() if name != "lexical"})
     with pytest.raises(InputError, match="--epochs must be 1"):
         cli.from_params(TrainSettings, logged | {"epochs": "0"})
 

@@ -12,6 +12,7 @@ from deltalake import DeltaTable
 from pipelines.demo import stages
 from pipelines.session import LakeConfig
 from schemas import TABLES
+from tests.test_end_to_end import submit
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -49,3 +50,9 @@ def test_the_demo_runs_on_real_reviews_and_finds_nothing_to_do_the_second_time(t
     second = run_demo(place.lake_path, "--max-rows", "2000")
     assert "Nothing was to do: no table has a new version." in second
     assert versions(place) == left
+
+    place_flags = ["--lake", str(place.lake_path)]
+    assert "verdict  bit-identical" in submit("reproduce", "models:/review_classifier@challenger", *place_flags)
+    assert "gold.reviews: 0 files, 0 bytes deleted" in submit("vacuum", *place_flags)
+    assert submit("doctor", *place_flags) == ""
+    assert "gold.reviews version 0 -> 1: " in submit("diff", *place_flags)

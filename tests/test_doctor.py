@@ -11,14 +11,14 @@ import pytest
 from mlflow.tracking import MlflowClient
 
 from jobs import doctor as job
-from pipelines import registry
+from pipelines import ledger, registry
 from pipelines.content import content_hash, one_row
-from pipelines.doctor import missing_versions
+from pipelines.doctor import alias_faults, ledger_faults, log_faults, missing_versions, model_faults
 from pipelines.errors import InputError, IntegrityError, SetupError
 from pipelines.models import ModelRecord, records
 from pipelines.session import DELTA_JARS
-from pipelines.tables import TableStore
-from schemas import GOLD_REVIEWS, OPS_MODELS
+from pipelines.tables import Commit, TableStore
+from schemas import GOLD_REVIEWS, OPS_MODELS, OPS_PROMOTIONS
 from tests.registered import NAME, register_tiny
 
 ROOT = Path(__file__).parent.parent
@@ -35,6 +35,8 @@ def with_a_model(store: TableStore, tmp_path: Path) -> ModelRecord:
         store.synchronise(GOLD_REVIEWS, rows)
     learned_from = content_hash(store.read(GOLD_REVIEWS, 1))
     register_tiny(store, registry.connect(store.config), tmp_path, TEXTS, gold_version=1, content_hash=learned_from)
+    run = ledger.start("curate", store.config, {"silver.reviews": 3})
+    ledger.finish(store, run, [Commit(GOLD_REVIEWS, 2, 3)], {"in": 3, "kept": 3})
     return records(store)[0]
 
 
@@ -102,44 +104,59 @@ def unknown_version(_store: TableStore) -> None:
 
 def rewritten_data(store: TableStore) -> None:
     """The model's row says another hash than the table has: as if a version had been overwritten."""
-    row = store.read(OPS_MODELS).collect()[0].asDict() | {"model_version": 2, "content_hash": "0" * 32}
-    values = [row[name] for name in OPS_MODELS.column_names[:-1]]
-    store.append(OPS_MODELS, one_row(store.spark, OPS_MODELS, values))
     client = MlflowClient()
     again = client.create_model_version(NAME, client.get_model_version(NAME, "1").source or "")
+    changed = {"model_version": int(again.version), "content_hash": "0" * 32}
+    row = store.read(OPS_MODELS).where("model_version = 1").collect()[0].asDict() | changed
+    store.append(OPS_MODELS, one_row(store.spark, OPS_MODELS, [row[name] for name in OPS_MODELS.column_names[:-1]]))
     client.set_model_version_tag(NAME, again.version, "manifest.sha256", row["manifest_sha256"])
 
 
-@pytest.mark.parametrize(
-    ("damage", "expected"),
-    [
-        (missing_file, ["gold.reviews: part-", "review_classifier version 1, gold.reviews version 1: gold.reviews: "]),
-        (flipped_data_byte, ["gold.reviews: part-", "review_classifier version 1, gold.reviews version 1: part-"]),
-        (flipped_weight, ["review_classifier version 1: review_classifier version 1: "]),
-        (missing_version, ["gold.reviews: its log lacks version 1. Restore it from a backup, the whole directory"]),
-        (
-            unknown_version,
-            ["review_classifier version 2: in the registry, but not in ops.models: its training was cut"],
-        ),
-        (rewritten_data, ["review_classifier version 2, gold.reviews version 1: content hash "]),
-    ],
-)
-def test_each_damage_is_named_with_what_mends_it(
-    store: TableStore,
-    tmp_path: Path,
-    capsys: pytest.CaptureFixture[str],
-    damage: Callable[[TableStore], None],
-    expected: list[str],
-) -> None:
+DAMAGES: dict[Callable[[TableStore], None], str] = {
+    missing_file: "review_classifier version 1, gold.reviews version 1: gold.reviews: expected the file ",
+    flipped_data_byte: "review_classifier version 1, gold.reviews version 1: part-",
+    flipped_weight: "review_classifier version 1: review_classifier version 1: ",
+    missing_version: "gold.reviews: its log lacks version 1. Restore it from a backup, the whole directory _delta_log.",
+    unknown_version: "review_classifier version 2: in the registry, but not in ops.models. Delete the version",
+    rewritten_data: "review_classifier version 3, gold.reviews version 1: content hash ",
+}
+
+
+def test_each_damage_is_named_with_what_mends_it(store: TableStore, tmp_path: Path) -> None:
     with_a_model(store, tmp_path)
-    damage(store)
-    store.spark.catalog.clearCache()
-    found = examined(TableStore(store.spark, store.config), capsys)
-    assert len(found) == len(expected), found
-    for line, words in zip(found, expected, strict=True):
+    client = registry.connect(store.config)
+    shutil.copytree(store.config.lake_path, tmp_path / "sound")
+    for damage, words in DAMAGES.items():
+        damage(store)
+        broken = [*log_faults(store.config, GOLD_REVIEWS)]
+        lake = store if broken else TableStore(store.spark, store.config)
+        [line] = map(str, broken or model_faults(lake, client))
         assert line.startswith(words)
         assert line.endswith(".")
         assert TEXTS[0] not in line
+        for part in ("gold", "mlflow/artifacts"):  # the registry itself is open
+            shutil.rmtree(store.config.lake_path / part)
+            shutil.copytree(tmp_path / "sound" / part, store.config.lake_path / part)
+        for name, version in registry.live_versions(client) - {(NAME, 1)}:
+            client.delete_model_version(name, str(version))
+
+
+def test_what_is_lost_or_moved_as_a_whole_is_told_by_what_still_knows_of_it(store: TableStore, tmp_path: Path) -> None:
+    with_a_model(store, tmp_path)
+    client = registry.connect(store.config)
+    assert [*ledger_faults(store), *alias_faults(store, client), *model_faults(store, client)] == []
+    promotion = (NAME, 1, "promoted", "[]", None)
+    store.append(OPS_PROMOTIONS, one_row(store.spark, OPS_PROMOTIONS, promotion))
+    [alias] = alias_faults(store, client)
+    assert str(alias).startswith(
+        f"{NAME}: alias champion is not set, but the latest decision names version 1. Run jobs/"
+    )
+    client.delete_registered_model(NAME)  # as a lost mlflow.db does
+    [lost] = model_faults(store, client)
+    assert str(lost).startswith(f"{NAME}: in ops.models, but the registry has no such model. Restore it from a backup")
+    shutil.rmtree(store.location(GOLD_REVIEWS))
+    [gone] = ledger_faults(TableStore(store.spark, store.config))
+    assert str(gone).startswith("gold.reviews: no such table, but the ledger knows version 2. Restore it from a backup")
 
 
 def test_a_hanging_writer_is_named_by_its_process(

@@ -6,6 +6,7 @@ import subprocess
 import sys
 import textwrap
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -76,7 +77,7 @@ def test_a_lock_is_held_inside_and_free_outside_whatever_happens_inside(spark: S
     with pytest.raises(ConflictError, match="inside"), table_lock(spark, file, 5), table_lock(spark, file, 5):  # noqa: PT012
         assert is_held_seen_from_another_process(file)
         noted = json.loads(file.read_text())
-        assert (noted["pid"], noted["app"]) == (os.getpid(), "tests")
+        assert (noted["pid"], noted["app"]) == (os.getpid(), spark.conf.get("spark.app.name"))
         raise ConflictError("inside")
     assert not is_held_seen_from_another_process(file)
 
@@ -101,7 +102,7 @@ def test_a_waiting_writer_says_for_whom_and_gives_up_in_the_end(
     [line] = [record.getMessage() for record in caplog.records]  # told once, not at every look
     assert line.startswith("gold.scores: waiting for process 4711 (score), which has held its lock for 9")
     with table_lock(spark, file, 5):  # the failed wait left nothing behind
-        assert holder_of(file)[0] == f"process {os.getpid()} (tests)"
+        assert holder_of(file)[0] == f"process {os.getpid()} ({spark.conf.get('spark.app.name')})"
 
 
 def test_a_killed_holder_holds_no_longer(spark: SparkSession, tmp_path: Path) -> None:
@@ -139,6 +140,7 @@ def test_two_threads_of_one_process_take_turns(spark: SparkSession, tmp_path: Pa
             with table_lock(spark, tmp_path / "t", 30):
                 inside += 1
                 seen.append(inside)
+                time.sleep(0.002)
                 inside -= 1
 
     threads = [threading.Thread(target=enter) for _ in range(4)]
@@ -167,7 +169,7 @@ def test_a_write_to_a_table_that_another_process_holds_is_refused_and_leaves_it_
     assert (store.version(GOLD_REJECTS), store.read(GOLD_REJECTS).count()) == (1, 1)
 
 
-@pytest.mark.slow
+@pytest.mark.stress
 def test_four_processes_that_append_at_once_lose_and_double_nothing(store: TableStore) -> None:
     n_writers, n_batches = 4, 100
     store.create(GOLD_REJECTS)

@@ -1,3 +1,4 @@
+import json
 import math
 import os
 import re
@@ -12,11 +13,12 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pytest
+import torch
 from mlflow.entities import Run
 
 from jobs import reproduce as job
 from jobs import train
-from pipelines import registry
+from pipelines import models, registry
 from pipelines.content import content_hash
 from pipelines.errors import InputError, IntegrityError
 from pipelines.learn import learn
@@ -205,7 +207,13 @@ def test_a_run_logs_the_version_it_reads_though_another_process_writes_meanwhile
 
     monkeypatch.setattr("pipelines.learn.fit", fit)
     capsys.readouterr()
-    job.main([run.info.run_id, *place])
+    before = torch.get_num_threads()
+    torch.set_num_threads(1 if before > 1 else 2)  # the recorded number is restored, here as on another machine
+    try:
+        job.main([run.info.run_id, *place])
+        assert torch.get_num_threads() != before
+    finally:
+        torch.set_num_threads(before)
     lines = capsys.readouterr().out.splitlines()
     assert lines[0] == f"run      {run.info.run_id}, review_classifier version 1"
     assert lines[1] == f"data     identical: gold.reviews version 1, content hash {read}"
@@ -222,15 +230,30 @@ def test_a_run_logs_the_version_it_reads_though_another_process_writes_meanwhile
     stages = [row.stage for row in store.read(OPS_RUNS).orderBy("finished_at").collect()]
     assert stages == ["train", "reproduce", "reproduce"]
 
+    known = models.records(store)
     other_seed = lambda snapshot, place, s: learn(snapshot, place, replace(s, seed=s.seed + 1))  # noqa: E731
-    monkeypatch.setattr(job, "learn", other_seed)
+    monkeypatch.setattr("pipelines.replay.learn", other_seed)
     with pytest.raises(IntegrityError, match=r"not reproduced: weights differ, .* Differs: Nothing recorded differs"):
         job.main([run.info.run_id, *place, "--tolerance", "0"])
     assert newest_run(store).data.tags["verdict"] == "not reproduced"
+    monkeypatch.setattr(
+        "pipelines.models.records", lambda _: [replace(record, content_hash="0" * 32) for record in known]
+    )
+    with pytest.raises(IntegrityError, match=r"^not reproduced: gold\.reviews version 1: expected content hash 0000"):
+        job.main([run.info.run_id, *place])
+    assert newest_run(store).data.tags["verdict"] == "not reproduced"
+    ledger = store.read(OPS_RUNS).where("stage = 'reproduce'").orderBy("finished_at").collect()
+    assert [(row.state, json.loads(row.config)["verdict"]) for row in ledger] == [
+        ("done", "bit-identical"),
+        ("done", "data identical"),
+        ("refused", "not reproduced"),
+        ("refused", "not reproduced"),
+    ]
     with pytest.raises(InputError, match=r"run 0: expected the id of a run in ops\.models, found none"):
         job.main(["0", *place])
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(400)
 def test_weights_are_the_same_bits_in_another_place_for_another_user_at_another_hour(
     store: TableStore, tmp_path: Path

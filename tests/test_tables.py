@@ -6,8 +6,9 @@ from pyspark.errors import PySparkException
 from pyspark.sql import DataFrame
 
 from pipelines.errors import ConflictError, InputError, IntegrityError
+from pipelines.refusals import worded
 from pipelines.session import LakeConfig
-from pipelines.tables import Commit, TableStore, _worded
+from pipelines.tables import Commit, TableStore
 from schemas import GOLD_REJECTS, OPS_PROMOTIONS, SILVER_REVIEWS
 
 Rows = Sequence[tuple[str, str]]
@@ -135,6 +136,18 @@ def test_data_tags_tell_two_tables_of_one_name_apart(store: TableStore, tmp_path
     ],
 )
 def test_deltas_refusals_become_errors_of_ours(message: str, class_: type[Exception], words: str) -> None:
-    error = _worded(PySparkException(message), GOLD_REJECTS)
+    error = worded(PySparkException(message), GOLD_REJECTS)
     assert type(error) is class_
     assert words in str(error)
+
+
+def test_a_statement_that_writes_anything_holds_all_locks_and_its_commit_is_read_back(store: TableStore) -> None:
+    store.append(GOLD_REJECTS, frame(store, [("a", UNLABELLED)]))
+    with store.exclusive():
+        assert (store.config.lake_path / "locks" / "gold.scores").exists()
+        store.spark.sql("DELETE FROM gold.rejects")
+    assert (rows_of(store), store.version(GOLD_REJECTS)) == ([], 2)
+    words = r"gold\.rejects: expected commit [0-9a-f]{32} in the last 50 versions, found none"
+    with pytest.raises(IntegrityError, match=words), store.exclusive():  # noqa: PT012
+        store.spark.conf.set("spark.databricks.delta.commitInfo.userMetadata", "another writer's")
+        store.spark.sql("INSERT INTO gold.rejects VALUES ('b', 'unlabelled')")

@@ -1,4 +1,5 @@
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -14,7 +15,7 @@ from pipelines.errors import InputError, IntegrityError
 from pipelines.models import ModelRecord
 from pipelines.snapshot import snapshot_of
 from pipelines.tables import TableStore
-from pipelines.vacuum import LATEST, Pin, pins_of_model, plain_path, summary, versions_kept
+from pipelines.vacuum import RECENT, Pin, pins_of_model, plain_path, require_known, summary, versions_kept
 from schemas import GOLD_REJECTS, GOLD_REVIEWS
 from tests.preload import library
 from tests.registered import register_tiny
@@ -23,7 +24,7 @@ from tests.small_gold import TRAIN, encoder_in, gold_rows
 ROOT = Path(__file__).resolve().parent.parent
 
 MODEL = ModelRecord("m", 2, "r1", 5, 4, None, "h", "a" * 64, [])
-PINS = [Pin("gold.reviews", 2, "m version 1"), Pin("gold.reviews", 6, LATEST)]
+PINS = [Pin("gold.reviews", 2, "m version 1"), Pin("gold.reviews", 6, RECENT)]
 
 
 def test_a_model_pins_what_it_learned_from_and_what_is_known_to_lie_behind_it() -> None:
@@ -42,7 +43,7 @@ def test_versions_to_keep_are_the_pinned_ones_or_all_but_those_to_forget(forget:
     ("forget", "words"),
     [
         ("0-3", r"expected versions of gold\.reviews that nobody needs, found version 2 \(m version 1\)\. Nothing was"),
-        ("6", r"found version 6 \(latest version\)\. Nothing was deleted\."),
+        ("6", r"found version 6 \(latest or recent\)\. Nothing was deleted\."),
         ("7", r"--forget must name versions of 0-6, the first one first, got 7"),
         ("5-3", r"--forget must name versions of 0-6, the first one first, got 5-3"),
         ("a-b", r"--forget must be a version or a range of them, as 3 or 3-7, got 'a-b'"),
@@ -67,8 +68,8 @@ def test_paths_are_compared_in_one_spelling(uri: str, path: str) -> None:
 
 
 def test_the_summary_names_who_needs_which_version() -> None:
-    pins = [Pin("t", 6, LATEST), Pin("t", 2, "m version 1"), Pin("t", 2, "m version 1"), Pin("t", 2, "run x, keep")]
-    needed = "needed: version 2 (m version 1, run x, keep); version 6 (latest version)"
+    pins = [Pin("t", 6, RECENT), Pin("t", 2, "m version 1"), Pin("t", 2, "m version 1"), Pin("t", 2, "run x, keep")]
+    needed = "needed: version 2 (m version 1, run x, keep); version 6 (latest or recent)"
     assert summary("t", pins, 3, 4_096, True) == f"t: 3 files, 4,096 bytes would be deleted; {needed}"
     assert summary("t", pins, 0, 0, False) == f"t: 0 files, 0 bytes deleted; {needed}"
 
@@ -105,7 +106,7 @@ def test_a_kept_run_s_version_survives_and_the_others_files_go(
 
     job.main([*place, "--dry-run"])
     told = capsys.readouterr().out
-    assert f"bytes would be deleted; needed: version 2 (run {run_id}, keep); version 5 (latest version)" in told
+    assert f"bytes would be deleted; needed: version 2 (run {run_id}, keep); version 5 (latest or recent)" in told
     assert data_files(store) == before
 
     job.main(place)
@@ -146,6 +147,7 @@ def test_forgetting_what_a_model_learned_from_is_refused_until_the_model_is_dele
     ):
         job.main([*ask, "1-2"])
     job.main([*ask, "1"])
+    job.main([*ask, "1"])  # the version is gone already, which is no fault
     assert store.read(GOLD_REVIEWS, 2).count() == 1
     client.delete_model_version("review_classifier", "1")
     job.main([*ask, "1-2"])
@@ -170,6 +172,57 @@ def test_a_needed_file_that_is_missing_stops_the_vacuum_before_it_deletes(
     assert data_files(store) == left
 
 
+@pytest.mark.parametrize(
+    ("live", "known", "names", "words"),
+    [
+        ({("m", 1)}, {("m", 1)}, {"m"}, ""),
+        (set(), {("m", 1)}, {"m"}, ""),  # deleted on purpose
+        (set(), set(), set(), ""),
+        ({("m", 2)}, {("m", 1)}, {"m"}, "m version 2 in the registry only"),
+        (set(), {("m", 1), ("m", 2)}, set(), "m in ops.models only"),
+    ],
+)
+def test_nothing_is_deleted_where_registry_and_table_disagree_on_the_models(
+    live: set[tuple[str, int]], known: set[tuple[str, int]], names: set[str], words: str
+) -> None:
+    if not words:
+        return require_known(live, known, names)
+    with pytest.raises(IntegrityError, match=f"found {re.escape(words)}. Nothing was deleted; jobs/doctor.py"):
+        require_known(live, known, names)
+    return None
+
+
+def test_a_lost_registry_is_no_licence_to_delete(store: TableStore, client: MlflowClient, tmp_path: Path) -> None:
+    rewrite(store, 3)
+    register_tiny(store, client, tmp_path, ["good film"])
+    client.delete_registered_model("review_classifier")  # as a new mlflow.db in the place of a lost one
+    before = data_files(store)
+    with pytest.raises(IntegrityError, match=r"review_classifier in ops\.models only"):
+        job.main(["--lake", store.config.lake, "--older-than-hours", "0"])
+    assert data_files(store) == before
+
+
+def test_a_version_that_was_current_within_the_limit_stays_however_old_its_files(
+    store: TableStore, capsys: pytest.CaptureFixture[str]
+) -> None:
+    rewrite(store, 3)
+    for file in data_files(store):
+        os.utime(file, (0, 0))
+    job.main(["--lake", store.config.lake, "--older-than-hours", "1"])
+    assert "gold.rejects: 0 files, 0 bytes deleted" in capsys.readouterr().out
+    assert [rows_at(store, version) for version in (1, 2, 3)] == [3, 3, 3]
+
+
+def test_what_killed_runs_left_in_the_landing_directory_goes_once_it_is_old(store: TableStore) -> None:
+    landing = store.config.landing_path
+    for left in ("staging/clean-0", "ingest-1", "snapshot-2", "staging/young", "delivered"):
+        (landing / left).mkdir(parents=True)
+        os.utime(landing / left, None if left.endswith("young") else (0, 0))
+    job.main(["--lake", store.config.lake, "--older-than-hours", "1"])
+    assert sorted(path.name for path in landing.glob("*")) == ["delivered", "staging"]
+    assert [path.name for path in landing.glob("staging/*")] == ["young"]
+
+
 def test_the_inventory_lists_data_files_only(store: TableStore) -> None:
     rewrite(store, 1)
     listed = {row.path for row in files.inventory(store, GOLD_REJECTS).collect()}
@@ -185,7 +238,7 @@ def job_in_400_days(name: str, clock: Path, *argv: str) -> str:
     return done.stdout
 
 
-@pytest.mark.slow
+@pytest.mark.stress
 @pytest.mark.timeout(1_200)
 def test_after_50_versions_400_days_and_a_vacuum_the_champion_is_reproduced_bit_for_bit(
     store: TableStore, client: MlflowClient, tmp_path: Path
@@ -201,7 +254,7 @@ def test_after_50_versions_400_days_and_a_vacuum_the_champion_is_reproduced_bit_
 
     clock = library("clock", tmp_path)
     told = job_in_400_days("vacuum", clock, *place)
-    assert "needed: version 1 (review_classifier version 1); version 50 (latest version)" in told
+    assert "needed: version 1 (review_classifier version 1); version 50 (latest or recent)" in told
     left = set(Path(store.location(GOLD_REVIEWS)).glob("*.parquet"))
     needed = {row.path for row in files.needed(store, GOLD_REVIEWS, [1, 50]).collect()}
     assert {f"file:{file}" for file in left} == needed

@@ -1,0 +1,23 @@
+"""What Delta says when it refuses a write, in one line and without the row."""
+
+import re
+
+from py4j.protocol import Py4JJavaError
+from pyspark.errors import PySparkException
+
+from pipelines.errors import ConflictError, IntegrityError
+from schemas import Table
+
+
+def worded(error: PySparkException | Py4JJavaError, table: Table) -> Exception:
+    """Delta's refusal in one line, without the row that caused it: it may hold a review's text."""
+    message = str(error)
+    if broken := re.search(r"CHECK constraint (\w+)|NOT NULL constraint violated for column: ([\w.]*\w)", message):
+        rule = broken.group(1) or f"{broken.group(2)} NOT NULL"
+        return IntegrityError(
+            f"{table.name}: expected rows that satisfy {rule}, found one that does not. "
+            "Nothing was written. Fix the transformation, or change the contract in schemas/."
+        )
+    if "DELTA_CONCURRENT" in message:
+        return ConflictError(f"{table.name}: another writer committed first. Run the stage again.")
+    return error

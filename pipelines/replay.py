@@ -1,0 +1,38 @@
+"""The doing of a reproduction: the version read again, trained on again, and the verdict noted."""
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+from pipelines import backbone, classifier, ledger, registry, reproduce, runs
+from pipelines.learn import learn
+from pipelines.models import ModelRecord
+from pipelines.snapshot import snapshot_of
+from pipelines.tables import TableStore
+from pipelines.train import TrainSettings
+
+
+def trained_again(
+    store: TableStore, model: ModelRecord, first: runs.PastRun, settings: TrainSettings, data_only: bool
+) -> reproduce.Comparison | None:
+    """Read the version again and train on it; None where only the data is asked for.
+
+    Raises IntegrityError where the data are not those that the run read.
+    """
+    with snapshot_of(store, model.gold_version) as (snapshot, content_hash):
+        reproduce.require_same_data(model, content_hash)
+        if data_only:
+            return None
+        predictions = runs.predictions_of(registry.connect(store.config), model.run_id)
+        learned = learn(snapshot, backbone.find(settings.backbone), settings)
+    again = reproduce.evidence_of(learned, classifier.weights_sha256(learned.model))
+    return reproduce.compare(reproduce.evidence_logged(first, predictions, model.weights_sha256), again)
+
+
+def note(
+    store: TableStore, run: ledger.Run, verdict: str, differing: Sequence[str], found: reproduce.Comparison | None
+) -> None:
+    """The verdict into the running MLflow run and into the ledger."""
+    runs.log_verdict(verdict, differing, reproduce.figures_of(found))
+    state = "refused" if verdict == reproduce.DIFFERENT else "done"
+    rows = {"test": found.n_rows, "called_otherwise": found.n_flipped} if found else {}
+    ledger.finish(store, replace(run, config={**run.config, "verdict": verdict}), [], rows, state=state)
