@@ -253,7 +253,7 @@ def test_a_run_logs_the_version_it_reads_though_another_process_writes_meanwhile
         job.main(["0", *place])
 
 
-@pytest.mark.slow
+@pytest.mark.stress
 @pytest.mark.timeout(400)
 def test_weights_are_the_same_bits_in_another_place_for_another_user_at_another_hour(
     store: TableStore, tmp_path: Path
