@@ -9,16 +9,15 @@ Writes  nothing
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from py4j.protocol import Py4JError
-from pyspark.errors import PySparkException
-
 from pipelines import cli
 from pipelines.cli import flag, group
 from pipelines.diff import counts, differences, examples
-from pipelines.errors import IntegrityError
+from pipelines.refusals import reading
 from pipelines.session import LakeConfig, get_session
 from pipelines.tables import TableStore
 from schemas import TABLES
+
+ADVICE = "jobs/vacuum.py --dry-run says which versions are kept, jobs/doctor.py what is damaged."
 
 
 @dataclass(frozen=True)
@@ -44,14 +43,9 @@ def main(argv: Sequence[str] | None = None) -> None:
     latest = store.latest(table)
     before, after = (latest if version == -1 else version for version in (config.before, config.after))
     found = differences(store.read(table, before), store.read(table, after), table)
-    try:
+    with reading(f"{table.name} versions {before} and {after}", ADVICE):
         listing = ", ".join(f"{n:,} {kind}" for kind, n in counts(found).items())
         lines = examples(found, table, config.examples)
-    except (PySparkException, Py4JError) as error:
-        raise IntegrityError(
-            f"{table.name} versions {before} and {after}: expected files that can be read, found one that cannot. "
-            "jobs/vacuum.py --dry-run says which versions are kept, jobs/doctor.py what is damaged."
-        ) from error
     print(f"{table.name} version {before} -> {after}: {listing}")
     for line in lines:
         print(line)

@@ -50,7 +50,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     differing = reproduce.surroundings_that_differ(first.tags, now)
     with runs.tracked(client, config.lake, first.experiment, cli.as_params(config), tags):
         try:
-            found = replay.trained_again(store, model, first, settings, config.data_only)
+            found = replay.trained_again(store, client, model, first, settings, None if config.data_only else directory)
         except IntegrityError as error:
             replay.note(store, run, reproduce.DIFFERENT, [f"data: {error}"], None)
             raise

@@ -58,13 +58,15 @@ def main(argv: Sequence[str] | None = None) -> None:
                 recent = [Pin(table.name, v, RECENT) for v in files.current_since(store, table, before_ms)]
                 mine = [pin for pin in pins if pin.table == table.name] + recent
                 kept = versions_kept(table.name, config.forget, store.version(table), mine)
-                files.require_present(store, table, files.needed(store, table, {pin.version for pin in mine}))
-                gone = unneeded(files.inventory(store, table), files.needed(store, table, kept), before_ms)
+                needed = files.needed(store, table, {pin.version for pin in mine})
+                files.require_present(store, table, needed)
+                spared = files.needed(store, table, kept) if config.forget else needed
+                gone = unneeded(files.inventory(store, table), spared, before_ms)
                 n_files, n_bytes = files.size_of(gone)
                 print(summary(table.name, mine, n_files, n_bytes, config.dry_run))
                 if n_files and not config.dry_run:
                     files.delete(store, table, gone)
-                    files.require_present(store, table, files.needed(store, table, {pin.version for pin in mine}))
+                    files.require_present(store, table, needed)
     if not config.dry_run:
         files.clear_staging(config.lake.landing_path, before_ms)
 

@@ -54,8 +54,8 @@ def find(backbone: str, endpoint: str | None = None) -> Path:
 
 def fingerprint(directory: Path) -> str:
     """SHA-256 over config, weights and tokenizer: what training starts from, whatever it is called."""
-    names = [name for pattern in HUB_FILES for name in sorted(path.name for path in directory.glob(pattern))]
-    return manifest_sha256((name, 0, sha256_of(directory / name)) for name in set(names))
+    names = {path.name for pattern in HUB_FILES for path in directory.glob(pattern)}
+    return manifest_sha256((name, 0, sha256_of(directory / name)) for name in names)
 
 
 def load_for_training(directory: Path, seed: int, dropout: float = 0.0, max_tokens: int = 0) -> tuple[Any, Tokenizer]:

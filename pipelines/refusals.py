@@ -1,8 +1,10 @@
-"""What Delta says when it refuses a write, in one line and without the row."""
+"""What Delta says when it refuses a write or cannot read, in one line and without the row."""
 
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 
-from py4j.protocol import Py4JJavaError
+from py4j.protocol import Py4JError, Py4JJavaError
 from pyspark.errors import PySparkException
 
 from pipelines.errors import ConflictError, IntegrityError
@@ -21,3 +23,12 @@ def worded(error: PySparkException | Py4JJavaError, table: Table) -> Exception:
     if "DELTA_CONCURRENT" in message:
         return ConflictError(f"{table.name}: another writer committed first. Run the stage again.")
     return error
+
+
+@contextmanager
+def reading(what: str, advice: str) -> Iterator[None]:
+    """Raise IntegrityError where the rows of a version, which are read inside, are not to be had any more."""
+    try:
+        yield
+    except (PySparkException, Py4JError) as error:
+        raise IntegrityError(f"{what}: expected files that can be read, found one that cannot. {advice}") from error

@@ -2,8 +2,11 @@
 
 from collections.abc import Sequence
 from dataclasses import replace
+from pathlib import Path
 
-from pipelines import backbone, classifier, ledger, registry, reproduce, runs
+from mlflow.tracking import MlflowClient
+
+from pipelines import classifier, ledger, reproduce, runs
 from pipelines.learn import learn
 from pipelines.models import ModelRecord
 from pipelines.snapshot import snapshot_of
@@ -12,18 +15,23 @@ from pipelines.train import TrainSettings
 
 
 def trained_again(
-    store: TableStore, model: ModelRecord, first: runs.PastRun, settings: TrainSettings, data_only: bool
+    store: TableStore,
+    client: MlflowClient,
+    model: ModelRecord,
+    first: runs.PastRun,
+    settings: TrainSettings,
+    backbone: Path | None,
 ) -> reproduce.Comparison | None:
-    """Read the version again and train on it; None where only the data is asked for.
+    """Read the version again and train the backbone on it; None where only the data is asked for, by no backbone.
 
     Raises IntegrityError where the data are not those that the run read.
     """
     with snapshot_of(store, model.gold_version) as (snapshot, content_hash):
         reproduce.require_same_data(model, content_hash)
-        if data_only:
+        if backbone is None:
             return None
-        predictions = runs.predictions_of(registry.connect(store.config), model.run_id)
-        learned = learn(snapshot, backbone.find(settings.backbone), settings)
+        predictions = runs.predictions_of(client, model.run_id)
+        learned = learn(snapshot, backbone, settings)
     again = reproduce.evidence_of(learned, classifier.weights_sha256(learned.model))
     return reproduce.compare(reproduce.evidence_logged(first, predictions, model.weights_sha256), again)
 

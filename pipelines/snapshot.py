@@ -12,14 +12,13 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
-from py4j.protocol import Py4JError
-from pyspark.errors import PySparkException
 from tokenizers import Tokenizer
 from tqdm import tqdm
 
 from pipelines.classifier import Policy, tokenise
 from pipelines.content import content_hash
 from pipelines.errors import ContractError, IntegrityError
+from pipelines.refusals import reading
 from pipelines.staging import staged
 from pipelines.tables import TableStore
 from schemas import GOLD_REVIEWS
@@ -58,13 +57,8 @@ def snapshot_of(store: TableStore, version: int) -> Iterator[tuple[pa.Table, str
     Raises IntegrityError (exit 3) unless the rows on disk are the rows of that version.
     """
     gold = store.read(GOLD_REVIEWS, version)
-    try:
+    with reading(f"gold.reviews version {version}", "jobs/doctor.py names it and what depends on it."):
         expected = content_hash(gold)
-    except (PySparkException, Py4JError) as error:
-        raise IntegrityError(
-            f"gold.reviews version {version}: expected files that can be read, found one that cannot. "
-            "jobs/doctor.py names it and what depends on it."
-        ) from error
     with (
         staged(store, gold.orderBy("review_id"), "snapshot") as rows,
         tempfile.TemporaryDirectory(prefix="snapshot-", dir=store.config.landing_path) as directory,
