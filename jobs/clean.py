@@ -32,7 +32,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     store = TableStore(get_session("clean", config.lake), config.lake)
     version = store.latest(BRONZE_REVIEWS)
     run = ledger.start("clean", config, {BRONZE_REVIEWS.name: version})
-    if ledger.is_done(store, run):
+    if ledger.left_by(store, run):
         return
     bronze = store.read(BRONZE_REVIEWS, version)
     with staged(store, clean_reviews(bronze), "clean") as cleaned:

@@ -3,14 +3,14 @@
     spark-submit --properties-file spark-defaults.conf jobs/curate.py --lake lake --split-policy hash
 
 Reads   silver.reviews
-Writes  gold.reviews, gold.rejects
+Writes  gold.reviews, gold.rejects; tells the tasks behind it gold_version
 """
 
 import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from pipelines import backbone, cli, ledger
+from pipelines import backbone, cli, ledger, task_values
 from pipelines.cli import flag, group
 from pipelines.content import content_hash, require_conserved
 from pipelines.curate import (
@@ -48,7 +48,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     tokenizer = backbone.load_tokenizer(backbone.find(config.backbone)).to_str()
     tokenizer_sha256 = hashlib.sha256(tokenizer.encode()).hexdigest()
     run = ledger.start("curate", config, {SILVER_REVIEWS.name: version, "tokenizer": tokenizer_sha256})
-    if ledger.is_done(store, run):
+    if left := ledger.left_by(store, run):
+        task_values.tell("gold_version", left[GOLD_REVIEWS.name])
         return
     sources = tuple(name.strip() for name in config.sources.split(",") if name.strip())
     check_sources(store.read(SILVER_REVIEWS, version), sources)
@@ -67,6 +68,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     require_conserved("gold.reviews", counts, "Run jobs/curate.py again with --rerun; report it if it comes back.")
     gold_hash = content_hash(store.read(GOLD_REVIEWS, kept.version))
     ledger.finish(store, run, [kept, rejected], counts | splits, gold_hash)
+    task_values.tell("gold_version", kept.version)
 
 
 if __name__ == "__main__":

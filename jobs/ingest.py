@@ -52,7 +52,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     file, sha256 = deliver(config.delivery, config.lake.landing_path)
     store = TableStore(get_session("ingest", config.lake), config.lake)
     run = ledger.start("ingest", config, {file.name: sha256})
-    if ledger.is_done(store, run):
+    if ledger.left_by(store, run):
         return
     with stage(config.delivery, file, sha256, config.lake.landing_path) as staged:
         records = store.spark.read.parquet(str(staged.parquet))

@@ -4,13 +4,13 @@
     spark-submit --properties-file spark-defaults.conf jobs/promote.py --lake lake --rollback
 
 Reads   gold.reviews at the version the challenger learned from, ops.models, the registry
-Writes  ops.promotions, the aliases champion and previous_champion
+Writes  ops.promotions, the aliases champion and previous_champion; tells the tasks behind it model_version
 """
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from pipelines import cli, gate, ledger, registry
+from pipelines import cli, gate, ledger, registry, task_values
 from pipelines.cli import flag, group
 from pipelines.errors import GateRefusedError
 from pipelines.promote import CHALLENGER, CHAMPION, PREVIOUS_CHAMPION, as_json, moves
@@ -35,17 +35,18 @@ def main(argv: Sequence[str] | None = None) -> None:
     name = config.model_name
     champion, previous = (registry.version_of(client, name, alias) for alias in (CHAMPION, PREVIOUS_CHAMPION))
     now, before = (None if found is None else int(found.version) for found in (champion, previous))
+    waiting = registry.version_of(client, name, CHALLENGER)
     if config.rollback:
-        waiting = registry.version_of(client, name, CHALLENGER)
         aliases = moves("rolled_back", now, before, int(waiting.version) if waiting else None)
         gate.note(store, name, before or 0, "rolled_back", gate.rollback_reasons(), now)
         registry.move_aliases(client, name, aliases)
         return
-    challenger = registry.resolve(client, name, CHALLENGER)
-    version = int(challenger.version)
-    if version == now:
-        cli.log.info("promote: nothing to do, %s version %d is the champion", name, version)
+    if now and (waiting is None or int(waiting.version) == now):  # None: it was rolled back
+        cli.log.info("promote: nothing to do, %s version %d is the champion, no other waits", name, now)
+        task_values.tell("model_version", now)
         return
+    challenger = waiting or registry.resolve(client, name, CHALLENGER)  # which says what to run
+    version = int(challenger.version)
     run = ledger.start("promote", config, {"challenger": version, "champion": now or 0})
     if ledger.was_refused(store, run):
         raise GateRefusedError(f"{name} version {version}: refused before (ops.promotions). Nothing was moved.")
@@ -59,6 +60,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     if not verdict.passed:
         failed = "; ".join(str(check) for check in verdict.checks if not check.passed)
         raise GateRefusedError(f"{name} version {version}: {failed}. Nothing was moved.")
+    task_values.tell("model_version", version)
 
 
 if __name__ == "__main__":

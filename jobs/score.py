@@ -47,7 +47,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     name, number = version.name, int(version.version)
     silver_version = store.latest(SILVER_REVIEWS)
     run = ledger.start("score", config, {SILVER_REVIEWS.name: silver_version, "model_version": number})
-    if ledger.is_done(store, run):
+    if ledger.left_by(store, run):
         return
     store.create(GOLD_SCORES)
     waiting = unscored(store.read(SILVER_REVIEWS, silver_version), store.read(GOLD_SCORES), name, number)

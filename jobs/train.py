@@ -51,7 +51,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     directory = backbone.find(settings.backbone)
     weights = backbone.fingerprint(directory)
     run = ledger.start("train", config, {GOLD_REVIEWS.name: version, "backbone": weights})
-    if ledger.is_done(store, run):
+    if ledger.left_by(store, run):
         return
     client = registry.connect(config.lake)
     with snapshot_of(store, version) as (snapshot, content_hash), tempfile.TemporaryDirectory() as scratch:

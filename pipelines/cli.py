@@ -9,7 +9,7 @@ import re
 import sys
 import typing
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, TypeVar
+from typing import Any, NoReturn, TypeVar
 
 from py4j.protocol import Py4JError
 from pyspark.errors import PySparkException
@@ -18,6 +18,7 @@ from pipelines import errors
 from pipelines.errors import InputError, JobError, SetupError
 
 Config = TypeVar("Config")
+Main = Callable[[Sequence[str] | None], int | None]  # an exit code where it is not said by an error
 _REQUIRED = dataclasses.MISSING
 DISK_FULL = os.strerror(errno.ENOSPC)
 MOST_CHARACTERS = 300  # of a line that another program wrote
@@ -25,16 +26,15 @@ log = logging.getLogger("reviewlake")
 
 
 def flag(description: str, default: Any = _REQUIRED, choices: Sequence[str] = ()) -> Any:
-    """A dataclass field that is also a flag: the field's name, this default, this help."""
-    metadata = {"help": description, "choices": tuple(choices)}
-    if default is _REQUIRED:
-        return dataclasses.field(metadata=metadata)
-    return dataclasses.field(default=default, metadata=metadata)
+    """A dataclass field that is also a flag: the field's name, this default, this help; a tuple may come repeatedly."""
+    return dataclasses.field(default=default, metadata={"help": description, "choices": tuple(choices)})
 
 
-def argument(description: str) -> Any:
+def argument(description: str, default: Any = _REQUIRED, choices: Sequence[str] = ()) -> Any:
     """A dataclass field that is given by its place on the command line, without a flag's name."""
-    return dataclasses.field(metadata={"help": description, "argument": True})
+    return dataclasses.field(
+        default=default, metadata={"help": description, "argument": True, "choices": tuple(choices)}
+    )
 
 
 def group(config: type[Any]) -> Any:
@@ -72,17 +72,38 @@ def parse(
     return _build(config, vars(values))
 
 
-def run(main: Callable[[Sequence[str] | None], None]) -> None:
+def run(main: Main) -> None:
     """Run a job's main as a program: log to stderr, one line per error, the error's exit code."""
     show_log()
+    if code := attempt(main, None):
+        sys.exit(code)
+
+
+def attempt(main: Main, argv: Sequence[str] | None) -> int:
+    """Run a job's main; its exit code, 0 where it did its work. Logs one line of an error."""
     try:
-        main(None)
+        return main(argv) or 0
     except _worded_errors() as caught:
         if "--debug" in sys.argv:
             raise
         error = from_worker(caught)
         log.error("%s", one_line(error))
-        sys.exit(exit_code(error))
+        return exit_code(error)
+
+
+def complaint(config: type[Any], argv: Sequence[str]) -> str | None:
+    """What a job would say of these arguments before it starts; None where it takes them."""
+    parser = build_parser(config, None)
+
+    def refuse(message: str) -> NoReturn:
+        raise InputError(message)
+
+    parser.error = refuse  # type: ignore[method-assign]  # else argparse prints its usage and ends the process
+    try:
+        _build(config, vars(parser.parse_args(argv)))
+    except InputError as error:
+        return str(error)
+    return None
 
 
 def _worded_errors() -> tuple[type[Exception], ...]:
@@ -154,11 +175,16 @@ def _add_flags(parser: argparse.ArgumentParser, config: type[Any]) -> None:
             _add_flags(parser, field.metadata["group"])
             continue
         if "argument" in field.metadata:
-            parser.add_argument(field.name, help=field.metadata["help"])
+            is_optional = {"nargs": "?", "default": field.default} if field.default is not _REQUIRED else {}
+            choices = field.metadata["choices"] or None
+            parser.add_argument(field.name, help=field.metadata["help"], choices=choices, **is_optional)
             continue
         name, text = "--" + field.name.replace("_", "-"), field.metadata["help"]
         if types[field.name] is bool:
             parser.add_argument(name, action=argparse.BooleanOptionalAction, default=field.default, help=text)
+            continue
+        if field.default == ():
+            parser.add_argument(name, action="append", default=[], metavar="NAME=VALUE", help=text)
             continue
         is_required = field.default is _REQUIRED
         parser.add_argument(

@@ -22,6 +22,8 @@ log = logging.getLogger("reviewlake")
 
 # Where things lie does not change what is computed: the same run in another directory has the same key.
 PLACES = ("lake", "catalog", "landing", "jars", "lock_wait_s", "rerun", "path")
+# Nor do names for what the run's inputs say exactly: version -1 and version 3, where 3 is the latest one.
+RESOLVED = ("gold_version", "model", "model_version")
 
 
 @dataclass(frozen=True)
@@ -37,24 +39,24 @@ class Run:
 
 def start(stage: str, config: Any, inputs: Mapping[str, int | str]) -> Run:
     """A run of `stage` on `inputs`: table versions by table name, and hashes of files by a name of their own."""
-    settings = {name: value for name, value in cli.as_params(config).items() if name not in PLACES}
+    settings = {name: value for name, value in cli.as_params(config).items() if name not in (*PLACES, *RESOLVED)}
     release = importlib.metadata.version("reviewlake")
     named = json.dumps([stage, settings, dict(inputs), release], sort_keys=True)
     return Run(hashlib.sha256(named.encode()).hexdigest(), stage, settings, inputs, time.monotonic())
 
 
-def is_done(store: TableStore, run: Run) -> bool:
-    """Whether the same run has finished and its tables are as it left them."""
+def left_by(store: TableStore, run: Run) -> dict[str, int] | None:
+    """The versions that the same run left when it finished, if its tables are as it left them: nothing is to do."""
     if store.config.rerun or not store.exists(OPS_RUNS):
-        return False
+        return None
     done = store.read(OPS_RUNS).where((F.col("run_key") == run.key) & (F.col("state") == "done"))
     last = done.orderBy(F.desc("finished_at")).select("output_versions", "finished_at").first()
     if last is None:
-        return False
+        return None
     for table in TABLES:
         left = last["output_versions"].get(table.name)
         if left is not None and not _is_intact(store, table, left):
-            return False
+            return None
     versions = ", ".join(f"{name} v{version}" for name, version in sorted(last["output_versions"].items()))
     log.info(
         "%s: nothing to do, done at %s UTC (%s); --rerun does it again",
@@ -62,7 +64,7 @@ def is_done(store: TableStore, run: Run) -> bool:
         f"{last['finished_at'].astimezone(UTC):%Y-%m-%d %H:%M}",
         versions,
     )
-    return True
+    return dict(last["output_versions"])
 
 
 def was_refused(store: TableStore, run: Run) -> bool:

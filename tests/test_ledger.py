@@ -53,23 +53,23 @@ def test_a_run_is_done_until_its_settings_inputs_or_outputs_differ(
 ) -> None:
     caplog.set_level(logging.INFO, "reviewlake")
     run = ledger.start("curate", Settings(), INPUTS)
-    assert not ledger.is_done(store, run)  # no ledger yet
+    assert ledger.left_by(store, run) is None  # no ledger yet
     ledger.finish(store, run, [rejects(store, "a")], {"in": 1}, "hash", state="refused")
-    assert not ledger.is_done(store, run)
+    assert ledger.left_by(store, run) is None
     ledger.finish(store, run, [rejects(store, "a"), decide(store)], {"in": 1}, "hash")
     caplog.clear()
-    assert ledger.is_done(store, run)
+    assert ledger.left_by(store, run)
     assert len(caplog.messages) == 1
     assert caplog.messages[0].startswith("curate: nothing to do, done at ")
     assert " UTC (gold.rejects v1, ops.promotions v1)" in caplog.messages[0]
-    assert not ledger.is_done(store, ledger.start("curate", Settings(max_tokens=64), INPUTS))
+    assert ledger.left_by(store, ledger.start("curate", Settings(max_tokens=64), INPUTS)) is None
     with monkeypatch.context() as patch:
         patch.setattr(store, "config", replace(store.config, rerun=True))
-        assert not ledger.is_done(store, run)
+        assert ledger.left_by(store, run) is None
     decide(store)  # an append-only table still holds what the run left
-    assert ledger.is_done(store, run)
+    assert ledger.left_by(store, run)
     rejects(store, "a", "b")  # another one does not
-    assert not ledger.is_done(store, run)
+    assert ledger.left_by(store, run) is None
 
 
 def test_the_ledger_holds_what_a_run_read_and_left(store: TableStore) -> None:

@@ -33,9 +33,11 @@ HOLD = """
 """
 APPEND = """
     import sys
+    from pipelines import cli
     from pipelines.session import LakeConfig, get_session
     from pipelines.tables import TableStore
     from schemas import GOLD_REJECTS
+    cli.show_log()
     lake = LakeConfig(lake=sys.argv[1], lock_wait_s=600)
     store = TableStore(get_session("writer" + sys.argv[2], lake), lake)
     for batch in range(int(sys.argv[3])):

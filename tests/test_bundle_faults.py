@@ -1,0 +1,97 @@
+import textwrap
+from pathlib import Path
+
+import pytest
+
+from pipelines.bundle_faults import examine
+
+DEFINITION = """
+    bundle: {name: small}
+    variables: {lake: {default: lake}}
+    resources:
+      jobs:
+        pipeline:
+          name: pipeline
+          parameters: [{name: rows, default: "5"}]
+          environments: [{environment_key: wheel, spec: {environment_version: "5"}}]
+          tasks:
+            - task_key: count
+              environment_key: wheel
+              spark_python_task: {python_file: jobs/count.py, parameters: [--rows, "{{job.parameters.rows}}"]}
+            - task_key: look
+              depends_on: [{task_key: count}]
+              environment_key: wheel
+              spark_python_task: {python_file: jobs/look.py, parameters: ["{{tasks.count.values.n}}", "${var.lake}"]}
+    targets: {local: {}, dev: {mode: development}}
+"""
+WAITS = "depends_on: [{task_key: count}]"
+COUNT = """
+    from dataclasses import dataclass
+    from pipelines import task_values
+    from pipelines.cli import flag
+
+    @dataclass(frozen=True)
+    class CountConfig:
+        rows: int = flag("rows", 1)
+
+        def __post_init__(self):
+            if self.rows < 1:
+                raise ValueError(f"--rows must be 1 or more, got {self.rows}")
+
+    def main(argv=None):
+        task_values.tell("n", 1)
+"""
+LOOK = """
+    from dataclasses import dataclass
+    from pipelines.cli import argument
+
+    @dataclass(frozen=True)
+    class LookConfig:
+        n: str = argument("what was counted")
+        lake: str = argument("where")
+"""
+
+
+def faults(directory: Path, **changes: str) -> list[str]:
+    """Faults of the small definition with some of its text replaced: old=new in pairs."""
+    text = DEFINITION
+    if changes:
+        assert changes["old"] in text
+        text = text.replace(changes["old"], changes["new"])
+    (directory / "jobs").mkdir(exist_ok=True)
+    for name, program in (("count", COUNT), ("look", LOOK)):
+        (directory / "jobs" / f"{name}.py").write_text(textwrap.dedent(program))
+    (directory / "databricks.yml").write_text(textwrap.dedent(text))
+    return list(examine(directory / "databricks.yml"))
+
+
+def test_a_sound_definition_has_no_fault(tmp_path: Path) -> None:
+    assert faults(tmp_path) == []
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "expected"),
+    [
+        ("jobs/count.py", "jobs/cuont.py", "task count: jobs/cuont.py: expected a file, found none"),
+        ("--rows,", "--row,", "jobs/count.py: expected arguments that it takes, found: unrecognized arguments: --row"),
+        ('default: "5"', 'default: "0"', "jobs/count.py: expected arguments that it takes, found: --rows must be 1 or"),
+        ('default: "5"', "default: many", "found: argument --rows: invalid int value: 'many'"),
+        (', "${var.lake}"', "", "jobs/look.py: expected arguments that it takes, found: the following arguments are r"),
+        ("parameters.rows", "parameters.row", "task count: {{job.parameters.row}}: expected a parameter of the job"),
+        ("values.n}}", "values.m}}", "{{tasks.count.values.m}}: expected a value that task count sets, found none"),
+        (WAITS, "max_retries: 1", "task look: {{tasks.count.values.n}}: expected a task that it waits for, found"),
+        (WAITS, "depends_on: [{task_key: look}]", "expected tasks without a cycle, found look -> look"),
+        (WAITS, "depends_on: [{task_key: x}]", "task look: expected the task x, which it waits for, found none"),
+        ("${var.lake}", "${var.lakes}", "expected what ${var.lakes} names, found nothing"),
+        ("environment_key: wheel, spec", "environment_key: egg, spec", "expected one of egg, found wheel"),
+    ],
+)  # fmt: skip
+def test_each_fault_is_named_for_each_target(tmp_path: Path, old: str, new: str, expected: str) -> None:
+    found = faults(tmp_path, old=old, new=new)
+    for target in ("local", "dev"):
+        assert any(line.startswith(f"target {target}") and expected in line for line in found), found
+
+
+def test_a_key_that_the_bundle_schema_lacks_is_named_with_its_place(tmp_path: Path) -> None:
+    [line] = faults(tmp_path, old="environment_key: wheel\n", new="enviroment_key: wheel\n")[:1]
+    assert line == "resources.jobs.pipeline.tasks[0].enviroment_key: expected a key of the bundle's schema, found none"
