@@ -59,7 +59,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     statement = statement_of(config)
     store = TableStore(get_session("query", config.lake), config.lake)
     with store.exclusive() if config.write else nullcontext():
-        answer = ask(store.spark, statement, config.write)
+        answer = ask(store.spark, store.physical(statement), config.write)
     try:
         for line in rendered(answer, config.format, config.limit, config.width):
             print(line)

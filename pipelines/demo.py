@@ -56,9 +56,9 @@ def summary(store: TableStore, client: MlflowClient, lake: str, before: Mapping[
     """Rows, versions, the run, its figures against the baseline's, the champion, and one question answered."""
     parts = [_tables(store, before), _flow(store), _model(client)]
     if store.exists(GOLD_SCORES):
-        version = store.spark.sql("SELECT max(model_version) AS version FROM gold.scores").collect()[0]["version"]
+        version = store.sql("SELECT max(model_version) AS version FROM gold.scores").collect()[0]["version"]
         question = EXAMPLE_SQL.format(version=version)
-        answer = "\n".join(rendered(store.spark.sql(question), "table", 0, 60))
+        answer = "\n".join(rendered(store.sql(question), "table", 0, 60))
         parts.append(f"SQL over the scored table\n{_indented(question)}\n\n{_indented(answer)}")
     return "\n\n".join([*parts, NEXT_STEPS.format(lake=lake)])
 

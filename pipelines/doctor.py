@@ -17,6 +17,7 @@ from pipelines.content import content_hash
 from pipelines.errors import JobError
 from pipelines.locks import holder_of, is_held
 from pipelines.models import ModelRecord, records
+from pipelines.places import location
 from pipelines.promote import CHAMPION
 from pipelines.session import LakeConfig
 from pipelines.tables import TableStore
@@ -68,7 +69,7 @@ def examine(spark: SparkSession, config: LakeConfig) -> Iterator[Fault]:
 
 def log_faults(config: LakeConfig, table: Table) -> Iterator[Fault]:
     """A version that a local table's log lacks between its first and its last."""
-    log = config.lake_path.joinpath(*table.name.split("."), "_delta_log")
+    log = Path(location(config, table), "_delta_log")
     if config.is_local and (missing := missing_versions(log)):
         listing = ", ".join(str(version) for version in missing)
         yield Fault(table.name, f"its log lacks version {listing}", f"{RESTORE}, the whole directory _delta_log")
@@ -150,7 +151,7 @@ def data_faults(store: TableStore, model: ModelRecord, hashes: dict[int, str]) -
 
 def lineage_faults(store: TableStore) -> Iterator[Fault]:
     """Scored rows that do not lead back to a table version and to a file."""
-    if not (store.exists(GOLD_SCORES) and store.spark.catalog.tableExists(GOLD_LINEAGE.name)):
+    if not (store.exists(GOLD_SCORES) and store.exists(GOLD_LINEAGE)):
         return
     for link in ("gold_version", "bronze_version", "source_sha256"):
         lost = f"SELECT count(DISTINCT review_id, model_name, model_version) FROM gold.lineage WHERE {link} IS NULL"

@@ -19,7 +19,7 @@ VACUUM_COMMITS = "spark.databricks.delta.vacuum.logging.enabled"
 
 def inventory(store: TableStore, table: Table) -> DataFrame:
     """Every data file below the table's directory: path, length in bytes, modificationTime. The log is left out."""
-    detail = store.spark.sql(f"DESCRIBE DETAIL {table.name}").select("location").collect()[0]
+    detail = store.sql(f"DESCRIBE DETAIL {table.name}").select("location").collect()[0]
     listing = store.spark.read.format("binaryFile").option("recursiveFileLookup", "true")
     files = listing.option("pathGlobFilter", "*.parquet").load(detail["location"])  # no content is read
     return files.where("NOT contains(path, '/_delta_log/')").select("path", "length", "modificationTime")
@@ -33,7 +33,7 @@ def needed(store: TableStore, table: Table, versions: Iterable[int]) -> DataFram
 
 def current_since(store: TableStore, table: Table, time_ms: int) -> list[int]:
     """The versions that were the latest one at some time since `time_ms` (epoch): a reader may still be at them."""
-    history = store.spark.sql(f"DESCRIBE HISTORY {table.name}").selectExpr(
+    history = store.sql(f"DESCRIBE HISTORY {table.name}").selectExpr(
         "version", "lead(unix_millis(timestamp)) OVER (ORDER BY version) AS replaced_ms"
     )
     recent = history.where(F.col("replaced_ms").isNull() | (F.col("replaced_ms") >= time_ms)).select("version")
@@ -76,7 +76,7 @@ def delete(store: TableStore, table: Table, files: DataFrame) -> None:
     for setting, value in settings.items():
         store.spark.conf.set(setting, value)
     try:
-        store.spark.sql(f"VACUUM {table.name} USING INVENTORY (SELECT * FROM {name}) RETAIN 0 HOURS")
+        store.sql(f"VACUUM {table.name} USING INVENTORY (SELECT * FROM {name}) RETAIN 0 HOURS")
     finally:
         for setting in settings:
             store.spark.conf.unset(setting)

@@ -21,7 +21,7 @@ from schemas import OPS_RUNS, TABLES, Table
 log = logging.getLogger("reviewlake")
 
 # Where things lie does not change what is computed: the same run in another directory has the same key.
-PLACES = ("lake", "catalog", "landing", "jars", "lock_wait_s", "rerun", "path")
+PLACES = ("lake", "catalog", "landing", "schemas", "jars", "lock_wait_s", "rerun", "path")
 # Nor do names for what the run's inputs say exactly: version -1 and version 3, where 3 is the latest one.
 RESOLVED = ("gold_version", "model", "model_version")
 

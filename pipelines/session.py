@@ -16,6 +16,7 @@ from pyspark.sql import SparkSession
 
 from pipelines.cli import flag
 from pipelines.errors import InputError, SetupError
+from schemas.ddl import SCHEMAS
 
 log = logging.getLogger("reviewlake")
 
@@ -81,6 +82,7 @@ class LakeConfig:
     lake: str = flag("local directory that holds tables, models and landing files", "lake")
     catalog: str = flag("Unity Catalog to use instead of a local lake (Databricks)", "")
     landing: str = flag("directory for downloads and staging; default <lake>/landing", "")
+    schemas: str = flag("names that the schemas bronze, silver, gold and ops go by, in this order", ",".join(SCHEMAS))
     jars: str = flag("directory with Delta's two jars, where the network is not to be used", "")
     lock_wait_s: float = flag("seconds to wait for another local writer of a table", 60.0)
     rerun: bool = flag("run even where the ledger says that it is done", False)
@@ -92,6 +94,16 @@ class LakeConfig:
             raise ValueError(f"--lake and --landing must be free of {found[0]}, which Spark reads as a pattern")
         if self.catalog and not self.landing:
             raise ValueError("--catalog needs --landing: a volume path that all workers can read")
+
+        distinct = {name.lower() for name in self.schemas.split(",") if re.fullmatch(r"\w+", name)}
+        if len(distinct) != len(SCHEMAS) or self.schemas.count(",") >= len(SCHEMAS):
+            expected = f"four different names of letters, digits and _, as {','.join(SCHEMAS)}"
+            raise ValueError(f"--schemas must be {expected}, got {self.schemas!r}")
+
+    @property
+    def schema_names(self) -> dict[str, str]:
+        """The schema in the catalog by that of the contracts: a bundle's development mode renames them."""
+        return dict(zip(SCHEMAS, self.schemas.split(","), strict=True))
 
     @property
     def is_local(self) -> bool:

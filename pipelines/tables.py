@@ -12,13 +12,14 @@ from pyspark.errors import PySparkException
 from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
 
+from pipelines import places
 from pipelines.content import conform, content_hash
 from pipelines.errors import InputError, IntegrityError
 from pipelines.locks import table_lock
 from pipelines.refusals import worded
 from pipelines.session import LakeConfig
-from schemas import OPS_RUNS, TABLES, VIEWS, Table
-from schemas.ddl import add_check, create_table, create_view
+from schemas import OPS_RUNS, TABLES, Table, View
+from schemas.ddl import add_check, create_table, physical
 
 log = logging.getLogger("reviewlake")
 
@@ -38,27 +39,29 @@ class Commit:
 
 
 class TableStore:
-    """The tables of one lake or catalog, registered in the session under their contract names."""
+    """The tables of one lake or catalog, by their contracts."""
 
     def __init__(self, spark: SparkSession, config: LakeConfig) -> None:
         self.spark = spark
         self.config = config
         self._complete: set[str] = set()
-        if not config.is_local:
-            spark.sql(f"USE CATALOG {config.catalog}")
-        for schema in sorted({table.name.split(".")[0] for table in TABLES}):
-            spark.sql(f"CREATE DATABASE IF NOT EXISTS {schema}")
-        if config.is_local:
-            self._register()
-        self._create_views()
+        places.open_lake(spark, config)
+
+    def sql(self, text: str) -> DataFrame:
+        """The answer to SQL in the contracts' names, whatever the schemas are called in the catalog."""
+        return places.sql(self.spark, self.config, text)
+
+    def physical(self, text: str) -> str:
+        """A table's name, or a whole statement, as the session's catalog knows it."""
+        return physical(text, self.config.schema_names)
 
     def location(self, table: Table) -> str:
         """Directory of a local table; empty under a catalog, which places its tables itself."""
-        return str(self.config.lake_path.joinpath(*table.name.split("."))) if self.config.is_local else ""
+        return places.location(self.config, table)
 
-    def exists(self, table: Table) -> bool:
-        """Whether the table has been created."""
-        return self.spark.catalog.tableExists(table.name)
+    def exists(self, table: Table | View) -> bool:
+        """Whether the table or view has been created."""
+        return places.exists(self.spark, self.config, table.name)
 
     def create(self, table: Table) -> None:
         """Create the table with its comments, properties and checks; add a check that its contract gained since."""
@@ -67,15 +70,15 @@ class TableStore:
         with self.lock(table):
             is_new = not self.exists(table)
             if is_new:
-                self.spark.sql(create_table(table, self.location(table)))
-            properties = self.spark.sql(f"SHOW TBLPROPERTIES {table.name}").collect()
+                self.sql(create_table(table, self.location(table)))
+            properties = self.sql(f"SHOW TBLPROPERTIES {table.name}").collect()
             present = {row["key"].removeprefix("delta.constraints.") for row in properties}
             for check in table.checks:
                 if check.lower() not in present:
-                    self.spark.sql(add_check(table, check))
+                    self.sql(add_check(table, check))
         self._complete.add(table.name)
         if is_new:
-            self._create_views()
+            places.create_views(self.spark, self.config)
 
     def lock(self, table: Table) -> AbstractContextManager[None]:
         """Keep other writers of a local table out; under a catalog, the store itself lets one of two commits win."""
@@ -104,18 +107,18 @@ class TableStore:
                 f"found none. {table.comment.rsplit('. ', 1)[-1]}"
             )
         if version is None:
-            return self.spark.table(table.name)
+            return self.spark.table(self.physical(table.name))
         latest = self.version(table)
         if not 0 <= version <= latest:
             raise InputError(f"{table.name} has no version {version}: its log holds 0-{latest}. Pass one of these.")
-        return self.spark.sql(f"SELECT * FROM {table.name} VERSION AS OF {int(version)}")
+        return self.sql(f"SELECT * FROM {table.name} VERSION AS OF {int(version)}")
 
     def version(self, table: Table) -> int:
         """The table's latest version now. A local log is read by its file names: DESCRIBE HISTORY takes a second."""
         if self.config.is_local:
             log_files = Path(self.location(table), "_delta_log").glob("*.json")
             return max(int(file.stem) for file in log_files if file.stem.isdigit())
-        return int(self.spark.sql(f"DESCRIBE HISTORY {table.name} LIMIT 1").select("version").first()["version"])  # type: ignore[index]  # a table has at least its creation
+        return int(self.sql(f"DESCRIBE HISTORY {table.name} LIMIT 1").select("version").first()["version"])  # type: ignore[index]  # a table has at least its creation
 
     def latest(self, table: Table) -> int:
         """The latest version of a table that must be there; InputError says which job builds it."""
@@ -124,7 +127,7 @@ class TableStore:
 
     def data_tags(self, table: Table, version: int, content_hash: str) -> dict[str, str]:
         """What a run that read this version is tagged with: table, its id, version as text, content hash."""
-        detail = self.spark.sql(f"DESCRIBE DETAIL {table.name}").select("id").first()
+        detail = self.sql(f"DESCRIBE DETAIL {table.name}").select("id").first()
         return {
             "delta.table": table.name,
             "delta.table_id": detail["id"] if detail else "",
@@ -135,7 +138,7 @@ class TableStore:
     def counts(self, questions: Mapping[str, str]) -> dict[str, int]:
         """The one number that each SELECT gives, by name; asked in one statement."""
         listing = ", ".join(f"({question}) AS `{name}`" for name, question in questions.items())
-        return {name: int(n) for name, n in self.spark.sql(f"SELECT {listing}").collect()[0].asDict().items()}
+        return {name: int(n) for name, n in self.sql(f"SELECT {listing}").collect()[0].asDict().items()}
 
     def append(self, table: Table, frame: DataFrame) -> Commit:
         """Add rows. Raises ContractError, or IntegrityError where a row breaks a check; then nothing is written."""
@@ -144,7 +147,7 @@ class TableStore:
             self.create(table)
             return Commit(table, self.version(table), 0)
         with self._commit(table) as commit_id:
-            rows.writeTo(table.name).append()
+            rows.writeTo(self.physical(table.name)).append()
         return self._committed(table, commit_id)
 
     def merge(self, table: Table, frame: DataFrame) -> Commit:
@@ -179,7 +182,7 @@ class TableStore:
             rows.createOrReplaceTempView(given)
             same_key = " AND ".join(f"stored.{name} = given.{name}" for name in table.key)
             try:
-                self.spark.sql(f"MERGE INTO {table.name} AS stored USING {given} AS given ON {same_key} {clauses}")
+                self.sql(f"MERGE INTO {table.name} AS stored USING {given} AS given ON {same_key} {clauses}")
             finally:
                 self.spark.catalog.dropTempView(given)
         return self._committed(table, commit_id)
@@ -205,7 +208,7 @@ class TableStore:
 
     def _committed(self, table: Table, commit_id: str) -> Commit:
         """One's own commit, found by its id: the newest entry of the history may be another writer's."""
-        history = self.spark.sql(f"DESCRIBE HISTORY {table.name} LIMIT {RECENT_COMMITS}")
+        history = self.sql(f"DESCRIBE HISTORY {table.name} LIMIT {RECENT_COMMITS}")
         mine = history.where(F.col("userMetadata") == commit_id).select("version", "operationMetrics").first()
         if mine is None:
             raise IntegrityError(
@@ -222,18 +225,3 @@ class TableStore:
                 table.name, commit.version, f"{n_added:,}", f"{commit.n_changed:,}", f"{commit.n_removed:,}",
             )  # fmt: skip
         return commit
-
-    def _register(self) -> None:
-        """Tables are directories; a local session knows none of them at its start."""
-        for table in TABLES:
-            self.spark.sql(f"DROP TABLE IF EXISTS {table.name}")  # another lake's; external, so no file goes
-            path = self.location(table)
-            if any(Path(path, "_delta_log").glob("*.json")):  # none: a creation was killed before its first commit
-                self.spark.catalog.createTable(table.name, path=path, source="delta")
-
-    def _create_views(self) -> None:
-        for view in VIEWS:
-            if all(self.exists(table) for table in view.reads):
-                self.spark.sql(create_view(view))
-            elif self.config.is_local:
-                self.spark.sql(f"DROP VIEW IF EXISTS {view.name}")

@@ -1,8 +1,36 @@
-"""SQL that a contract stands for: creation, checks, and the page that documents it."""
+"""SQL that a contract stands for: creation, checks; and the names under which its tables stand in a catalog."""
 
+import re
+from collections.abc import Mapping
 from pathlib import Path
 
+from schemas import TABLES, VIEWS
 from schemas.contract import Column, Table, View
+
+SCHEMAS = ("bronze", "silver", "gold", "ops")
+_NAMES = {view.name for view in VIEWS} | {table.name for table in TABLES}
+# Strings, comments and quoted names come first, so that a table's name inside of them is left alone.
+_TOKEN = re.compile(
+    r"""\br'[^']*'|\br"[^"]*"|'(?:[^'\\]|\\.)*'|"(?:[^"\\]|\\.)*"|--[^\n]*|/\*.*?\*/"""
+    r"""|(?<![\w.`])(?P<a>`?)(?P<schema>\w+)(?P=a)\.(?P<b>`?)(?P<table>\w+)(?P=b)(?![\w`])|`[^`]*`""",
+    re.IGNORECASE | re.DOTALL,
+)
+
+
+def physical(sql: str, schemas: Mapping[str, str]) -> str:
+    """SQL text, or one name, in which the tables and views of the contracts stand under their catalog's schemas.
+
+    schemas  contract's schema -> catalog's schema; where the two are equal, the text comes back as it is.
+    A name inside a string, a comment or a longer quoted name is left alone, and so is one spelled with its catalog.
+    """
+
+    def renamed(found: re.Match[str]) -> str:
+        logical = f"{found['schema']}.{found['table']}".lower() if found["schema"] else ""
+        if logical not in _NAMES:
+            return found[0]
+        return f"{schemas[found['schema'].lower()]}.{found['table']}"
+
+    return sql if all(name == schema for name, schema in schemas.items()) else _TOKEN.sub(renamed, sql)
 
 
 def create_table(table: Table, location: str = "") -> str:
