@@ -8,7 +8,7 @@ BIN := $(VENV)/bin
 LAKE ?= lake$(if $(QUICK),-quick)
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
-.PHONY: help venv demo test test-slow stress lint lock generated clean
+.PHONY: help venv demo run test test-slow stress lint lock generated clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -21,6 +21,9 @@ $(VENV)/.installed: requirements.lock pyproject.toml install.sh
 
 demo: venv ## every stage on 25,000 real reviews, then a summary (QUICK=1: on 2,000)
 	@$(BIN)/python jobs/demo.py --lake "$(LAKE)" $(if $(QUICK),--max-rows 2000)
+
+run: venv ## a job of databricks.yml on this machine: make run JOB=score ARGS="--in-process --resume"
+	@$(BIN)/python -m pipelines.bundle run $(or $(JOB),pipeline) --target local --var lake="$(LAKE)" $(ARGS)
 
 test: venv ## the ordinary tests, under 10 minutes
 	@$(BIN)/python -m pytest -q

@@ -1,4 +1,4 @@
-"""Run every stage on the packaged reviews in one process, then say what came of it.
+"""Run the bundle's pipeline on the packaged reviews in one process, then say what came of it.
 
     python jobs/demo.py --lake lake
     python jobs/demo.py --lake lake-quick --max-rows 2000
@@ -7,20 +7,17 @@ Reads   the packaged reviews and backbone
 Writes  every table of the lake, an MLflow run, a registered model
 """
 
-import runpy
+import sys
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
-from pipelines import cli, registry
+from pipelines import bundle, cli, registry, runner
 from pipelines.cli import flag
-from pipelines.demo import TOO_FEW, stages, summary, table_versions
+from pipelines.demo import TOO_FEW, summary, table_versions, variables
 from pipelines.errors import GateRefusedError
 from pipelines.session import LakeConfig, get_session
 from pipelines.tables import TableStore
-
-JOBS = Path(__file__).parent
 
 
 @dataclass(frozen=True)
@@ -32,27 +29,30 @@ class DemoConfig:
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    """Run the stages in order and print the summary."""
+    """Run the bundle's job `pipeline` and print the summary; the exit code is the job's, but few reviews may fail."""
     config = cli.parse(DemoConfig, argv, __doc__)
     lake = LakeConfig(lake=config.lake)
     started_s = time.monotonic()
     store = TableStore(get_session("demo", lake), lake)
     before = table_versions(store)
-    refusal: GateRefusedError | None = None
-    for name, job_argv in stages(config.lake, config.max_rows):
-        cli.log.info("\n[%3.0f s] %s %s", time.monotonic() - started_s, name, " ".join(job_argv))
-        job = runpy.run_path(str(JOBS / f"{name}.py"))
-        try:
-            job["main"]([*job_argv, "--model", "challenger"] if name == "score" and refusal else job_argv)
-        except GateRefusedError as error:
-            cli.log.error("%s", error)
-            refusal = error
+    code = run("pipeline", config, {})
+    if code == GateRefusedError.exit_code:  # there is no champion; its scores are worth a look all the same
+        code = run("score", config, {"model": "challenger"}) or code
     print(f"\n[{time.monotonic() - started_s:3.0f} s] done\n")
     if config.max_rows:
         print(TOO_FEW.format(n=config.max_rows) + "\n")
-    print(summary(store, registry.connect(lake), config.lake, before))
-    if refusal and not config.max_rows:
-        raise refusal
+    if code in (0, GateRefusedError.exit_code):
+        print(summary(store, registry.connect(lake), config.lake, before))
+    if code and not (config.max_rows and code == GateRefusedError.exit_code):
+        sys.exit(code)
+
+
+def run(name: str, config: DemoConfig, parameters: dict[str, str]) -> int:
+    """Run a job of the bundle in this process; its exit code."""
+    job = bundle.job_for(name, bundle.LOCAL, variables(config.lake, config.max_rows))
+    done = bundle.run_local(job, parameters, runner.in_process, resume=False)
+    print("\n".join(runner.summary(job, done)))
+    return runner.exit_code(job, done)
 
 
 if __name__ == "__main__":

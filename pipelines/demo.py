@@ -1,4 +1,4 @@
-"""The demo: which jobs run with which arguments, and what the lake says of itself afterwards."""
+"""The demo: what it sets of the bundle's variables, and what the lake says of itself afterwards."""
 
 from collections.abc import Mapping
 
@@ -13,6 +13,7 @@ from pipelines.tables import TableStore
 from schemas import GOLD_SCORES, OPS_RUNS, TABLES
 
 MODEL_NAME = "review_classifier"
+STAGES = ("ingest", "clean", "curate", "train", "promote", "score")
 EXAMPLE_SQL = """\
 SELECT s.source, label, count(*) AS reviews, round(avg(probability), 3) AS mean_probability,
        round(avg(CAST(prediction = label AS INT)), 3) AS agreement
@@ -31,20 +32,11 @@ What to look at next
 TOO_FEW = "QUICK: {n:,} reviews are too few to judge quality by. The figures below only show that every stage runs."
 
 
-def stages(lake: str, max_rows: int) -> list[tuple[str, list[str]]]:
-    """Job names in order, each with its argv."""
-    place = ["--lake", lake]
-    few = ["--max-rows", str(max_rows)] if max_rows else []
-    # Some 200 steps at least, or the head has hardly left its random start.
-    settings = ["--batch-size", "8"] if max_rows else []
-    return [
-        ("ingest", [*place, *few]),
-        ("clean", place),
-        ("curate", place),
-        ("train", [*place, *settings]),
-        ("promote", place),
-        ("score", place),
-    ]
+def variables(lake: str, max_rows: int) -> dict[str, str]:
+    """What the demo sets of databricks.yml's variables."""
+    # With fewer reviews smaller batches: some 200 steps at least, or the head has hardly left its random start.
+    few = {"max_rows": str(max_rows), "batch_size": "8"} if max_rows else {}
+    return {"lake": lake, **few}
 
 
 def table_versions(store: TableStore) -> dict[str, int]:
@@ -75,7 +67,7 @@ def _tables(store: TableStore, before: Mapping[str, int]) -> str:
 def _flow(store: TableStore) -> str:
     latest = store.read(OPS_RUNS).groupBy("stage").agg(*_latest("rows", "duration_s"))
     found = {row["stage"]: row for row in latest.collect()}  # one row a stage
-    order = [name for name, _ in stages("", 0) if name in found]
+    order = [name for name in STAGES if name in found]
     lines = [
         f"  {name:<8} " + ", ".join(f"{n:,} {key.replace('_', ' ')}" for key, n in found[name]["rows"].items())
         for name in order

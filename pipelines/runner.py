@@ -61,6 +61,7 @@ def run_job(
     before  tasks of an earlier, failed run: those that succeeded with the same arguments are not run again
     """
     done: dict[str, Done] = {}
+    started_s = time.monotonic()
     for task in job.tasks:
         states = {key: one.state for key, one in done.items()}
         blocked = state_before(task, states, {key: one.outcome for key, one in done.items() if one.outcome})
@@ -71,6 +72,8 @@ def run_job(
             done[task.key] = before[task.key]
             log.info("%s: done in the run before", task.key)
         else:
+            called = "; ".join(shlex.join(call) for call in _ran(task, words))
+            log.info("\n[%3.0f s] %s: %s", time.monotonic() - started_s, task.key, called)
             done[task.key] = _run_task(root, task, words, execute)
         on_done(done)
     return done
@@ -174,7 +177,6 @@ def _run_task(root: Path, task: Task, words: Mapping[str, Any], execute: Execute
     started_s, code = time.monotonic(), 0
     values: dict[str, Any] = {}
     for script in calls_of(task, words):
-        log.info("\n%s: %s", task.key, shlex.join([script.file, *script.argv]))
         with _values_file() as file:
             code = execute(root, script)
             values |= task_values.told(file)

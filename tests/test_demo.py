@@ -9,7 +9,9 @@ from pathlib import Path
 import pytest
 from deltalake import DeltaTable
 
-from pipelines.demo import stages
+from pipelines.bundle import LOCAL, job_for
+from pipelines.demo import STAGES, variables
+from pipelines.graph import Script
 from pipelines.session import LakeConfig
 from schemas import TABLES
 from tests.test_end_to_end import submit
@@ -31,10 +33,13 @@ def versions(lake: LakeConfig) -> dict[str, int]:
     return {t.name: DeltaTable(str(lake.lake_path.joinpath(*t.name.split(".")))).version() for t in TABLES}
 
 
-def test_the_stages_come_in_the_order_of_the_design_and_name_the_lake() -> None:
-    assert [name for name, _ in stages("x", 0)] == ["ingest", "clean", "curate", "train", "promote", "score"]
-    assert all(argv[:2] == ["--lake", "x"] for _, argv in stages("x", 0))
-    assert dict(stages("x", 2_000))["ingest"] == ["--lake", "x", "--max-rows", "2000"]
+def test_the_demo_shows_the_stages_of_the_bundles_pipeline_and_sets_only_its_variables() -> None:
+    assert tuple(task.key for task in job_for("pipeline", LOCAL, variables("x", 0)).tasks) == STAGES
+    quick = {task.key: task.work for task in job_for("pipeline", LOCAL, variables("x", 2_000)).tasks}
+    argv = {key: " ".join(work.argv) for key, work in quick.items() if isinstance(work, Script)}
+    assert all("--lake x" in words for words in argv.values())
+    assert "--batch-size 8" in argv["train"]
+    assert job_for("pipeline", LOCAL, variables("x", 2_000)).parameters["max_rows"] == "2000"
 
 
 @pytest.mark.slow
