@@ -44,8 +44,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     store = TableStore(get_session("score", config.lake), config.lake)
     client = registry.connect(config.lake)
     version = registry.resolve(client, config.model_name, config.model)
-    name, number = version.name, int(version.version)
-    silver_version = store.latest(SILVER_REVIEWS)
+    name, number, silver_version = version.name, int(version.version), store.latest(SILVER_REVIEWS)
     run = ledger.start("score", config, {SILVER_REVIEWS.name: silver_version, "model_version": number})
     if ledger.left_by(store, run):
         return
@@ -56,8 +55,9 @@ def main(argv: Sequence[str] | None = None) -> None:
         cli.log.info("score: nothing to do, %s version %d has scored all reviews", name, number)
         return
     record = models.record_of(store, version)
-    directory, key = registry.verified_directory(client, version, record.files), manifest_sha256(record.files)
-    score, now = scorer(lambda: load_once(key, lambda: registry.load(directory))), datetime.now(UTC)
+    files, key = record.files, manifest_sha256(record.files)
+    directory = registry.directory_for_workers(client, version, files, config.lake)
+    score, now = scorer(lambda: load_once(key, lambda: registry.load_verified(directory, files))), datetime.now(UTC)
 
     def rows_of(part: DataFrame) -> DataFrame:
         return score_rows(

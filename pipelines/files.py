@@ -41,8 +41,8 @@ def current_since(store: TableStore, table: Table, time_ms: int) -> list[int]:
 
 
 def clear_staging(landing: Path, before_ms: int) -> None:
-    """Remove what killed runs left in the landing directory: whole copies of reviews, older than `before_ms`."""
-    for pattern in ("staging/*", "ingest-*", "snapshot-*"):
+    """Remove what runs left in the landing directory: copies of reviews and models, older than `before_ms`."""
+    for pattern in ("staging/*", "models/*", "ingest-*", "snapshot-*"):
         for left in landing.glob(pattern):
             if left.stat().st_mtime * 1_000 < before_ms:
                 shutil.rmtree(left, ignore_errors=True)

@@ -5,6 +5,7 @@ import json
 import logging
 import os
 import re
+import shutil
 import sys
 import warnings
 from collections.abc import Callable, Mapping, Sequence
@@ -167,6 +168,31 @@ def verified_directory(client: MlflowClient, version: ModelVersion, files: Seque
     except (classifier.ModelFilesError, OSError, MlflowException) as error:
         raise IntegrityError(f"{where}: {error}. Restore the file, or train again.") from error
     return directory
+
+
+def directory_for_workers(
+    client: MlflowClient, version: ModelVersion, files: Sequence[ModelFile], config: LakeConfig
+) -> Path:
+    """The verified files where every worker finds them without the tracking server: here, or copied to --landing."""
+    directory = verified_directory(client, version, files)
+    if config.is_local:
+        return directory
+    shared = config.landing_path / "models" / manifest_sha256(files)
+    try:
+        verify_manifest(shared, files)
+    except classifier.ModelFilesError:
+        shutil.rmtree(shared, ignore_errors=True)
+        shutil.copytree(directory, shared)
+    return shared
+
+
+def load_verified(directory: Path, files: Sequence[ModelFile]) -> Callable[[list[str]], pd.DataFrame]:
+    """The model of a directory that others can write to; IntegrityError unless its files are the manifest's."""
+    try:
+        verify_manifest(directory, files)
+    except (classifier.ModelFilesError, OSError) as error:
+        raise IntegrityError(f"{error}. Run jobs/score.py again, which copies the model anew.") from error
+    return load(directory)
 
 
 def load(directory: Path) -> Callable[[list[str]], pd.DataFrame]:

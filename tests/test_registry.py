@@ -86,6 +86,25 @@ def test_a_manifest_changed_in_the_registry_is_refused(store: TableStore, client
         registry.verified_directory(client, registry.resolve(client, NAME, "1"), registered.files)
 
 
+def test_workers_find_the_model_beside_the_landing_files_and_check_it_themselves(
+    store: TableStore, client: MlflowClient, tmp_path: Path
+) -> None:
+    registered = register_tiny(store, client, tmp_path, TEXTS)
+    version, files = registry.resolve(client, NAME, "1"), registered.files
+    here = registry.directory_for_workers(client, version, files, store.config)
+    assert here == registry.verified_directory(client, version, files)  # a local lake needs no copy
+    cluster = LakeConfig(catalog="main", landing=str(tmp_path / "volume"))
+    shared = registry.directory_for_workers(client, version, files, cluster)
+    assert shared.is_relative_to(tmp_path / "volume")
+    assert registry.load_verified(shared, files)(TEXTS).equals(registry.load(here)(TEXTS))
+
+    (shared / "classifier.py").write_text("raise SystemExit('ran')")  # by somebody else who may write there
+    with pytest.raises(IntegrityError, match=r"classifier\.py: the manifest says .* Run jobs/score\.py again"):
+        registry.load_verified(shared, files)
+    assert registry.directory_for_workers(client, version, files, cluster) == shared  # copied anew
+    assert len(registry.load_verified(shared, files)(TEXTS)) == len(TEXTS)
+
+
 def test_an_alias_that_is_not_there_says_which_job_sets_it(client: MlflowClient) -> None:
     with pytest.raises(InputError, match=r"alias champion, found none\. Run jobs/promote\.py first"):
         registry.resolve(client, NAME, "champion")
