@@ -83,7 +83,7 @@ def checked(bundle: Bundle) -> dict[str, dict[str, Any]]:
     """Take one target through its life, and return the arguments of its tasks."""
     step(bundle, "validate --strict", lambda bundle: bundle.run("validate", "--strict"))
     step(bundle, "deploy", lambda bundle: bundle.run("deploy"))
-    found = argv_of(json.loads(bundle.run("summary", "--output", "json")), bundle.workspace)
+    found = argv_of(summary_of(bundle), bundle.workspace)
     if bundle.target != "local":  # is deployed for its arguments alone: no real workspace has a catalog without a name
         step(bundle, "a second plan finds nothing to do", require_settled)
         step(bundle, "destroy spares what holds data, until told not to", require_destroyed)
@@ -158,15 +158,29 @@ def changes(plan: Mapping[str, Any]) -> list[str]:
 
 def require_destroyed(bundle: Bundle) -> None:
     """Raise IntegrityError unless what holds data withstands a destroy, and nothing is left after one that is meant."""
-    workspace, before = bundle.workspace, bundle.workspace.left
     if bundle.target != "dev":  # a developer's copy may go
-        refusal = bundle.run("destroy", "--auto-approve", exits=1)
-        if "prevent_destroy" not in refusal or workspace.left != before:
-            found = f"found {', '.join(workspace.left)}: {refusal}"
-            raise IntegrityError(f"destroy, target {bundle.target}: expected all to stay, {found}")
+        require_refused(bundle)
     bundle.run("destroy", "--auto-approve", "--var", "kept=false")
-    if left := [*workspace.left, *workspace.files]:
+    if left := [*bundle.workspace.left, *bundle.workspace.files]:
         raise IntegrityError(f"destroy, target {bundle.target}: expected nothing to be left, found {', '.join(left)}")
+
+
+def require_refused(bundle: Bundle) -> None:
+    """Raise IntegrityError unless a destroy is refused for the sake of each resource that is no job, and leaves all."""
+    before, kinds = bundle.workspace.left, summary_of(bundle)["resources"]
+    refusal = bundle.run("destroy", "--auto-approve", exits=1)
+    holding = [f"{kind}.{key}" for kind, resources in kinds.items() if kind != "jobs" for key in resources]
+    bare = [name for name in holding if f"resources.{name} has lifecycle.prevent_destroy set" not in refusal]
+    if bare or bundle.workspace.left != before:
+        found = f"found none for {', '.join(bare)}, and {', '.join(bundle.workspace.left)} left"
+        raise IntegrityError(
+            f"destroy, target {bundle.target}: expected prevent_destroy on all that holds data, {found}"
+        )
+
+
+def summary_of(bundle: Bundle) -> Any:
+    """What the CLI says of the bundle as deployed: its resources with their ids, its paths."""
+    return json.loads(bundle.run("summary", "--output", "json"))
 
 
 def argv_of(summary: Mapping[str, Any], workspace: FakeWorkspace) -> dict[str, dict[str, Any]]:
