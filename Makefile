@@ -8,10 +8,10 @@ BIN := $(VENV)/bin
 LAKE ?= lake$(if $(QUICK),-quick)
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
-.PHONY: help venv demo run test test-slow stress lint lock generated clean
+.PHONY: help venv demo run test test-slow stress lint lock generated bundle-check clean
 
 help: ## list the targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 venv: $(VENV)/.installed ## create .venv with the locked dependencies
 
@@ -44,6 +44,9 @@ lock: ## resolve the dependencies anew
 generated: venv ## write TABLES.md and spark-defaults.conf from their sources
 	@$(BIN)/python -m schemas.document > TABLES.md
 	@$(BIN)/python -m pipelines.session > spark-defaults.conf
+
+bundle-check: venv ## databricks.yml against the real Databricks CLI (on PATH, or DATABRICKS_CLI=…) and no workspace
+	@$(BIN)/python -m tests.bundle_check
 
 clean: ## remove the environment, not the lakes
 	rm -rf $(VENV) dist

@@ -63,12 +63,12 @@ def read(file: Path) -> dict[str, Any]:
     return whole
 
 
-def merged(whole: Mapping[str, Any], target: str, where: str) -> dict[str, Any]:
+def merged(definition: Mapping[str, Any], target: str, where: str) -> dict[str, Any]:
     """The definition with one target's overrides in it, and without the targets."""
-    targets = whole.get("targets", {})
+    targets = definition.get("targets", {})
     if target not in targets:
         raise InputError(f"{where}: expected a target {target}, found {', '.join(targets) or 'none'}. Pass --target.")
-    base = {name: part for name, part in whole.items() if name != "targets"}
+    base = {name: part for name, part in definition.items() if name != "targets"}
     override = dict(targets[target] or {})
     # A target gives a variable's value where the definition describes the variable.
     given = {
@@ -76,7 +76,10 @@ def merged(whole: Mapping[str, Any], target: str, where: str) -> dict[str, Any]:
         else {"default": value}
         for name, value in override.pop("variables", {}).items()
     }  # fmt: skip
-    return dict(_merge(_merge(base, override, ""), {"variables": given}, ""))
+    whole = _merge(base, override, "")
+    declared = whole.get("variables", {})
+    both = {name: {**(declared.get(name) or {}), **value} for name, value in given.items()}  # a map is replaced whole
+    return {**whole, "variables": {**declared, **both}}
 
 
 def short_name(user: str) -> str:

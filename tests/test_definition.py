@@ -45,7 +45,7 @@ BUNDLE = """
         variables: {catalog: {default: sandbox}}
       prod:
         mode: production
-        variables: {catalog: main}
+        variables: {catalog: main, cluster: {default: {node_type_id: "${var.place}"}}}
         resources:
           jobs:
             pipeline:
@@ -102,7 +102,8 @@ def test_a_target_overrides_values_adds_to_lists_and_finds_tasks_by_their_key(tm
 
 def test_a_reference_alone_keeps_its_type_and_one_inside_a_text_becomes_text(tmp_path: Path) -> None:
     cluster = job(tmp_path, "prod")["job_clusters"][0]["new_cluster"]
-    assert cluster == {"num_workers": 0, "node_type_id": "here main"}
+    assert cluster == {"node_type_id": "here main"}  # a target replaces a map whole
+    assert job(tmp_path, "dev")["job_clusters"][0]["new_cluster"] == {"num_workers": 0, "node_type_id": "here sandbox"}
 
 
 def test_a_volumes_path_is_what_the_workspace_would_make_of_its_names(tmp_path: Path) -> None:

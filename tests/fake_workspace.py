@@ -1,0 +1,297 @@
+"""A workspace on loopback: what `databricks bundle` asks of one when it deploys our bundle, kept in memory.
+
+It answers the CLI's own checks, the workspace's files, and create, read, update and delete of the kinds of resource
+that databricks.yml has. All else is a 404 that is remembered, so that a test can say which question nobody answers.
+"""
+
+import json
+import re
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from http import HTTPStatus
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from itertools import count
+from threading import Lock, Thread
+from types import TracebackType
+from typing import Any, TypeVar
+from urllib.parse import parse_qs, unquote, urlsplit
+
+USER = "someone@example.com"
+WORKSPACE_ID = "1"
+Json = dict[str, Any]
+Key = TypeVar("Key")
+Value = TypeVar("Value")
+UNITY_CATALOG_KINDS = {"schemas": "schema", "volumes": "volume", "models": "registered_model"}
+
+
+class NotThereError(Exception):
+    """A resource, or an endpoint, that this workspace does not have."""
+
+
+class AlreadyThereError(Exception):
+    """Something is to be created where there is one."""
+
+
+@dataclass(frozen=True)
+class Request:
+    """One call: its path's variable parts, its query, its body."""
+
+    parts: tuple[str, ...]
+    query: dict[str, str]
+    content: bytes
+
+    @property
+    def body(self) -> Json:
+        """The body as JSON."""
+        parsed: Json = json.loads(self.content or b"{}")
+        return parsed
+
+
+@dataclass
+class FakeWorkspace:
+    """The state of the workspace, and the server in front of it: `with FakeWorkspace() as workspace: workspace.url`."""
+
+    jobs: dict[str, Json] = field(default_factory=dict)
+    securables: dict[tuple[str, str], Json] = field(default_factory=dict)
+    experiments: dict[str, Json] = field(default_factory=dict)
+    files: dict[str, bytes] = field(default_factory=dict)
+    folders: set[str] = field(default_factory=set)
+    permissions: dict[str, list[Json]] = field(default_factory=dict)
+    grants: dict[tuple[str, str], dict[str, list[str]]] = field(default_factory=dict)
+    unknown: list[str] = field(default_factory=list)
+
+    def __enter__(self) -> "FakeWorkspace":
+        self._ids, self._lock = count(1001), Lock()
+        self._server = ThreadingHTTPServer(("127.0.0.1", 0), _handler_of(self))
+        Thread(target=self._server.serve_forever, daemon=True).start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._server.shutdown()
+        self._server.server_close()
+
+    @property
+    def url(self) -> str:
+        """Where the CLI finds it: the value of DATABRICKS_HOST."""
+        return f"http://127.0.0.1:{self._server.server_port}"
+
+    @property
+    def left(self) -> list[str]:
+        """Names of the resources that are there; empty after a complete destroy."""
+        return sorted(
+            [f"job {job['name']}" for job in self.jobs.values()]
+            + [f"experiment {experiment['name']}" for experiment in self.experiments.values()]
+            + [f"{UNITY_CATALOG_KINDS[kind]} {name}" for kind, name in self.securables]
+        )
+
+    def answer(self, method: str, url: str, content: bytes) -> tuple[HTTPStatus, Any]:
+        """Status and body for one call. Calls take turns, as the CLI makes several at a time."""
+        parsed = urlsplit(url)
+        query = {name: values[-1] for name, values in parse_qs(parsed.query).items()}
+        for known_method, pattern, call in ROUTES:
+            found = re.fullmatch(pattern, parsed.path) if method == known_method else None
+            if not found:
+                continue
+            request = Request(tuple(unquote(part) for part in found.groups()), query, content)
+            with self._lock:
+                try:
+                    return HTTPStatus.OK, call(self, request)
+                except NotThereError as error:
+                    return HTTPStatus.NOT_FOUND, {"error_code": "RESOURCE_DOES_NOT_EXIST", "message": str(error)}
+                except KeyError as error:
+                    return HTTPStatus.BAD_REQUEST, {"error_code": "INVALID_PARAMETER_VALUE", "message": f"no {error}"}
+                except AlreadyThereError as error:
+                    return HTTPStatus.CONFLICT, {"error_code": "RESOURCE_ALREADY_EXISTS", "message": str(error)}
+        self.unknown.append(f"{method} {parsed.path}")
+        return HTTPStatus.NOT_FOUND, {"error_code": "ENDPOINT_NOT_FOUND", "message": f"{method} {parsed.path}"}
+
+    # The workspace's files
+
+    def import_file(self, request: Request) -> Json:
+        path = "/" + request.parts[0].lstrip("/")
+        if path in self.files and request.query.get("overwrite") != "true":
+            raise AlreadyThereError(f"Path ({path}) already exists.")
+        self.files[path] = request.content
+        self._make_folders(path.rpartition("/")[0])
+        return {}
+
+    def make_folder(self, request: Request) -> Json:
+        self._make_folders(request.body["path"])
+        return {}
+
+    def _make_folders(self, path: str) -> None:
+        while path:
+            self.folders.add(path)
+            path = path.rpartition("/")[0]
+
+    def file_status(self, request: Request) -> Json:
+        path = request.query["path"]
+        if path in self.files:
+            return {"path": path, "object_type": "FILE", "object_id": 1, "resource_id": "1"}
+        if path in self.folders:
+            return {"path": path, "object_type": "DIRECTORY", "object_id": 2, "resource_id": "2"}
+        raise NotThereError(f"Path ({path}) doesn't exist.")
+
+    def export_file(self, request: Request) -> bytes:
+        path = "/" + request.parts[0].lstrip("/") if request.parts else request.query["path"]
+        return _there(self.files, path)
+
+    def delete_path(self, request: Request) -> Json:
+        path = request.body["path"]
+        self.file_status(Request((), {"path": path}, b""))
+        below = path + "/"
+        self.files = {p: content for p, content in self.files.items() if p != path and not p.startswith(below)}
+        self.folders = {p for p in self.folders if p != path and not p.startswith(below)}
+        return {}
+
+    # Unity Catalog
+
+    def create_securable(self, request: Request) -> Json:
+        kind, body = request.parts[0], request.body
+        parents = [body.get("catalog_name", ""), *([body["schema_name"]] if "schema_name" in body else [])]
+        name = ".".join([*parents, body["name"]])
+        if (kind, name) in self.securables:
+            raise AlreadyThereError(f"{UNITY_CATALOG_KINDS[kind]} {name} already exists")
+        if len(parents) == 2 and ("schemas", ".".join(parents)) not in self.securables:
+            raise NotThereError(f"schema {'.'.join(parents)} does not exist")
+        self.securables[kind, name] = body | {"full_name": name, "owner": USER}
+        return self.securables[kind, name]
+
+    def read_securable(self, request: Request) -> Json:
+        return _there(self.securables, (request.parts[0], request.parts[1]))
+
+    def update_securable(self, request: Request) -> Json:
+        self.read_securable(request).update(request.body)
+        return self.read_securable(request)
+
+    def delete_securable(self, request: Request) -> Json:
+        self.read_securable(request)
+        del self.securables[request.parts[0], request.parts[1]]
+        return {}
+
+    def update_grants(self, request: Request) -> Json:
+        granted = self.grants.setdefault((request.parts[0], request.parts[1]), {})
+        for change in request.body["changes"]:
+            kept = [] if "ALL_PRIVILEGES" in change.get("remove", []) else granted.pop(change["principal"], [])
+            granted[change["principal"]] = sorted({*kept, *change.get("add", [])})
+        return self.read_grants(request)
+
+    def read_grants(self, request: Request) -> Json:
+        granted = self.grants.get((request.parts[0], request.parts[1]), {})
+        return {"privilege_assignments": [{"principal": who, "privileges": what} for who, what in granted.items()]}
+
+    # Jobs and experiments
+
+    def create_job(self, request: Request) -> Json:
+        job_id = next(self._ids)
+        self.jobs[str(job_id)] = request.body
+        return {"job_id": job_id}
+
+    def read_job(self, request: Request) -> Json:
+        job_id = request.query["job_id"]
+        settings = _there(self.jobs, job_id)
+        runs_as = (settings.get("run_as") or {"user_name": USER}).values()
+        names = {"creator_user_name": USER, "run_as_user_name": next(iter(runs_as))}
+        return {"job_id": int(job_id), "settings": settings} | names
+
+    def update_job(self, request: Request) -> Json:
+        job_id = str(request.body["job_id"])
+        _there(self.jobs, job_id)
+        self.jobs[job_id] = request.body["new_settings"]
+        return {}
+
+    def delete_job(self, request: Request) -> Json:
+        _there(self.jobs, str(request.body["job_id"]))
+        del self.jobs[str(request.body["job_id"])]
+        return {}
+
+    def create_experiment(self, request: Request) -> Json:
+        experiment_id = str(next(self._ids))
+        self.experiments[experiment_id] = request.body | {"experiment_id": experiment_id, "lifecycle_stage": "active"}
+        return {"experiment_id": experiment_id}
+
+    def read_experiment(self, request: Request) -> Json:
+        return {"experiment": _there(self.experiments, request.query["experiment_id"])}
+
+    def delete_experiment(self, request: Request) -> Json:
+        _there(self.experiments, request.body["experiment_id"])
+        del self.experiments[request.body["experiment_id"]]
+        return {}
+
+    def set_permissions(self, request: Request) -> Json:
+        self.permissions[request.parts[0]] = request.body["access_control_list"]
+        return self.read_permissions(request)
+
+    def read_permissions(self, request: Request) -> Json:
+        entries = self.permissions.get(request.parts[0], [])
+        levels = [{"permission_level": entry["permission_level"], "inherited": False} for entry in entries]
+        names = [{name: value for name, value in entry.items() if name != "permission_level"} for entry in entries]
+        acl = [name | {"all_permissions": [level]} for name, level in zip(names, levels, strict=True)]
+        return {"object_id": request.parts[0], "access_control_list": acl}
+
+    def me(self, _: Request) -> Json:
+        return {"id": "1", "userName": USER, "displayName": "Someone", "active": True}
+
+    def host(self, _: Request) -> Json:
+        return {"oidc_endpoint": f"{self.url}/oidc", "workspace_id": WORKSPACE_ID}
+
+
+def _there(kept: dict[Key, Value], key: Key) -> Value:
+    if key not in kept:
+        raise NotThereError(f"{key} does not exist")
+    return kept[key]
+
+
+Call = Callable[[FakeWorkspace, Request], Any]
+UC = r"/api/2\.1/unity-catalog"
+MLFLOW = r"/api/2\.0/mlflow/experiments"
+ROUTES: list[tuple[str, str, Call]] = [
+    ("GET", r"/api/2\.0/preview/scim/v2/Me", FakeWorkspace.me),
+    ("GET", r"/\.well-known/databricks-config", FakeWorkspace.host),
+    ("GET", r"/api/2\.0/workspace/get-status", FakeWorkspace.file_status),
+    ("GET", r"/api/2\.0/workspace/export", FakeWorkspace.export_file),
+    ("GET", r"/api/2\.0/workspace-files/(.+)", FakeWorkspace.export_file),
+    ("POST", r"/api/2\.0/workspace-files/import-file/(.+)", FakeWorkspace.import_file),
+    ("POST", r"/api/2\.0/workspace/mkdirs", FakeWorkspace.make_folder),
+    ("POST", r"/api/2\.0/workspace/delete", FakeWorkspace.delete_path),
+    ("POST", UC + "/(schemas|volumes|models)", FakeWorkspace.create_securable),
+    ("GET", UC + "/(schemas|volumes|models)/([^/]+)", FakeWorkspace.read_securable),
+    ("PATCH", UC + "/(schemas|volumes|models)/([^/]+)", FakeWorkspace.update_securable),
+    ("DELETE", UC + "/(schemas|volumes|models)/([^/]+)", FakeWorkspace.delete_securable),
+    ("PATCH", UC + "/permissions/([^/]+)/([^/]+)", FakeWorkspace.update_grants),
+    ("GET", UC + "/permissions/([^/]+)/([^/]+)", FakeWorkspace.read_grants),
+    ("POST", r"/api/2\.2/jobs/create", FakeWorkspace.create_job),
+    ("GET", r"/api/2\.2/jobs/get", FakeWorkspace.read_job),
+    ("POST", r"/api/2\.2/jobs/reset", FakeWorkspace.update_job),
+    ("POST", r"/api/2\.2/jobs/delete", FakeWorkspace.delete_job),
+    ("POST", MLFLOW + "/create", FakeWorkspace.create_experiment),
+    ("GET", MLFLOW + "/get", FakeWorkspace.read_experiment),
+    ("POST", MLFLOW + "/delete", FakeWorkspace.delete_experiment),
+    ("PUT", r"/api/2\.0/permissions/(.+)", FakeWorkspace.set_permissions),
+    ("GET", r"/api/2\.0/permissions/(.+)", FakeWorkspace.read_permissions),
+]
+
+
+def _handler_of(workspace: FakeWorkspace) -> type[BaseHTTPRequestHandler]:
+    class Handler(BaseHTTPRequestHandler):
+        protocol_version = "HTTP/1.1"
+
+        def reply(self) -> None:
+            content = self.rfile.read(int(self.headers.get("Content-Length") or 0))
+            status, body = workspace.answer(self.command, self.path, content)
+            payload = body if isinstance(body, bytes) else json.dumps(body).encode()
+            self.send_response(status)
+            self.send_header("Content-Type", "application/json")
+            self.send_header("Content-Length", str(len(payload)))
+            self.send_header("X-Databricks-Org-Id", WORKSPACE_ID)
+            self.end_headers()
+            self.wfile.write(payload)
+
+        do_GET = do_POST = do_PUT = do_PATCH = do_DELETE = reply  # noqa: N815  # the base class names them so
+
+        def log_message(self, *_: Any) -> None:  # stderr is the caller's
+            return
+
+    return Handler
