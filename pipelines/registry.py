@@ -1,5 +1,6 @@
 """Every effect on MLflow's registry: the store itself, logged models, versions and their aliases."""
 
+import contextlib
 import importlib.metadata
 import json
 import logging
@@ -7,6 +8,7 @@ import os
 import re
 import shutil
 import sys
+import tempfile
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -64,6 +66,7 @@ def connect(config: LakeConfig) -> MlflowClient:
     if config.is_local:
         directory = config.lake_path / "mlflow"
         directory.mkdir(parents=True, exist_ok=True)
+        _create_whole(directory / "mlflow.db")
         mlflow.set_tracking_uri(f"sqlite:///{directory / 'mlflow.db'}")
         mlflow.set_registry_uri(mlflow.get_tracking_uri())  # else MLFLOW_REGISTRY_URI takes the models elsewhere
     else:
@@ -215,6 +218,17 @@ def move_aliases(client: MlflowClient, name: str, aliases: Mapping[str, int | No
         else:
             client.set_registered_model_alias(name, alias, str(version))
         log.info("%s: alias %s is %s", name, alias, f"version {version}" if version else "gone")
+
+
+def _create_whole(database: Path) -> None:
+    """Make an empty store, whole or not at all: MLflow makes its tables one by one, and cannot open half of them."""
+    if database.exists():
+        return
+    with tempfile.TemporaryDirectory(prefix="creating-", dir=database.parent) as directory:
+        created = Path(directory) / database.name
+        MlflowClient(f"sqlite:///{created}").search_experiments(max_results=1)
+        with contextlib.suppress(FileExistsError):  # another process was first
+            os.link(created, database)
 
 
 def _unreadable(error: Exception) -> SetupError:

@@ -1,6 +1,6 @@
 """Every stage, killed at each change that it makes to the lake: the next run must come to the same content.
 
-`make stress` kills each stage at a few of its changes, spread over the run; CRASH_KILLS=0 makes it every one.
+CRASH_KILLS says at how many changes of each stage, spread over its run; 0 = at every one, which takes a day or more.
 """
 
 import os
@@ -26,7 +26,7 @@ from tests.preload import library
 
 ROOT = Path(__file__).resolve().parent.parent
 STAGES = ("ingest", "clean", "curate", "train", "promote", "score")
-KILLS = int(os.environ.get("CRASH_KILLS", "2"))  # a stage; 0 = at every change
+KILLS = int(os.environ.get("CRASH_KILLS", "1"))  # a stage; 0 = at every change
 # What differs between two runs that do the same: when, by which run, at which try.
 PASSING = {
     "ingested_at", "scored_at", "finished_at", "registered_at", "decided_at", "run_id", "model_version", "files",
@@ -88,15 +88,23 @@ class Machine:
         self.lake = directory / "lake"
         self.encoder = tiny_encoder.build(directory / "encoder", texts)
         self.library = library("crash", directory)
+        self.ended: dict[str, list[str]] = {}  # by stage: the changes that it made to the lake
+
+    def finish(self, stage: str) -> list[str]:
+        """Run every stage up to this one, each once, watched and not killed; the changes that this one made."""
+        for one in STAGES[: STAGES.index(stage) + 1]:
+            if one not in self.ended:
+                self.restore(one)
+                done, self.ended[one] = self.run(one, kill_at=0)
+                assert done.returncode == 0, done.stderr
+                shutil.copytree(self.lake, self.directory / f"after-{one}")
+        return self.ended[stage]
 
     def restore(self, stage: str) -> None:
+        """Put the lake back to what it was before a stage."""
         shutil.rmtree(self.lake, ignore_errors=True)
-        if (self.directory / f"before-{stage}").exists():
-            shutil.copytree(self.directory / f"before-{stage}", self.lake)
-
-    def keep(self, stage: str) -> None:
-        if self.lake.exists():
-            shutil.copytree(self.lake, self.directory / f"before-{stage}")
+        if stage != STAGES[0]:
+            shutil.copytree(self.directory / f"after-{STAGES[STAGES.index(stage) - 1]}", self.lake)
 
     def run(self, stage: str, kill_at: int | None = None) -> tuple["subprocess.CompletedProcess[str]", list[str]]:
         """Run a stage; with a number, under the library, which kills at that change (0 = never). Returns its log."""
@@ -111,37 +119,42 @@ class Machine:
             }  # fmt: skip
         return run(command, extra), log.read_text().splitlines() if kill_at is not None else []
 
+    def killed(self, stage: str, point: int) -> str:
+        """Kill a stage at a change, and say at which it was killed."""
+        self.restore(stage)
+        done, told = self.run(stage, kill_at=point)
+        if len(told) < point:  # the count differs a little from run to run: then the last change of this one
+            return self.killed(stage, len(told))
+        assert done.returncode == -signal.SIGKILL, (stage, told[point - 1], done.stderr)
+        return f"{stage} killed at {told[point - 1]}"
 
-@pytest.mark.stress
+
+@pytest.fixture(scope="module")
+def machine(tmp_path_factory: pytest.TempPathFactory) -> Machine:
+    return Machine(tmp_path_factory.mktemp("machine"))
+
+
+def spread(n_changes: int, n_kills: int) -> list[int]:
+    """The numbers of the changes to kill at, from 1: all of them for 0 kills."""
+    if n_kills == 0:
+        return list(range(1, n_changes + 1))
+    return [1 + (2 * number + 1) * n_changes // (2 * n_kills) for number in range(n_kills)]
+
+
+@pytest.mark.parametrize(("n_kills", "expected"), [(0, [1, 2, 3, 4]), (1, [3]), (2, [2, 4])])
+def test_kills_are_spread_over_the_run(n_kills: int, expected: list[int]) -> None:
+    assert spread(4, n_kills) == expected
+
+
+@pytest.mark.slow
 @pytest.mark.timeout(0)
-def test_a_stage_killed_at_any_change_comes_to_the_same_content_when_run_again(tmp_path: Path) -> None:
-    machine = Machine(tmp_path)
-    n_killed = n_points = 0
-    for stage in STAGES:
-        machine.keep(stage)
-        done, changes = machine.run(stage, kill_at=0)
-        assert done.returncode == 0, done.stderr
-        assert len(changes) >= 20, (stage, changes)  # it was watched
-        expected = content(machine.lake)
-        after = tmp_path / f"after-{stage}"
-        shutil.copytree(machine.lake, after)
-        points = range(1, len(changes) + 1) if KILLS == 0 else [
-            1 + (2 * number + 1) * len(changes) // (2 * KILLS) for number in range(KILLS)
-        ]  # fmt: skip
-        n_points += len(points)
-        for point in points:
-            machine.restore(stage)
-            killed, told = machine.run(stage, kill_at=point)
-            if len(told) < point:  # the count differs a little from run to run: then the last change of this one
-                point = len(told)
-                machine.restore(stage)
-                killed, told = machine.run(stage, kill_at=point)
-            where = f"{stage} killed at {told[point - 1]}"
-            assert killed.returncode == -signal.SIGKILL, where
-            n_killed += 1
-            again, _ = machine.run(stage)
-            assert again.returncode == 0, f"{where}: {again.stderr}"
-            assert content(machine.lake) == expected, where
-        shutil.rmtree(machine.lake)
-        shutil.copytree(after, machine.lake)
-    assert n_killed == n_points
+@pytest.mark.parametrize("stage", STAGES)
+def test_a_stage_killed_at_any_change_comes_to_the_same_content_when_run_again(machine: Machine, stage: str) -> None:
+    changes = machine.finish(stage)
+    assert len(changes) >= 20, changes  # it was watched
+    expected = content(machine.directory / f"after-{stage}")
+    for point in spread(len(changes), KILLS):
+        where = machine.killed(stage, point)
+        again, _ = machine.run(stage)
+        assert again.returncode == 0, f"{where}: {again.stderr}"
+        assert content(machine.lake) == expected, where

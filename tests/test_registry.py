@@ -2,6 +2,7 @@
 
 import json
 import runpy
+import sqlite3
 from pathlib import Path
 
 import pytest
@@ -108,6 +109,26 @@ def test_workers_find_the_model_beside_the_landing_files_and_check_it_themselves
 def test_an_alias_that_is_not_there_says_which_job_sets_it(client: MlflowClient) -> None:
     with pytest.raises(InputError, match=r"alias champion, found none\. Run jobs/promote\.py first"):
         registry.resolve(client, NAME, "champion")
+
+
+def test_a_store_is_there_whole_or_not_at_all(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A kill between two of MLflow's CREATE TABLE left a store that nothing could open."""
+    place = LakeConfig(lake=str(tmp_path))
+    database = tmp_path / "mlflow" / "mlflow.db"
+    seen = []
+
+    def link(made: Path, target: Path) -> None:
+        seen.append((sqlite3.connect(made).execute("SELECT count(*) FROM alembic_version").fetchone(), target.exists()))
+        raise KeyboardInterrupt  # as a kill in the last moment
+
+    with monkeypatch.context() as patch:
+        patch.setattr("pipelines.registry.os.link", link)
+        with pytest.raises(KeyboardInterrupt):
+            registry.connect(place)
+    assert seen == [((1,), False)]
+    assert not database.exists()
+    assert registry.connect(place).search_registered_models() == []
+    assert [path.name for path in database.parent.iterdir()] == ["mlflow.db"]
 
 
 def test_an_unreadable_store_is_one_line_and_exit_5(tmp_path: Path) -> None:
