@@ -5,10 +5,11 @@ import uuid
 from collections.abc import Iterable
 from pathlib import Path
 
+from pyspark.errors import PySparkException
 from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
-from pipelines.errors import IntegrityError
+from pipelines.errors import IntegrityError, SetupError
 from pipelines.tables import TableStore
 from pipelines.vacuum import plain_path
 from schemas import Table
@@ -73,8 +74,13 @@ def delete(store: TableStore, table: Table, files: DataFrame) -> None:
     name = f"unneeded_{uuid.uuid4().hex}"
     files.createOrReplaceTempView(name)
     settings = {NO_RETENTION_CHECK: "false", VACUUM_COMMITS: "false"}  # a vacuum changes no rows: no version for it
-    for setting, value in settings.items():
-        store.spark.conf.set(setting, value)
+    try:
+        for setting, value in settings.items():
+            store.spark.conf.set(setting, value)
+    except PySparkException as error:
+        found = str(error).strip().splitlines()[0]
+        advice = "Serverless compute takes none: run jobs/vacuum.py on a cluster."
+        raise SetupError(f"vacuum: expected Spark to take {', '.join(settings)}, found: {found} {advice}") from error
     try:
         store.sql(f"VACUUM {table.name} USING INVENTORY (SELECT * FROM {name}) RETAIN 0 HOURS")
     finally:

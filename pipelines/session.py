@@ -1,13 +1,15 @@
-"""The SparkSession, and what it needs of the machine: Java, Delta's two jars, loopback."""
+"""The SparkSession, and what it needs of the machine: Java, disk, loopback; or of a server elsewhere."""
 
 import logging
 import os
 import re
 import shutil
+import socket
 import subprocess
 import sys
 from dataclasses import dataclass
 from pathlib import Path
+from urllib.parse import urlsplit
 
 from py4j.protocol import Py4JError
 from pyspark.errors import PySparkException
@@ -15,44 +17,17 @@ from pyspark.logger import PySparkLogger
 from pyspark.sql import SparkSession
 
 from pipelines.cli import flag
-from pipelines.errors import InputError, SetupError
+from pipelines.errors import SetupError
+from pipelines.jars import DELTA_PACKAGE, EXCLUDED_MODULES, jar_settings
 from schemas.ddl import SCHEMAS
 
 log = logging.getLogger("reviewlake")
 
-DELTA_VERSION = "4.4.0"
-DELTA_PACKAGE = f"io.delta:delta-spark_4.2_2.13:{DELTA_VERSION}"
-DELTA_JARS = (f"delta-spark_4.2_2.13-{DELTA_VERSION}.jar", f"delta-storage-{DELTA_VERSION}.jar")
 LOG4J = Path(__file__).parent / "log4j2.properties"
+REMOTE, CONNECT_PORT = "SPARK_REMOTE", 15002  # pyspark's own variable; the port where the URL names none
+TIME_ZONE = "spark.sql.session.timeZone"
 LEAST_JAVA = 17
 LEAST_FREE_BYTES = 2_000_000_000  # the demo's lake takes about 600 MB; Spark spills beside it
-
-# Spark ships these, or nobody calls them: without the list Ivy brings 33 jars (87 MB) instead of two.
-EXCLUDED_MODULES = (
-    "com.fasterxml.jackson.core:jackson-annotations",
-    "com.fasterxml.jackson.core:jackson-core",
-    "com.fasterxml.jackson.core:jackson-databind",
-    "com.fasterxml.jackson.datatype:jackson-datatype-jdk8",
-    "com.fasterxml.jackson.datatype:jackson-datatype-jsr310",
-    "com.google.code.findbugs:jsr305",
-    "commons-pool:commons-pool",
-    "io.airlift:aircompressor",
-    "io.delta:delta-kernel-api",
-    "io.delta:delta-kernel-defaults",
-    "io.delta:delta-kernel-unitycatalog",
-    "io.unitycatalog:unitycatalog-client",
-    "io.unitycatalog:unitycatalog-hadoop",
-    "javax.annotation:javax.annotation-api",
-    "org.apache.hadoop:hadoop-client-api",
-    "org.apache.hadoop:hadoop-client-runtime",
-    "org.apache.logging.log4j:log4j-api",
-    "org.apache.logging.log4j:log4j-core",
-    "org.apache.logging.log4j:log4j-slf4j2-impl",
-    "org.apache.parquet:parquet-hadoop",
-    "org.locationtech.jts:jts-core",
-    "org.roaringbitmap:RoaringBitmap",
-    "org.slf4j:slf4j-api",
-)
 
 # What must be set before the JVM starts, hence also in spark-defaults.conf for spark-submit.
 SETTINGS = {
@@ -65,7 +40,7 @@ SETTINGS = {
     "spark.ui.enabled": "false",  # it listens on all interfaces unless SPARK_LOCAL_IP says otherwise
     "spark.log.level": "FATAL",  # a failed task prints its row, so a review; errors reach the user as exceptions
     "spark.driver.extraJavaOptions": "-Dlog4j2.configurationFile=pipelines/log4j2.properties",
-    "spark.sql.session.timeZone": "UTC",
+    TIME_ZONE: "UTC",
     "spark.sql.shuffle.partitions": "4",  # 200 and 50 by default: most of a small job's time
     "spark.databricks.delta.snapshotPartitions": "2",
     "spark.sql.execution.arrow.maxRecordsPerBatch": "2000",
@@ -123,22 +98,52 @@ class LakeConfig:
 
 def get_session(app: str, config: LakeConfig) -> SparkSession:
     """The session of this process. Raises SetupError (exit 5) where the machine lacks what it needs."""
+    for name in ("SQLQueryContextLogger", "DataFrameQueryContextLogger"):  # the JVM's trace, beside the exception
+        PySparkLogger.getLogger(name).setLevel(logging.CRITICAL + 1)
     if not config.is_local:
-        return SparkSession.builder.appName(app).getOrCreate()
+        return _given_session(app)
     check_disk(config.lake_path)
+    if REMOTE in os.environ:
+        check_server(os.environ[REMOTE])
+        return _given_session(app)
     is_submitted = "PYSPARK_GATEWAY_PORT" in os.environ  # spark-submit has started the JVM already
     if not is_submitted:
         check_java(java_version())
     os.environ["PYSPARK_PYTHON"] = sys.executable  # workers would take whatever python3 is first on PATH
     os.environ.setdefault("SPARK_LOCAL_IP", "127.0.0.1")
-    for name in ("SQLQueryContextLogger", "DataFrameQueryContextLogger"):  # the JVM's trace, beside the exception
-        PySparkLogger.getLogger(name).setLevel(logging.CRITICAL + 1)
     try:
         session = _local_builder(app, config).getOrCreate()
         session.sql("SHOW SCHEMAS")  # loads the catalog, so Delta's classes
     except (PySparkException, Py4JError) as error:
         raise SetupError(_start_fault(error, is_submitted)) from error
     return session
+
+
+def _given_session(app: str) -> SparkSession:
+    """A session of a Spark that runs already, as its server was started; only what an answer depends on is set."""
+    try:
+        session = SparkSession.builder.appName(app).getOrCreate()
+        session.conf.set(TIME_ZONE, SETTINGS[TIME_ZONE])
+        session.sql("SHOW SCHEMAS")
+    except (PySparkException, Py4JError) as error:
+        first_line = str(error).strip().splitlines()[0]
+        raise SetupError(
+            f"spark: expected a server with Delta, found: {first_line} Start it with the settings of "
+            "spark-defaults.conf, and with this package where its Python finds it."
+        ) from error
+    return session
+
+
+def check_server(remote: str) -> None:
+    """Raise SetupError unless something listens at sc://host:port: the client itself would try for ten minutes."""
+    place = urlsplit(remote)
+    try:
+        socket.create_connection((place.hostname or "", place.port or CONNECT_PORT), timeout=10).close()
+    except OSError as error:
+        raise SetupError(
+            f"{REMOTE} {remote}: expected a Spark Connect server, found: {error.strerror or error}. "
+            f"Start it, or unset {REMOTE} for a Spark of this process."
+        ) from error
 
 
 def spark_defaults() -> str:
@@ -186,30 +191,11 @@ def _local_builder(app: str, config: LakeConfig) -> SparkSession.Builder:
     builder = SparkSession.builder.appName(app).master(f"local[{cores},4]")  # 4 attempts a task; local[n] has one
     # spark-defaults.conf names the file from the root of the checkout; here we know where it lies.
     quiet = {"spark.driver.extraJavaOptions": f"-Dlog4j2.configurationFile={LOG4J.as_uri()}"}
-    for name, value in (SETTINGS | quiet | _jar_settings(config.jars)).items():
+    for name, value in (SETTINGS | quiet | jar_settings(config.jars)).items():
         builder = builder.config(name, value)
     # Databases get a place that holds no table: dropping an in-memory database deletes its directory.
     builder = builder.config("spark.sql.warehouse.dir", str(config.lake_path / "spark-warehouse"))
     return builder.config("spark.ui.showConsoleProgress", str(sys.stderr.isatty()).lower())
-
-
-def _jar_settings(jars: str) -> dict[str, str]:
-    """Delta's jars: from `jars`, else from Ivy's cache without asking the network, else through Ivy."""
-    if jars:
-        return {"spark.jars": ",".join(str(path) for path in _jars_in(Path(jars)))}
-    cached = [Path.home() / ".ivy2.5.2" / "jars" / f"io.delta_{name}" for name in DELTA_JARS]
-    if all(path.is_file() for path in cached):
-        return {"spark.jars": ",".join(str(path) for path in cached)}
-    log.info("Delta %s: fetching its two jars; later starts find them", DELTA_VERSION)
-    return {"spark.jars.packages": DELTA_PACKAGE, "spark.jars.excludes": ",".join(EXCLUDED_MODULES)}
-
-
-def _jars_in(directory: Path) -> list[Path]:
-    found = [path for name in DELTA_JARS for path in directory.glob(f"*{name}")]
-    if len(found) != len(DELTA_JARS):
-        names = sorted(path.name for path in directory.glob("*.jar"))
-        raise InputError(f"--jars {directory}: expected {', '.join(DELTA_JARS)}, found {', '.join(names) or 'no jar'}.")
-    return found
 
 
 def _start_fault(error: Exception, is_submitted: bool) -> str:

@@ -24,6 +24,7 @@ from schemas.ddl import add_check, create_table, physical
 log = logging.getLogger("reviewlake")
 
 USER_METADATA = "spark.databricks.delta.commitInfo.userMetadata"
+REFUSED_SETTING = "CONFIG_NOT_AVAILABLE"
 RECENT_COMMITS = 50  # how far back one's own commit is looked for, with other writers in between
 
 
@@ -97,7 +98,7 @@ class TableStore:
                 yield
             for table, version in before:
                 if self.exists(table) and self.version(table) != version:
-                    self._committed(table, commit_id)
+                    self._committed(table, commit_id, version)
 
     def read(self, table: Table, version: int | None = None) -> DataFrame:
         """The table's rows, at one version where it is given."""
@@ -146,9 +147,9 @@ class TableStore:
         if rows.isEmpty():  # Delta makes no commit of nothing, so there would be none to find
             self.create(table)
             return Commit(table, self.version(table), 0)
-        with self._commit(table) as commit_id:
+        with self._commit(table) as (commit_id, before):
             rows.writeTo(self.physical(table.name)).append()
-        return self._committed(table, commit_id)
+        return self._committed(table, commit_id, before)
 
     def merge(self, table: Table, frame: DataFrame) -> Commit:
         """Add the rows whose key is not there yet; the others stay as they are."""
@@ -177,7 +178,7 @@ class TableStore:
 
     def _merge(self, table: Table, frame: DataFrame, clauses: str) -> Commit:
         rows = conform(frame, table)
-        with self._commit(table) as commit_id:
+        with self._commit(table) as (commit_id, before):
             given = f"given_{uuid.uuid4().hex}"
             rows.createOrReplaceTempView(given)
             same_key = " AND ".join(f"stored.{name} = given.{name}" for name in table.key)
@@ -185,31 +186,45 @@ class TableStore:
                 self.sql(f"MERGE INTO {table.name} AS stored USING {given} AS given ON {same_key} {clauses}")
             finally:
                 self.spark.catalog.dropTempView(given)
-        return self._committed(table, commit_id)
+        return self._committed(table, commit_id, before)
 
     @contextmanager
-    def _commit(self, table: Table) -> Iterator[str]:
-        """Stamp what is written inside with an id of its own, and word Delta's refusals."""
+    def _commit(self, table: Table) -> Iterator[tuple[str, int]]:
+        """Stamp what is written inside with an id of its own, and word Delta's refusals.
+
+        Yields the id, and, where the session takes none, the version before.
+        """
         self.create(table)
         try:
             with self._stamped() as commit_id, self.lock(table):
-                yield commit_id
+                yield commit_id, -1 if commit_id else self.version(table)
         except (PySparkException, Py4JJavaError) as error:
             raise worded(error, table) from error
 
     @contextmanager
     def _stamped(self) -> Iterator[str]:
+        """Yields the id that commits inside carry; an empty one on serverless compute, which refuses the setting."""
         commit_id = uuid.uuid4().hex
-        self.spark.conf.set(USER_METADATA, commit_id)
+        try:
+            self.spark.conf.set(USER_METADATA, commit_id)
+        except PySparkException as error:
+            if REFUSED_SETTING not in str(error):
+                raise
+            yield ""
+            return
         try:
             yield commit_id
         finally:
             self.spark.conf.unset(USER_METADATA)
 
-    def _committed(self, table: Table, commit_id: str) -> Commit:
-        """One's own commit, found by its id: the newest entry of the history may be another writer's."""
+    def _committed(self, table: Table, commit_id: str, before: int) -> Commit:
+        """One's own commit, found by its id: the newest entry of the history may be another writer's.
+
+        Without an id, the first one after `before`: two writers of a table at once are then told apart by nothing.
+        """
         history = self.sql(f"DESCRIBE HISTORY {table.name} LIMIT {RECENT_COMMITS}")
-        mine = history.where(F.col("userMetadata") == commit_id).select("version", "operationMetrics").first()
+        is_mine = F.col("userMetadata") == commit_id if commit_id else F.col("version") > before
+        mine = history.where(is_mine).orderBy("version").select("version", "operationMetrics").first()
         if mine is None:
             raise IntegrityError(
                 f"{table.name}: expected commit {commit_id} in the last {RECENT_COMMITS} versions, found none. "

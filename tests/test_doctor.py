@@ -15,8 +15,8 @@ from pipelines import ledger, registry
 from pipelines.content import content_hash, one_row
 from pipelines.doctor import alias_faults, ledger_faults, log_faults, missing_versions, model_faults
 from pipelines.errors import InputError, IntegrityError, SetupError
+from pipelines.jars import DELTA_JARS
 from pipelines.models import ModelRecord, records
-from pipelines.session import DELTA_JARS
 from pipelines.tables import Commit, TableStore
 from schemas import GOLD_REVIEWS, OPS_MODELS, OPS_PROMOTIONS
 from tests.registered import NAME, register_tiny

@@ -9,10 +9,9 @@ from pyspark.errors import AnalysisException, PySparkException
 from pyspark.sql import SparkSession
 
 from pipelines.errors import InputError, SetupError
+from pipelines.jars import DELTA_JARS, jar_settings
 from pipelines.session import (
-    DELTA_JARS,
     LakeConfig,
-    _jar_settings,
     _start_fault,
     check_disk,
     check_java,
@@ -103,13 +102,13 @@ def test_a_full_disk_and_a_place_that_is_no_directory_are_refused(
 
 def test_a_jar_directory_must_hold_both_jars(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=rf"^--jars {tmp_path}: expected {', '.join(DELTA_JARS)}, found no jar\.$"):
-        _jar_settings(str(tmp_path))
+        jar_settings(str(tmp_path))
     (tmp_path / DELTA_JARS[0]).touch()
     with pytest.raises(InputError, match=rf", found {DELTA_JARS[0]}\.$"):
-        _jar_settings(str(tmp_path))
+        jar_settings(str(tmp_path))
     (tmp_path / f"io.delta_{DELTA_JARS[1]}").touch()  # as Ivy names them
     jars = [str(tmp_path / DELTA_JARS[0]), str(tmp_path / f"io.delta_{DELTA_JARS[1]}")]
-    assert _jar_settings(str(tmp_path)) == {"spark.jars": ",".join(jars)}
+    assert jar_settings(str(tmp_path)) == {"spark.jars": ",".join(jars)}
 
 
 def test_a_start_that_fails_says_what_to_do() -> None:

@@ -5,7 +5,8 @@ import pytest
 from pyspark.errors import PySparkException
 from pyspark.sql import DataFrame
 
-from pipelines.errors import ConflictError, InputError, IntegrityError
+from pipelines import files
+from pipelines.errors import ConflictError, InputError, IntegrityError, SetupError
 from pipelines.refusals import worded
 from pipelines.session import LakeConfig
 from pipelines.tables import Commit, TableStore
@@ -80,17 +81,17 @@ def test_a_commit_is_found_though_another_writer_commits_before_it_is_looked_for
     store.create(GOLD_REJECTS)
     look_up, others = store._committed, []
 
-    def after_another(_table: object, commit_id: str) -> Commit:
+    def after_another(_table: object, commit_id: str, before: int) -> Commit:
         store.spark.sql("INSERT INTO gold.rejects VALUES ('other', 'unlabelled')")
         others.append(store.version(GOLD_REJECTS))
-        return look_up(GOLD_REJECTS, commit_id)
+        return look_up(GOLD_REJECTS, commit_id, before)
 
     monkeypatch.setattr(store, "_committed", after_another)
     assert store.append(GOLD_REJECTS, frame(store, [("a", SHARED), ("b", SHARED)])) == Commit(GOLD_REJECTS, 1, 2)
     assert others == [2]
     monkeypatch.undo()
     with pytest.raises(IntegrityError, match=r"^gold\.rejects: expected commit 0000 in the last 50 versions, found no"):
-        store._committed(GOLD_REJECTS, "0000")
+        store._committed(GOLD_REJECTS, "0000", -1)
 
 
 def test_a_missing_table_names_the_job_that_builds_it(store: TableStore, lake: LakeConfig) -> None:
@@ -151,3 +152,27 @@ def test_a_statement_that_writes_anything_holds_all_locks_and_its_commit_is_read
     with pytest.raises(IntegrityError, match=words), store.exclusive():  # noqa: PT012
         store.spark.conf.set("spark.databricks.delta.commitInfo.userMetadata", "another writer's")
         store.spark.sql("INSERT INTO gold.rejects VALUES ('b', 'unlabelled')")
+
+
+def test_a_session_that_takes_no_settings_finds_its_commit_by_the_version_before(
+    store: TableStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Serverless:
+        """Databricks' serverless compute takes a handful of settings, and none of Delta's."""
+
+        get = staticmethod(store.spark.conf.get)
+
+        @staticmethod
+        def set(name: str, _value: str) -> None:
+            raise PySparkException(f"[CONFIG_NOT_AVAILABLE] Configuration {name} is not available. SQLSTATE: 42K0I")
+
+    store.append(GOLD_REJECTS, frame(store, [("a", UNLABELLED)]))
+    with monkeypatch.context() as patched:
+        patched.setitem(vars(store.spark), "conf", Serverless)  # a cached property
+        assert store.append(GOLD_REJECTS, frame(store, [("b", SHARED)])) == Commit(GOLD_REJECTS, 2, 1)
+        assert store.merge(GOLD_REJECTS, frame(store, [("b", SHARED), ("c", SHARED)])) == Commit(GOLD_REJECTS, 3, 1)
+        rows = frame(store, [("a", SHARED)])
+        assert store.synchronise(GOLD_REJECTS, rows) == Commit(GOLD_REJECTS, 4, 0, n_changed=1, n_removed=2)
+        with pytest.raises(SetupError, match=r"vacuum: expected Spark to take spark\.databricks\..*on a cluster\.$"):
+            files.delete(store, GOLD_REJECTS, store.spark.range(1))
+    assert rows_of(store) == [("a", SHARED)]

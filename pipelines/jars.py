@@ -1,0 +1,58 @@
+"""Delta's two jars: which ones, and where a session gets them from."""
+
+import logging
+from pathlib import Path
+
+from pipelines.errors import InputError
+
+log = logging.getLogger("reviewlake")
+
+DELTA_VERSION = "4.4.0"
+DELTA_PACKAGE = f"io.delta:delta-spark_4.2_2.13:{DELTA_VERSION}"
+DELTA_JARS = (f"delta-spark_4.2_2.13-{DELTA_VERSION}.jar", f"delta-storage-{DELTA_VERSION}.jar")
+
+# Spark ships these, or nobody calls them: without the list Ivy brings 33 jars (87 MB) instead of two.
+EXCLUDED_MODULES = (
+    "com.fasterxml.jackson.core:jackson-annotations",
+    "com.fasterxml.jackson.core:jackson-core",
+    "com.fasterxml.jackson.core:jackson-databind",
+    "com.fasterxml.jackson.datatype:jackson-datatype-jdk8",
+    "com.fasterxml.jackson.datatype:jackson-datatype-jsr310",
+    "com.google.code.findbugs:jsr305",
+    "commons-pool:commons-pool",
+    "io.airlift:aircompressor",
+    "io.delta:delta-kernel-api",
+    "io.delta:delta-kernel-defaults",
+    "io.delta:delta-kernel-unitycatalog",
+    "io.unitycatalog:unitycatalog-client",
+    "io.unitycatalog:unitycatalog-hadoop",
+    "javax.annotation:javax.annotation-api",
+    "org.apache.hadoop:hadoop-client-api",
+    "org.apache.hadoop:hadoop-client-runtime",
+    "org.apache.logging.log4j:log4j-api",
+    "org.apache.logging.log4j:log4j-core",
+    "org.apache.logging.log4j:log4j-slf4j2-impl",
+    "org.apache.parquet:parquet-hadoop",
+    "org.locationtech.jts:jts-core",
+    "org.roaringbitmap:RoaringBitmap",
+    "org.slf4j:slf4j-api",
+)
+
+
+def jar_settings(jars: str) -> dict[str, str]:
+    """Delta's jars: from `jars`, else from Ivy's cache without asking the network, else through Ivy."""
+    if jars:
+        return {"spark.jars": ",".join(str(path) for path in _jars_in(Path(jars)))}
+    cached = [Path.home() / ".ivy2.5.2" / "jars" / f"io.delta_{name}" for name in DELTA_JARS]
+    if all(path.is_file() for path in cached):
+        return {"spark.jars": ",".join(str(path) for path in cached)}
+    log.info("Delta %s: fetching its two jars; later starts find them", DELTA_VERSION)
+    return {"spark.jars.packages": DELTA_PACKAGE, "spark.jars.excludes": ",".join(EXCLUDED_MODULES)}
+
+
+def _jars_in(directory: Path) -> list[Path]:
+    found = [path for name in DELTA_JARS for path in directory.glob(f"*{name}")]
+    if len(found) != len(DELTA_JARS):
+        names = sorted(path.name for path in directory.glob("*.jar"))
+        raise InputError(f"--jars {directory}: expected {', '.join(DELTA_JARS)}, found {', '.join(names) or 'no jar'}.")
+    return found
