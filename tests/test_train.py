@@ -14,7 +14,8 @@ from pipelines.backbone import KEEP_DROPOUT, load_for_training
 from pipelines.classifier import predict_logits, tokenise
 from pipelines.errors import InputError, IntegrityError
 from pipelines.metrics import cross_entropy
-from pipelines.train import SEED_PRESET, EpochRow, Fit, TrainSettings, deterministic, epoch_batches, fit, rate_share
+from pipelines.ranks import epoch_batches
+from pipelines.train import SEED_PRESET, EpochRow, Fit, TrainSettings, deterministic, fit, rate_share
 from tests.tiny_encoder import build
 
 WORDS = ["good", "fine", "bad", "dull", "film", "plot", "the", "a"]
