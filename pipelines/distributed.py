@@ -50,7 +50,7 @@ def fit_in_processes(
     Raises the JobError of the rank that gave up first; SetupError where one was killed.
     """
     n_steps = settings.n_steps(rows_of(open_snapshot(snapshot), "train").num_rows)
-    with tempfile.TemporaryDirectory(prefix="ranks-", dir=snapshot.parent) as place:
+    with tempfile.TemporaryDirectory(prefix="ranks-", dir=snapshot.parent.absolute()) as place:
         directory = Path(place)
         classifier.save(directory / "start", model, tokenizer, settings.train_policy)
         with tqdm(total=n_steps, desc=f"train in {settings.processes} processes", unit=" steps") as bar:
@@ -108,7 +108,8 @@ def _run(directory: Path, snapshot: Path, settings: TrainSettings, follower: _Fo
 
     spark = SparkSession.active()
     n_gpus = torch.cuda.device_count()
-    is_here = (spark.conf.get("spark.master", "") or "").startswith("local") or 0 < settings.processes <= n_gpus
+    is_local = re.match(r"local(\[|$)", spark.conf.get("spark.master", "") or "") is not None
+    is_here = is_local or 0 < settings.processes <= n_gpus
     if is_here and 0 < n_gpus < settings.processes:
         raise InputError(f"--processes must be 1..{n_gpus} (the GPUs of this machine), got {settings.processes}")
     # Here the ranks see all GPUs and take one each; of workers, Spark says which GPU is whose.
@@ -116,15 +117,15 @@ def _run(directory: Path, snapshot: Path, settings: TrainSettings, follower: _Fo
     distributor = TorchDistributor(settings.processes, local_mode=is_here, use_gpu=has_gpus)
     distributor.logger.setLevel(logging.WARNING)
     params = {name: str(value) for name, value in cli.as_params(settings).items()}
-    meeting = (directory / "meeting").as_uri() if is_here else "env://"
-    threads = _threads_of_each(settings)
-    surroundings = _inherited(directory, threads) if is_here else contextlib.nullcontext()
+    threads, elsewhere = _threads_of_each(settings), io.StringIO()
+    surroundings = _inherited(directory, threads) if is_here else contextlib.redirect_stderr(elsewhere)
     try:
         with surroundings, contextlib.redirect_stdout(follower):
-            distributor.run(train_rank, str(snapshot), str(directory), meeting, threads, params)
+            distributor.run(train_rank, str(snapshot.absolute()), str(directory), is_here, threads, params)
     except (RuntimeError, PySparkException) as error:
-        raise _fault(directory, settings.processes, "".join([*follower.tail, str(error)])) from error
-    follower.follow()
+        output = "".join([*follower.tail, elsewhere.getvalue(), str(error)])
+        raise _fault(directory, settings.processes, output) from error
+    follower.follow()  # what workers tell comes through the file alone, so at the end
 
 
 def _threads_of_each(settings: TrainSettings) -> int:
@@ -160,7 +161,7 @@ def _inherited(directory: Path, threads: int) -> Iterator[None]:
             os.environ.pop(name) if value is None else os.environ.update({name: value})
 
 
-def train_rank(snapshot: str, directory: str, meeting: str, threads: int, params: Mapping[str, str]) -> None:
+def train_rank(snapshot: str, directory: str, is_here: bool, threads: int, params: Mapping[str, str]) -> None:
     """The life of one rank. Its arguments are plain, since TorchDistributor hands them over by pickle."""
     place, ranks = Path(directory), ranks_of(os.environ)
     settings = dataclasses.replace(cli.from_params(TrainSettings, params), threads=threads)
@@ -170,7 +171,9 @@ def train_rank(snapshot: str, directory: str, meeting: str, threads: int, params
         backend = "cpu:gloo,cuda:nccl"
     torch.set_num_threads(threads)
     try:
-        distributed.init_process_group(backend, meeting, MOST_WAIT, ranks.n, rank=ranks.rank)
+        # On one machine the ranks meet in a file, else at the address that Spark gave the first.
+        store = distributed.FileStore(str(place / "meeting"), ranks.n) if is_here else None  # type: ignore[attr-defined]
+        distributed.init_process_group(backend, None, MOST_WAIT, ranks.n, ranks.rank, store)
         _train(Path(snapshot), place, settings, ranks)
         distributed.destroy_process_group()
     except (JobError, OSError) as error:
@@ -232,7 +235,11 @@ def _fault(directory: Path, n: int, output: str) -> JobError:
     ends = re.findall(r"rank +: (\d+).*?exitcode +: (-?\d+)", output, re.DOTALL)
     # A signal, which counts as negative, comes before what it caused in the others: a fault, or torchrun's SIGTERM.
     by_cause = sorted(((int(code), int(rank)) for rank, code in ends), key=lambda end: (end[0] == -signal.SIGTERM, end))
-    code, rank = by_cause[0] if by_cause else (1, 0)
+    if not by_cause:
+        return JobError(
+            f"training in {n} processes: no result, and no rank said why. Rerun with --debug for the trace."
+        )
+    code, rank = by_cause[0]
     if code < 0:
         return SetupError(
             f"training in {n} processes: rank {rank} was ended by signal {-code} ({signal.Signals(-code).name}), as "

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pyarrow as pa
 import pytest
 import torch
@@ -19,9 +20,11 @@ from pyspark.sql import SparkSession
 
 from jobs import reproduce, train
 from pipelines import classifier, cli, distributed, models, registry
-from pipelines.backbone import load_for_training, load_tokenizer
+from pipelines.backbone import EMBEDDED, find, load_for_training, load_tokenizer
 from pipelines.distributed import fit_in_processes, write_shards
 from pipelines.errors import InputError, IntegrityError, JobError, SetupError
+from pipelines.ingest import packaged_file
+from pipelines.learn import learn
 from pipelines.ranks import ALONE, Ranks, epoch_batches, ranks_of
 from pipelines.session import LakeConfig
 from pipelines.snapshot import SCHEMA, labels_of, open_shards, open_snapshot, rows_of, tokenise_rows
@@ -220,7 +223,7 @@ Root Cause (first observed failure):
             r"rank 1 .* signal 6 \(SIGABRT",
         ),
         (None, TORCHRUN.format(rank=1, code=1), JobError, r"rank 1 ended with exit code 1\. Rerun with --debug"),
-        (None, "no word of torchrun", JobError, r"rank 0 ended with exit code 1"),
+        (None, "no word of torchrun", JobError, r"no result, and no rank said why\."),
     ],
     ids=["noted", "killed", "killed and bereaved", "unworded", "nothing known"],
 )
@@ -252,11 +255,11 @@ def test_a_rank_notes_why_it_gave_up(
     for name, value in {"RANK": "0", "WORLD_SIZE": "1", "LOCAL_RANK": "0"}.items():
         monkeypatch.setenv(name, value)
     monkeypatch.setattr(distributed, "_train", give_up)
-    monkeypatch.setattr("torch.distributed.init_process_group", lambda *_, **__: None)
+    monkeypatch.setattr("torch.distributed.init_process_group", lambda *_: None)
     params = {name: str(value) for name, value in cli.as_params(TWO).items()}
     before = torch.get_num_threads()
     with pytest.raises(type(error)):
-        distributed.train_rank("no snapshot", str(tmp_path), "env://", before, params)
+        distributed.train_rank("no snapshot", str(tmp_path), False, before, params)
     assert json.loads((tmp_path / "fault-0.json").read_text(encoding="utf-8"))["kind"] == kind
 
 
@@ -335,3 +338,23 @@ def test_a_rank_knows_its_place_and_alone_it_is_the_whole() -> None:
 def test_the_threads_are_shared_by_the_processes(threads: int, processes: int, expected: int) -> None:
     settings = dataclasses.replace(SETTINGS, threads=threads, processes=processes)
     assert distributed._threads_of_each(settings) == expected
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("spark")
+@pytest.mark.timeout(1_800)
+def test_the_real_backbone_on_real_reviews_is_worth_the_same_from_one_process_and_from_two(tmp_path: Path) -> None:
+    reviews = pd.read_csv(packaged_file()[0]).sample(1_000, random_state=1)
+    texts, labels = reviews["text"].tolist(), reviews["label"].to_numpy(np.int64)
+    parts = {"train": slice(0, 600), "validation": slice(600, 800), "test": slice(800, 1_000)}
+    file = write(tmp_path / "gold.arrow", {split: (texts[rows], labels[rows]) for split, rows in parts.items()})
+    settings = TrainSettings(epochs=2, threads=2)
+    one, two = (learn(file, find(EMBEDDED), dataclasses.replace(settings, processes=n)) for n in (1, 2))
+    for first, second in zip(one.fitted.history, two.fitted.history, strict=True):
+        assert second.train_loss == pytest.approx(first.train_loss, abs=0.01)
+        assert second.valid_loss == pytest.approx(first.valid_loss, abs=0.01)
+        assert second.valid_accuracy == pytest.approx(first.valid_accuracy, abs=0.02)
+    accuracies = [(run.test_predictions == run.test_labels).mean() for run in (one, two)]
+    assert accuracies[0] > 0.75  # it has learned, so there is something to compare
+    assert accuracies[1] == pytest.approx(accuracies[0], abs=0.02)
+    assert np.abs(one.test_probability - two.test_probability).mean() < 0.01
