@@ -17,7 +17,7 @@ from pipelines.baseline import fit_baseline, predict
 from pipelines.content import one_row
 from pipelines.errors import IntegrityError
 from pipelines.promote import EXAMPLES, Predictions, Verdict, judge
-from pipelines.snapshot import labels_of, rows_of, snapshot_of
+from pipelines.snapshot import labels_of, open_snapshot, rows_of, snapshot_of
 from pipelines.tables import Commit, TableStore
 from schemas import OPS_PROMOTIONS
 
@@ -39,13 +39,13 @@ def judge_challenger(
     """Fit the baseline on the challenger's own gold version, predict its test rows with all, and judge."""
     learned_from = models.record_of(store, challenger)
     model = verified_model(store, client, challenger)
-    with snapshot_of(store, learned_from.gold_version) as (snapshot, content_hash):
+    with snapshot_of(store, learned_from.gold_version) as (file, content_hash):
         if content_hash != learned_from.content_hash:
             raise IntegrityError(
                 f"gold.reviews version {learned_from.gold_version}: expected content hash "
                 f"{learned_from.content_hash}, as the challenger's training read, found {content_hash}."
             )
-        train, test = rows_of(snapshot, "train"), rows_of(snapshot, "test")
+        train, test = (rows_of(open_snapshot(file), split) for split in ("train", "test"))
         labels = labels_of(test)
         log.info("gate: fitting the TF-IDF baseline on %s rows", f"{train.num_rows:,}")
         baseline = Predictions(predict(fit_baseline(train["text"], labels_of(train)), test["text"]))

@@ -10,11 +10,11 @@ import pyarrow as pa
 from numpy.typing import NDArray
 from tokenizers import Tokenizer
 
-from pipelines import backbone, classifier
+from pipelines import backbone, classifier, distributed
 from pipelines.classifier import Lexical, Policy, blended, probability_of
 from pipelines.lexical import fit_lexical
 from pipelines.metrics import fit_blend
-from pipelines.snapshot import SPLITS, labels_of, rows_of, tokenise_rows
+from pipelines.snapshot import SPLITS, labels_of, open_snapshot, rows_of, tokenise_rows
 from pipelines.train import EpochRow, Fit, OnStep, TrainSettings, deterministic, fit, predicted, require_rows
 
 
@@ -46,7 +46,7 @@ class Learned:
 
 
 def learn(
-    snapshot: pa.Table,
+    snapshot: Path,
     directory: Path,
     settings: TrainSettings,
     on_step: OnStep = lambda *_: None,
@@ -54,11 +54,13 @@ def learn(
 ) -> Learned:
     """Train the backbone in `directory` and the lexical part on the snapshot's splits, blend them, predict the test.
 
-    Equal snapshot, backbone, settings and threads give bit-identical weights on the same kind of machine.
+    Equal snapshot, backbone, settings and threads give bit-identical weights on the same kind of machine. With more
+    than one process, the encoder is trained outside this one; all else is the same.
     """
     n_tokens = settings.policy.max_tokens
     model, tokenizer = backbone.load_for_training(directory, settings.seed, settings.dropout, n_tokens)
-    rows = {split: rows_of(snapshot, split) for split in SPLITS}
+    whole_snapshot = open_snapshot(snapshot)
+    rows = {split: rows_of(whole_snapshot, split) for split in SPLITS}
     labels = {split: labels_of(rows[split]) for split in SPLITS}
     policies = dict.fromkeys(SPLITS, settings.policy) | {"train": settings.train_policy}
     tokenised = {split: tokenise_rows(rows[split], tokenizer, policies[split]) for split in SPLITS}
@@ -71,8 +73,11 @@ def learn(
         for split in ("validation", "test")
     }
     with deterministic(settings):  # the threads count in predictions too
-        learned_from = seen["train"], labels["train"], seen["validation"], labels["validation"]
-        fitted = fit(model, *learned_from, settings, on_step, on_epoch)
+        if settings.processes > 1:
+            fitted = distributed.fit_in_processes(model, tokenizer, snapshot, settings, on_step, on_epoch)
+        else:
+            learned_from = seen["train"], labels["train"], seen["validation"], labels["validation"]
+            fitted = fit(model, *learned_from, settings, on_step, on_epoch)
         blend = fit_blend(fitted.valid_logits, margins["validation"], labels["validation"])
         temperature, weight, bias = (blend[name] for name in ("temperature", "lexical_weight", "bias"))
         policy = replace(settings.policy, temperature=temperature, lexical_weight=weight, bias=bias)

@@ -50,9 +50,24 @@ class Tokens:
         return np.diff(self.offsets)
 
 
+@dataclass(frozen=True)
+class Shards:
+    """The token rows of a split from several files, one after another: row i of the split is row i here."""
+
+    parts: Sequence[Tokens]
+    ends: NDArray[np.int64]  # of each part, the number of rows in it and in those before it
+
+    def __len__(self) -> int:
+        return int(self.ends[-1])
+
+    def __getitem__(self, row: int, /) -> NDArray[np.int32]:
+        part = int(np.searchsorted(self.ends, row, side="right"))
+        return self.parts[part][row - int(self.ends[part - 1] if part else 0)]
+
+
 @contextmanager
-def snapshot_of(store: TableStore, version: int) -> Iterator[tuple[pa.Table, str]]:
-    """gold.reviews at one version as a memory-mapped table, with its content hash.
+def snapshot_of(store: TableStore, version: int) -> Iterator[tuple[Path, str]]:
+    """gold.reviews at one version as a file for `open_snapshot`, with its content hash.
 
     Raises IntegrityError (exit 3) unless the rows on disk are the rows of that version.
     """
@@ -72,7 +87,7 @@ def snapshot_of(store: TableStore, version: int) -> Iterator[tuple[pa.Table, str
         # Spark names the parts in the order of the sort.
         files = sorted(Path(unquote(urlsplit(name).path)) for name in rows.inputFiles())
         write_snapshot(files, Path(directory) / "gold.arrow")
-        yield open_snapshot(Path(directory) / "gold.arrow"), expected
+        yield Path(directory) / "gold.arrow", expected
 
 
 def write_snapshot(parquet_files: Sequence[Path], target: Path) -> None:
@@ -118,6 +133,21 @@ def tokenise_rows(rows: pa.Table, tokenizer: Tokenizer, policy: Policy) -> tuple
             whole += bodies
             bar.update(len(token_ids))
     return _flat(seen), _flat(whole)
+
+
+def write_shard(directory: Path, tokens: Tokens, labels: NDArray[np.int64]) -> None:
+    """Token rows and labels of a part of a split, for `open_shards`."""
+    directory.mkdir()
+    for name, array in (("flat", tokens.flat), ("offsets", tokens.offsets), ("labels", labels)):
+        np.save(directory / f"{name}.npy", array)
+
+
+def open_shards(directories: Sequence[Path]) -> tuple[Shards, NDArray[np.int64]]:
+    """Token rows, memory-mapped, and labels of a whole split, from its parts in their order."""
+    flat = [np.load(place / "flat.npy", mmap_mode="r") for place in directories]
+    offsets, labels = ([np.load(place / f"{name}.npy") for place in directories] for name in ("offsets", "labels"))
+    parts = [Tokens(*arrays) for arrays in zip(flat, offsets, strict=True)]
+    return Shards(parts, np.cumsum([len(part) for part in parts])), np.concatenate(labels)
 
 
 def _flat(rows: Sequence[NDArray[np.int32]]) -> Tokens:

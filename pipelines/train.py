@@ -18,8 +18,8 @@ from pipelines.classifier import Policy, Rows, autocast, best_device, forward, p
 from pipelines.cli import flag
 from pipelines.errors import InputError, IntegrityError
 from pipelines.metrics import confusion_of, cross_entropy, point_metrics
+from pipelines.ranks import ALONE, Ranks, epoch_batches
 
-MEGA_BATCH = 50  # batches that are sorted by length together: enough to waste little padding, few enough to stay random
 MAX_GRADIENT_NORM = 1.0
 TRAIN_ATTENTION = "eager"  # on short rows faster than the fused one, whose backward pass recomputes
 OnStep = Callable[[int, float, float], None]
@@ -47,6 +47,7 @@ class TrainSettings:
     seed: int = flag("seed of the head, the batches and dropout", 42)
     precision: str = flag("auto = bf16 where the hardware has it", "auto", choices=("auto", "fp32", "bf16"))
     threads: int = flag("CPU threads, 0 = torch's choice; weights are bit-identical only at equal counts", 0)
+    processes: int = flag("processes that share each batch and the threads; more than 1: by TorchDistributor", 1)
 
     def __post_init__(self) -> None:
         _require("max_tokens", self.max_tokens, 8, 512, " (the usual encoder's position limit)")
@@ -61,6 +62,7 @@ class TrainSettings:
         _require("patience", self.patience, 1, 100)
         _require("seed", self.seed, 0, 2**32 - 1)
         _require("threads", self.threads, 0, 1_024)
+        _require("processes", self.processes, 1, 1_024)
         if self.dropout != KEEP_DROPOUT:
             _require("dropout", self.dropout, 0.0, 0.9, " or -1 (the backbone's own)")
 
@@ -73,6 +75,10 @@ class TrainSettings:
     def train_policy(self) -> Policy:
         """The same while it learns: fewer tokens cost less, and a model that saw 128 reads 256 with profit."""
         return Policy(self.max_tokens, self.head_share, precision=self.precision, pooling=self.pooling)
+
+    def n_steps(self, n_rows: int) -> int:
+        """Steps that all epochs over so many rows take."""
+        return math.ceil(n_rows / self.batch_size) * self.epochs
 
 
 @dataclass(frozen=True)
@@ -107,21 +113,23 @@ def fit(
     settings: TrainSettings,
     on_step: OnStep = lambda *_: None,
     on_epoch: Callable[[EpochRow], None] = lambda _: None,
+    ranks: Ranks = ALONE,
 ) -> Fit:
     """Train in place, keep the epoch of lowest validation loss. Equal seed and threads give bit-identical weights.
 
-    on_step gets the step from 1, its loss and its rate; on_epoch the row that the history gets.
+    on_step gets the step from 1, its loss and its rate; on_epoch the row that the history gets. The batches are the
+    same however many ranks share them; each ends with the same weights.
     """
     require_rows({"train": train, "validation": valid}, {"train": train_labels, "validation": valid_labels})
     lengths = np.array([len(train[row]) for row in range(len(train))], dtype=np.int64)
-    n_steps = math.ceil(len(train) / settings.batch_size) * settings.epochs
+    n_steps = settings.n_steps(len(train))
     history: list[EpochRow] = []
     best_state: dict[str, torch.Tensor] = {}
     best_epoch, best_logits, best_loss = 0, np.empty((0, 2), np.float32), math.inf
     model.to(best_device())
     refuse_pooling(model, settings.pooling)
     freeze(model, settings.freeze_layers)
-    with deterministic(settings), tqdm(total=n_steps, desc="train", unit=" steps") as bar:
+    with deterministic(settings, ranks.rank), tqdm(total=n_steps, desc="train", unit=" steps") as bar:
         optimizer, scheduler = _optimizer(model, settings, n_steps)
         for epoch in range(1, settings.epochs + 1):
             losses = 0.0
@@ -129,7 +137,7 @@ def fit(
             use_attention(model, TRAIN_ATTENTION)
             for rows in epoch_batches(lengths, settings.batch_size, settings.seed, epoch):
                 rate = scheduler.get_last_lr()[0]
-                loss = _step(model, train, train_labels, rows, optimizer, settings)
+                loss = _step(model, train, train_labels, rows, optimizer, settings, ranks)
                 scheduler.step()
                 bar.update()
                 if not math.isfinite(loss):
@@ -139,7 +147,7 @@ def fit(
                     )
                 losses += loss * len(rows)
                 on_step(int(bar.n), loss, rate)
-            logits = predicted(model, valid, settings, "validate")
+            logits = ranks.gathered(predicted(model, ranks.own(valid), settings, "validate"), len(valid))
             history.append(_epoch_row(epoch, losses / len(train), logits, valid_labels))
             on_epoch(history[-1])
             if history[-1].valid_loss < best_loss:
@@ -154,17 +162,6 @@ def fit(
     return Fit(history, best_epoch, best_logits, int(bar.n))
 
 
-def epoch_batches(lengths: NDArray[np.int64], batch_size: int, seed: int, epoch: int) -> list[NDArray[np.int64]]:
-    """Every row once, in shuffled batches of similar length; the same for the same seed and epoch."""
-    rng = np.random.default_rng([seed, epoch])
-    order = rng.permutation(len(lengths))
-    mega = batch_size * MEGA_BATCH
-    groups = [order[start : start + mega] for start in range(0, len(order), mega)]
-    by_length = np.concatenate([group[np.argsort(-lengths[group], kind="stable")] for group in groups])
-    batches = [by_length[start : start + batch_size] for start in range(0, len(by_length), batch_size)]
-    return [batches[number] for number in rng.permutation(len(batches))]
-
-
 def rate_share(step: int, n_steps: int, warmup_share: float, schedule: str) -> float:
     """Share of the peak rate in a step counted from 0: up in a line, then level, or down in a line towards 0."""
     n_warmup = round(n_steps * warmup_share)
@@ -174,11 +171,11 @@ def rate_share(step: int, n_steps: int, warmup_share: float, schedule: str) -> f
 
 
 @contextmanager
-def deterministic(settings: TrainSettings) -> Iterator[None]:
-    """Seeds, thread count and deterministic algorithms while training; what stood before is put back."""
+def deterministic(settings: TrainSettings, rank: int = 0) -> Iterator[None]:
+    """Seeds (a rank's own, for dropout), threads, deterministic algorithms while training; then what stood before."""
     before = torch.are_deterministic_algorithms_enabled(), torch.get_num_threads()
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # CUDA's matrix products refuse to run without it
-    torch.manual_seed(settings.seed)
+    torch.manual_seed(settings.seed + rank)
     torch.use_deterministic_algorithms(True)
     torch.set_num_threads(settings.threads or before[1])
     try:
@@ -189,18 +186,21 @@ def deterministic(settings: TrainSettings) -> Iterator[None]:
 
 
 def _step(
-    model: Any, train: Rows, labels: NDArray[np.int64], rows: NDArray[np.int64], optimizer: Any, settings: TrainSettings
-) -> float:
+    model: Any, train: Rows, labels: NDArray[np.int64], batch: NDArray[np.int64], optimizer: Any,
+    settings: TrainSettings, ranks: Ranks,
+) -> float:  # fmt: skip
     """One step on one batch; returns its loss, which is checked before the next."""
+    rows, share = ranks.part_of(batch)
     ids, mask = pad(train, rows, model.config.pad_token_id or 0)
     with autocast(model.device, settings.precision):
         logits = forward(model, ids, mask, settings.pooling)
-    loss = torch.nn.functional.cross_entropy(logits.float(), torch.from_numpy(labels[rows]).to(model.device))
+    loss = share * torch.nn.functional.cross_entropy(logits.float(), torch.from_numpy(labels[rows]).to(model.device))
     optimizer.zero_grad()
     loss.backward()  # type: ignore[no-untyped-call]
+    whole_loss = ranks.summed(model, loss)
     torch.nn.utils.clip_grad_norm_(model.parameters(), MAX_GRADIENT_NORM)
     optimizer.step()
-    return float(loss.detach())
+    return whole_loss
 
 
 def _optimizer(model: Any, settings: TrainSettings, n_steps: int) -> tuple[Any, Any]:

@@ -79,6 +79,24 @@ def test_nothing_that_serverless_refuses_or_that_hides_a_fault(name: str) -> Non
     assert offenders == (["locks.py"] if name == "_jvm" else [])  # local only, and steps aside under Connect
 
 
+# What brings rows to the driver, and why each is few: a total or a row a kind, stage, model or version; a page of a
+# person's question. Training reads its table through Parquet and one memory-mapped file instead.
+FEW_ROWS = {
+    "curate.py", "demo.py", "diff.py", "doctor.py", "files.py", "ingest.py", "models.py", "query.py", "tables.py",
+}  # fmt: skip
+
+
+def test_no_step_collects_a_table_to_the_driver() -> None:
+    collecting = {"collect", "toPandas", "toArrow", "toLocalIterator"}
+    found = {
+        path.name
+        for path in CODE
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+        if isinstance(node, ast.Attribute) and node.attr in collecting and isinstance(node.ctx, ast.Load)
+    }
+    assert found == FEW_ROWS
+
+
 def test_the_top_level_holds_the_four_folders_and_files_only() -> None:
     ignored = {".git", ".venv", "dist", "build"}
     folders = {path.name for path in ROOT.iterdir() if path.is_dir() and path.name not in ignored}
