@@ -118,12 +118,16 @@ def _run(directory: Path, snapshot: Path, settings: TrainSettings, follower: _Fo
     distributor.logger.setLevel(logging.WARNING)
     params = {name: str(value) for name, value in cli.as_params(settings).items()}
     threads, elsewhere = _threads_of_each(settings), io.StringIO()
-    surroundings = _inherited(directory, threads) if is_here else contextlib.redirect_stderr(elsewhere)
     try:
-        with surroundings, contextlib.redirect_stdout(follower):
-            distributor.run(train_rank, str(snapshot.absolute()), str(directory), is_here, threads, params)
+        with (
+            tempfile.TemporaryDirectory(prefix="meeting-") as meeting,
+            contextlib.redirect_stdout(follower),
+            _inherited(meeting, threads) if is_here else contextlib.redirect_stderr(elsewhere),
+        ):
+            places = str(snapshot.absolute()), str(directory), meeting if is_here else ""
+            distributor.run(train_rank, *places, threads, params)
     except (RuntimeError, PySparkException) as error:
-        output = "".join([*follower.tail, elsewhere.getvalue(), str(error)])
+        error.add_note(output := "".join([*follower.tail, elsewhere.getvalue(), str(error)]))  # for --debug
         raise _fault(directory, settings.processes, output) from error
     follower.follow()  # what workers tell comes through the file alone, so at the end
 
@@ -133,7 +137,7 @@ def _threads_of_each(settings: TrainSettings) -> int:
 
 
 @contextlib.contextmanager
-def _inherited(directory: Path, threads: int) -> Iterator[None]:
+def _inherited(meeting: str, threads: int) -> Iterator[None]:
     """The environment that ranks on this machine start with: our code, their threads, nothing beyond loopback.
 
     torchrun's own meeting point is a port that listens on every interface, unless it is told to use a file (by the
@@ -154,14 +158,14 @@ def _inherited(directory: Path, threads: int) -> Iterator[None]:
     before = {name: os.environ.get(name) for name in changed}
     os.environ.update(changed)
     try:
-        with contextlib.chdir(directory):
+        with contextlib.chdir(meeting):
             yield
     finally:
         for name, value in before.items():
             os.environ.pop(name) if value is None else os.environ.update({name: value})
 
 
-def train_rank(snapshot: str, directory: str, is_here: bool, threads: int, params: Mapping[str, str]) -> None:
+def train_rank(snapshot: str, directory: str, meeting: str, threads: int, params: Mapping[str, str]) -> None:
     """The life of one rank. Its arguments are plain, since TorchDistributor hands them over by pickle."""
     place, ranks = Path(directory), ranks_of(os.environ)
     settings = dataclasses.replace(cli.from_params(TrainSettings, params), threads=threads)
@@ -172,7 +176,7 @@ def train_rank(snapshot: str, directory: str, is_here: bool, threads: int, param
     torch.set_num_threads(threads)
     try:
         # On one machine the ranks meet in a file, else at the address that Spark gave the first.
-        store = distributed.FileStore(str(place / "meeting"), ranks.n) if is_here else None  # type: ignore[attr-defined]
+        store = distributed.FileStore(f"{meeting}/ranks", ranks.n) if meeting else None  # type: ignore[attr-defined]
         distributed.init_process_group(backend, None, MOST_WAIT, ranks.n, ranks.rank, store)
         _train(Path(snapshot), place, settings, ranks)
         distributed.destroy_process_group()
@@ -191,11 +195,18 @@ def _train(snapshot: Path, directory: Path, settings: TrainSettings, ranks: Rank
     (train, labels), (valid, valid_labels) = (
         open_shards([directory / f"{split}-{rank}" for rank in range(ranks.n)]) for split in ("train", "validation")
     )
-    told: Callable[..., None] = _teller(directory / "events.jsonl") if ranks.rank == 0 else lambda **_: None
-    fitted = fit(
-        start.model, train, labels, valid, valid_labels, settings,
-        lambda *values: told(step=values), lambda row: told(epoch=dataclasses.asdict(row)), ranks,
-    )  # fmt: skip
+    # Kept open, since a Unity Catalog volume takes what is written in one go and refuses to append.
+    with Path(directory / "events.jsonl" if ranks.rank == 0 else os.devnull).open("w", encoding="utf-8") as events:
+
+        def tell(**event: Any) -> None:
+            events.write(json.dumps(event) + "\n")
+            events.flush()
+            print("told", flush=True)  # wakes the follower
+
+        fitted = fit(
+            start.model, train, labels, valid, valid_labels, settings,
+            lambda *values: tell(step=values), lambda row: tell(epoch=dataclasses.asdict(row)), ranks,
+        )  # fmt: skip
     ranks.require_equal_weights(start.model)
     if ranks.rank == 0:
         classifier.save(directory / "trained", start.model, start.tokenizer, settings.policy)
@@ -217,15 +228,6 @@ def write_shards(
         write_shard(directory / f"{split}-{ranks.rank}", tokens, labels_of(shard))
 
 
-def _teller(events: Path) -> Callable[..., None]:
-    def tell(**event: Any) -> None:
-        with events.open("a", encoding="utf-8") as file:
-            file.write(json.dumps(event) + "\n")
-        print("told", flush=True)  # wakes the follower
-
-    return tell
-
-
 def _fault(directory: Path, n: int, output: str) -> JobError:
     """The error that a rank noted; else what torchrun says of the rank that failed first."""
     for file in sorted(directory.glob("fault-*.json")):
@@ -236,9 +238,7 @@ def _fault(directory: Path, n: int, output: str) -> JobError:
     # A signal, which counts as negative, comes before what it caused in the others: a fault, or torchrun's SIGTERM.
     by_cause = sorted(((int(code), int(rank)) for rank, code in ends), key=lambda end: (end[0] == -signal.SIGTERM, end))
     if not by_cause:
-        return JobError(
-            f"training in {n} processes: no result, and no rank said why. Rerun with --debug for the trace."
-        )
+        return JobError(f"training in {n} processes: no result, and no rank said why. Rerun with --debug.")
     code, rank = by_cause[0]
     if code < 0:
         return SetupError(

@@ -4,6 +4,7 @@ import os
 import re
 import signal
 import time
+import traceback
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -149,6 +150,7 @@ def test_nothing_is_left_beside_the_snapshot(in_two: Trained, snapshot: Path) ->
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(1_800)
 def test_a_run_in_two_processes_is_recorded_and_reproduced_bit_by_bit(
     spark: SparkSession, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -199,6 +201,7 @@ def test_what_a_rank_refuses_arrives_in_its_own_words(backbone: Path, snapshot: 
     with pytest.raises(InputError, match=words) as caught:
         Trained(backbone, snapshot, dataclasses.replace(TWO, freeze_layers=9), nothing)
     assert cli.exit_code(caught.value) == 2
+    assert "Root Cause" in "".join(traceback.format_exception(caught.value))  # what torchrun printed, for --debug
 
 
 TORCHRUN = """
@@ -259,7 +262,7 @@ def test_a_rank_notes_why_it_gave_up(
     params = {name: str(value) for name, value in cli.as_params(TWO).items()}
     before = torch.get_num_threads()
     with pytest.raises(type(error)):
-        distributed.train_rank("no snapshot", str(tmp_path), False, before, params)
+        distributed.train_rank("no snapshot", str(tmp_path), "", before, params)
     assert json.loads((tmp_path / "fault-0.json").read_text(encoding="utf-8"))["kind"] == kind
 
 
