@@ -105,7 +105,8 @@ def ledger_faults(store: TableStore) -> Iterator[Fault]:
 def model_faults(store: TableStore, client: MlflowClient) -> Iterator[Fault]:
     """Model versions whose files, data or entries are not what was registered."""
     known = {model.key: model for model in records(store)}
-    live, names = registry.live_versions(client), registry.names(client)
+    names = registry.names(client, store.config)
+    live = registry.live_versions(client, names)
     for name in sorted({name for name, _ in known} - names):
         yield Fault(name, "in ops.models, but the registry has no such model", f"{RESTORE}: <lake>/mlflow")
     for name, version in sorted(live - set(known)):

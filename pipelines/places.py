@@ -26,14 +26,18 @@ def location(config: LakeConfig, table: Table) -> str:
 
 
 def open_lake(spark: SparkSession, config: LakeConfig) -> None:
-    """Let the session know the schemas, the tables that there are already, and their views."""
-    if not config.is_local:
-        spark.sql(f"USE CATALOG {config.catalog}")
+    """Let the session know the schemas, the tables that there are already, and their views.
+
+    A catalog knows its tables and views; its views are made anew by those who write their tables.
+    """
+    if config.catalog:
+        spark.sql(f"SET CATALOG {config.catalog}")
     for schema in config.schema_names.values():
-        spark.sql(f"CREATE DATABASE IF NOT EXISTS {schema}")
+        if not spark.catalog.databaseExists(schema):  # who may only read it may not ask for its creation either
+            spark.sql(f"CREATE DATABASE IF NOT EXISTS {schema}")
     if config.is_local:
         _register(spark, config)
-    create_views(spark, config)
+        create_views(spark, config)
 
 
 def create_views(spark: SparkSession, config: LakeConfig) -> None:

@@ -7,8 +7,9 @@ import os
 import re
 import sys
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TypeVar
 
@@ -16,10 +17,11 @@ import mlflow
 import pandas as pd
 from mlflow.entities.model_registry import ModelVersion
 from mlflow.exceptions import MlflowException
+from mlflow.store.entities import PagedList
 from mlflow.tracking import MlflowClient
 from sqlalchemy.exc import SQLAlchemyError
 
-from pipelines import classifier
+from pipelines import classifier, unity
 from pipelines.errors import InputError, IntegrityError, SetupError
 from pipelines.manifest import ModelFile, manifest_of, manifest_sha256, verify_manifest
 from pipelines.promote import CHALLENGER, CHAMPION
@@ -28,6 +30,7 @@ from pipelines.session import LakeConfig
 log = logging.getLogger("reviewlake")
 Result = TypeVar("Result")
 
+MANIFEST = "manifest.sha256"
 ABSENT = ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE")  # what the stores say of a model or alias not there
 # What the logged code imports; the versions are those it was trained with.
 REQUIREMENTS = ("mlflow", "numpy", "pandas", "safetensors", "tokenizers", "torch", "transformers")
@@ -54,7 +57,10 @@ class Registered:
 
 
 def connect(config: LakeConfig) -> MlflowClient:
-    """A client of the lake's own store (sqlite, no server), or of the workspace. SetupError where it is unreadable."""
+    """A client of the lake's own store (sqlite, no server), or of the workspace. SetupError where it is unreadable.
+
+    Under a catalog MLflow's own variables, MLFLOW_TRACKING_URI and MLFLOW_REGISTRY_URI, choose another.
+    """
     os.environ.setdefault("MLFLOW_UV_AUTO_DETECT", "false")
     os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
     logging.getLogger("mlflow").setLevel(logging.ERROR)
@@ -66,8 +72,9 @@ def connect(config: LakeConfig) -> MlflowClient:
         mlflow.set_tracking_uri(f"sqlite:///{directory / 'mlflow.db'}")
         mlflow.set_registry_uri(mlflow.get_tracking_uri())  # else MLFLOW_REGISTRY_URI takes the models elsewhere
     else:
-        mlflow.set_tracking_uri("databricks")
-        mlflow.set_registry_uri("databricks-uc")
+        tracking, registry = unity.uris(os.environ)
+        mlflow.set_tracking_uri(tracking)
+        mlflow.set_registry_uri(registry)
     try:
         client = MlflowClient()  # opens the store
         client.search_experiments(max_results=1)
@@ -88,19 +95,25 @@ def register(client: MlflowClient, name: str, directory: Path, tags: Mapping[str
         pip_requirements=[f"{package}=={_version_of(package)}" for package in REQUIREMENTS],
     )
     files = manifest_of(_directory_of(client, info.model_id))
-    if not client.search_registered_models(f"name = '{name}'", max_results=1):
-        client.create_registered_model(name)
+    _ensure(client, name)
     created = client.create_model_version(
         name,
         source=f"models:/{info.model_id}",
         run_id=info.run_id,
         model_id=info.model_id,
         description=card,
-        tags={**tags, "manifest": json.dumps(files), "manifest.sha256": manifest_sha256(files)},
+        tags=unity.version_tags(
+            mlflow.get_registry_uri(), {**tags, "manifest": json.dumps(files), MANIFEST: manifest_sha256(files)}
+        ),
     )
     registered = Registered(name, int(created.version), info.run_id, files)
     client.set_registered_model_alias(name, CHALLENGER, str(registered.version))
-    client.set_model_version_tag(name, str(registered.version), "weights.sha256", registered.weights_sha256)
+    client.set_model_version_tag(
+        name,
+        str(registered.version),
+        unity.tag_name(mlflow.get_registry_uri(), "weights.sha256"),
+        registered.weights_sha256,
+    )
     log.info("%s version %d: registered, alias %s", name, registered.version, CHALLENGER)
     return registered
 
@@ -128,21 +141,22 @@ def resolve(client: MlflowClient, name: str, alias_or_version: str) -> ModelVers
         raise InputError(f"{name}: expected a version or alias {alias_or_version}, found none. {advice}") from error
 
 
-def live_versions(client: MlflowClient) -> set[tuple[str, int]]:
-    """Name and number of every model version that the registry still holds."""
-    found: set[tuple[str, int]] = set()
-    token: str | None = None
-    while True:
-        page = client.search_model_versions(max_results=1_000, page_token=token)
-        found |= {(version.name, int(version.version)) for version in page}
-        token = page.token
-        if not token:
-            return found
+def live_versions(client: MlflowClient, names: Iterable[str]) -> set[tuple[str, int]]:
+    """Name and number of every version that the registry still holds of these models."""
+    return {
+        (name, int(version.version))
+        for name in sorted(names)  # one by one: Unity Catalog answers no other search
+        for version in _all(partial(client.search_model_versions, f"name = '{name}'"))
+    }
 
 
-def names(client: MlflowClient) -> set[str]:
-    """Every registered model, those too whose versions have all been deleted."""
-    return {model.name for model in client.search_registered_models(max_results=1_000)}
+def names(client: MlflowClient, config: LakeConfig) -> set[str]:
+    """Every registered model of the lake, those too whose versions have all been deleted.
+
+    Unity Catalog's registry is shared: of it, those whose schema is one of the lake's.
+    """
+    found = {model.name for model in _all(client.search_registered_models)}
+    return {name for name in found if unity.is_ours(name, config)}
 
 
 def run_id_of(client: MlflowClient, run: str) -> str:
@@ -157,7 +171,7 @@ def verified_directory(client: MlflowClient, version: ModelVersion, files: Seque
     Raises IntegrityError (exit 3) before anything of the model is imported.
     """
     where = f"{version.name} version {version.version}"
-    if version.tags.get("manifest.sha256") != manifest_sha256(files):
+    if version.tags.get(unity.tag_name(mlflow.get_registry_uri(), MANIFEST)) != manifest_sha256(files):
         raise IntegrityError(
             f"{where}: expected the manifest of ops.models, found another in the registry. Do not use this version."
         )
@@ -189,6 +203,26 @@ def move_aliases(client: MlflowClient, name: str, aliases: Mapping[str, int | No
         else:
             client.set_registered_model_alias(name, alias, str(version))
         log.info("%s: alias %s is %s", name, alias, f"version {version}" if version else "gone")
+
+
+def _ensure(client: MlflowClient, name: str) -> None:
+    try:
+        client.get_registered_model(name)
+    except MlflowException as error:
+        if error.error_code not in ABSENT:
+            raise _unreadable(error) from error
+        client.create_registered_model(name)
+
+
+def _all(search: Callable[..., PagedList[Result]]) -> Iterator[Result]:
+    """What a search finds, page after page."""
+    token: str | None = None
+    while True:
+        page = search(page_token=token)
+        yield from page
+        token = page.token
+        if not token:
+            return
 
 
 def _unreadable(error: Exception) -> SetupError:

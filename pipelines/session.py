@@ -69,7 +69,6 @@ class LakeConfig:
             raise ValueError(f"--lake and --landing must be free of {found[0]}, which Spark reads as a pattern")
         if self.catalog and not self.landing:
             raise ValueError("--catalog needs --landing: a volume path that all workers can read")
-
         distinct = {name.lower() for name in self.schemas.split(",") if re.fullmatch(r"\w+", name)}
         if len(distinct) != len(SCHEMAS) or self.schemas.count(",") >= len(SCHEMAS):
             expected = f"four different names of letters, digits and _, as {','.join(SCHEMAS)}"

@@ -78,7 +78,7 @@ class TableStore:
                 if check.lower() not in present:
                     self.sql(add_check(table, check))
         self._complete.add(table.name)
-        if is_new:
+        if is_new or self.config.catalog:
             places.create_views(self.spark, self.config)
 
     def lock(self, table: Table) -> AbstractContextManager[None]:

@@ -2,6 +2,7 @@
 
 import json
 import runpy
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -97,6 +98,19 @@ def test_an_unreadable_store_is_one_line_and_exit_5(tmp_path: Path) -> None:
     with pytest.raises(SetupError, match=r"mlflow\.db: expected an MLflow store, found: ") as refused:
         registry.connect(LakeConfig(lake=str(tmp_path)))
     assert "\n" not in str(refused.value)
+
+
+def test_the_lakes_models_are_found_page_after_page(
+    store: TableStore, client: MlflowClient, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for seed in (0, 1):
+        register_tiny(store, client, tmp_path, TEXTS, seed)
+    for name in ("a", "b"):
+        client.create_registered_model(name)
+    for search in ("search_registered_models", "search_model_versions"):
+        monkeypatch.setattr(client, search, partial(getattr(client, search), max_results=1))
+    assert registry.names(client, store.config) == {NAME, "a", "b"}
+    assert registry.live_versions(client, {NAME, "a", "b"}) == {(NAME, 1), (NAME, 2)}
 
 
 def verdict(*, passes: bool) -> Verdict:
