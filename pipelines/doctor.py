@@ -48,7 +48,7 @@ def examine(spark: SparkSession, config: LakeConfig) -> Iterator[Fault]:
     try:
         store = TableStore(spark, config)
     except (PySparkException, Py4JError) as error:
-        yield Fault(config.catalog or config.lake, _cause(str(error)), RESTORE)
+        yield Fault(config.where, _cause(str(error)), RESTORE)
         return
     client = registry.connect(config)
     for table in TABLES:
@@ -69,7 +69,7 @@ def examine(spark: SparkSession, config: LakeConfig) -> Iterator[Fault]:
 
 def log_faults(config: LakeConfig, table: Table) -> Iterator[Fault]:
     """A version that a local table's log lacks between its first and its last."""
-    log = Path(location(config, table), "_delta_log")
+    log = Path(location(config, table), "_delta_log")  # of a local table; elsewhere there is none by that name
     if config.is_local and (missing := missing_versions(log)):
         listing = ", ".join(str(version) for version in missing)
         yield Fault(table.name, f"its log lacks version {listing}", f"{RESTORE}, the whole directory _delta_log")
@@ -179,7 +179,7 @@ def _caught(where: str, look: Callable[[], object], fix: str) -> Iterator[Fault]
 
 def _cause(message: str) -> str:
     """What is wrong with which file, from Spark's or Delta's message."""
-    file = re.search(r"file:/+(\S+?\.(?:parquet|json))", message)
+    file = re.search(r"\w:/+(\S+?\.(?:parquet|json))", message)
     name = file[1].rpartition("/")[2] if file else "a file"
     if "checksum" in message.lower():
         return f"{name} is damaged: its checksum does not fit"

@@ -72,6 +72,7 @@ def connect(config: LakeConfig) -> MlflowClient:
         mlflow.set_tracking_uri(f"sqlite:///{directory / 'mlflow.db'}")
         mlflow.set_registry_uri(mlflow.get_tracking_uri())  # else MLFLOW_REGISTRY_URI takes the models elsewhere
     else:
+        unity.require_place(config, os.environ)
         tracking, registry = unity.uris(os.environ)
         mlflow.set_tracking_uri(tracking)
         mlflow.set_registry_uri(registry)

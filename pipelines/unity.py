@@ -3,6 +3,7 @@
 import re
 from collections.abc import Mapping
 
+from pipelines.errors import InputError
 from pipelines.session import LakeConfig
 
 UNITY = ("databricks-uc", "uc:")
@@ -13,6 +14,15 @@ def uris(environment: Mapping[str, str]) -> tuple[str, str]:
     """Where runs and where models are kept, unless the lake keeps them itself: by default in the workspace."""
     tracking = environment.get("MLFLOW_TRACKING_URI", "databricks")
     return tracking, environment.get("MLFLOW_REGISTRY_URI", re.sub("^databricks(?!-uc)", "databricks-uc", tracking))
+
+
+def require_place(config: LakeConfig, environment: Mapping[str, str]) -> None:
+    """Raise InputError where nothing says where the models of an object store's tables are kept."""
+    if not config.catalog and "MLFLOW_TRACKING_URI" not in environment:
+        raise InputError(
+            f"--lake {config.lake}: expected MLFLOW_TRACKING_URI to name an MLflow server or database, found it not "
+            "set: only tables are kept in a store. Set it for every job."
+        )
 
 
 def is_ours(name: str, config: LakeConfig) -> bool:
