@@ -55,7 +55,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     if ledger.left_by(store, run):
         return
     with stage(config.delivery, file, sha256, config.lake.landing_path) as staged:
-        records = store.spark.read.parquet(str(staged.parquet))
+        records = store.spark.read.parquet(config.lake.readable(staged.parquet))
         require_equal_counts(file.name, staged.n_rows, records.count())
         rows = bronze_rows(evenly_spread(records, staged.n_rows, config.max_rows), staged, run.key, datetime.now(UTC))
         store.create(BRONZE_REVIEWS)

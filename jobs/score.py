@@ -13,7 +13,7 @@ from datetime import UTC, datetime
 
 from pyspark.sql import DataFrame
 
-from pipelines import cli, ledger, models, registry
+from pipelines import cli, ledger, model_files, models, registry
 from pipelines.cli import flag, group
 from pipelines.manifest import manifest_sha256
 from pipelines.promote import CHAMPION
@@ -56,8 +56,8 @@ def main(argv: Sequence[str] | None = None) -> None:
         return
     record = models.record_of(store, version)
     files, key = record.files, manifest_sha256(record.files)
-    directory = registry.directory_for_workers(client, version, files, config.lake)
-    score, now = scorer(lambda: load_once(key, lambda: registry.load_verified(directory, files))), datetime.now(UTC)
+    directory = model_files.directory_for_workers(client, version, files, config.lake)
+    score, now = scorer(lambda: load_once(key, lambda: model_files.load_verified(directory, files))), datetime.now(UTC)
 
     def rows_of(part: DataFrame) -> DataFrame:
         return score_rows(

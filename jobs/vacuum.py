@@ -47,8 +47,9 @@ def main(argv: Sequence[str] | None = None) -> None:
     store = TableStore(get_session("vacuum", config.lake), config.lake)
     client = registry.connect(config.lake)
     known = models.records(store)
-    live = registry.live_versions(client)  # after the tables: what is registered meanwhile is missed by neither
-    require_known(live, {model.key for model in known}, registry.names(client))
+    names = registry.names(client, config.lake)  # after the tables: what is registered meanwhile is missed by neither
+    live = registry.live_versions(client, names)
+    require_known(live, {model.key for model in known}, names)
     pins = [pin for model in known if model.key in live for pin in pins_of_model(model)]
     pins += [Pin(table, version, f"run {run_id}, keep") for run_id, table, version in runs.kept(client)]
     before_ms = int(time.time() * 1_000 - config.older_than_hours * HOUR_MS)

@@ -12,7 +12,7 @@ from pyspark.errors import PySparkException
 from pyspark.sql import SparkSession
 from pyspark.sql import functions as F
 
-from pipelines import files, registry
+from pipelines import files, model_files, registry
 from pipelines.content import content_hash
 from pipelines.errors import JobError
 from pipelines.locks import holder_of, is_held
@@ -48,7 +48,7 @@ def examine(spark: SparkSession, config: LakeConfig) -> Iterator[Fault]:
     try:
         store = TableStore(spark, config)
     except (PySparkException, Py4JError) as error:
-        yield Fault(config.catalog or config.lake, _cause(str(error)), RESTORE)
+        yield Fault(config.where, _cause(str(error)), RESTORE)
         return
     client = registry.connect(config)
     for table in TABLES:
@@ -69,7 +69,7 @@ def examine(spark: SparkSession, config: LakeConfig) -> Iterator[Fault]:
 
 def log_faults(config: LakeConfig, table: Table) -> Iterator[Fault]:
     """A version that a local table's log lacks between its first and its last."""
-    log = Path(location(config, table), "_delta_log")
+    log = Path(location(config, table), "_delta_log")  # of a local table; elsewhere there is none by that name
     if config.is_local and (missing := missing_versions(log)):
         listing = ", ".join(str(version) for version in missing)
         yield Fault(table.name, f"its log lacks version {listing}", f"{RESTORE}, the whole directory _delta_log")
@@ -105,7 +105,8 @@ def ledger_faults(store: TableStore) -> Iterator[Fault]:
 def model_faults(store: TableStore, client: MlflowClient) -> Iterator[Fault]:
     """Model versions whose files, data or entries are not what was registered."""
     known = {model.key: model for model in records(store)}
-    live, names = registry.live_versions(client), registry.names(client)
+    names = registry.names(client, store.config)
+    live = registry.live_versions(client, names)
     for name in sorted({name for name, _ in known} - names):
         yield Fault(name, "in ops.models, but the registry has no such model", f"{RESTORE}: <lake>/mlflow")
     for name, version in sorted(live - set(known)):
@@ -115,7 +116,7 @@ def model_faults(store: TableStore, client: MlflowClient) -> Iterator[Fault]:
     for key in sorted(live & set(known)):
         model = known[key]
         registered = registry.resolve(client, model.name, str(model.version))
-        verify = partial(registry.verified_directory, client, registered, model.files)
+        verify = partial(model_files.verified_directory, client, registered, model.files)
         yield from _caught(str(model), verify, "Do not use this version")
         yield from data_faults(store, model, hashes)
 
@@ -178,7 +179,7 @@ def _caught(where: str, look: Callable[[], object], fix: str) -> Iterator[Fault]
 
 def _cause(message: str) -> str:
     """What is wrong with which file, from Spark's or Delta's message."""
-    file = re.search(r"file:/+(\S+?\.(?:parquet|json))", message)
+    file = re.search(r"\w:/+(\S+?\.(?:parquet|json))", message)
     name = file[1].rpartition("/")[2] if file else "a file"
     if "checksum" in message.lower():
         return f"{name} is damaged: its checksum does not fit"

@@ -12,7 +12,7 @@ from mlflow.tracking import MlflowClient
 from numpy.typing import NDArray
 from tqdm import tqdm
 
-from pipelines import models, registry
+from pipelines import model_files, models
 from pipelines.baseline import fit_baseline, predict
 from pipelines.content import one_row
 from pipelines.errors import IntegrityError
@@ -29,8 +29,8 @@ def verified_model(
     store: TableStore, client: MlflowClient, version: ModelVersion
 ) -> Callable[[list[str]], pd.DataFrame]:
     """The model version as a function of texts, its files checked against ops.models before any is imported."""
-    directory = registry.verified_directory(client, version, models.record_of(store, version).files)
-    return registry.load(directory)
+    directory = model_files.verified_directory(client, version, models.record_of(store, version).files)
+    return model_files.load(directory)
 
 
 def judge_challenger(

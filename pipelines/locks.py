@@ -1,4 +1,4 @@
-"""One writer a table on local paths, where Delta's log store cannot tell two of them apart.
+"""One writer a table on local paths, where Delta's log store cannot tell two of them apart; and which stores can.
 
 The lock is the operating system's, held by the JVM: kill -9 frees it, and not before the JVM, which writes the
 commits and outlives a killed Python by seconds, is gone as well. The only module that may call the JVM.
@@ -18,13 +18,17 @@ from typing import Any
 from py4j.protocol import Py4JJavaError
 from pyspark.sql import SparkSession
 
-from pipelines.errors import ConflictError
+from pipelines.errors import ConflictError, InputError
 
 log = logging.getLogger("reviewlake")
 
 POLL_S = 0.2
 TELL_EVERY_S = 10.0
 Release = Callable[[], Any]
+# Stores of which Delta's page "Storage configuration" says that clusters may write to one table at once, as it is.
+ATOMIC = {"abfs", "abfss", "adl", "gs", "hdfs", "wasb", "wasbs"}
+# … and those whose log store lets one of two drivers lose its commit, unless it is this one.
+ONE_DRIVER, MULTI_CLUSTER = {"s3", "s3a", "s3n"}, "io.delta.storage.S3DynamoDBLogStore"
 # POSIX locks are a process's, not a thread's; and a writer takes its lock again inside a longer step of its own.
 _threads: dict[Path, threading.RLock] = defaultdict(threading.RLock)
 _depth: dict[Path, int] = defaultdict(int)
@@ -46,6 +50,23 @@ def table_lock(spark: SparkSession, file: Path, wait_s: float) -> Iterator[None]
             _depth[file] -= 1
             if release:
                 release()
+
+
+def require_atomic(spark: SparkSession, lake: str) -> None:
+    """Raise InputError unless, of two drivers that commit to the store of this URI at once, one is refused."""
+    scheme = lake.partition(":")[0].lower()
+    setting = f"spark.delta.logStore.{scheme}.impl"
+    if scheme in ATOMIC or (scheme in ONE_DRIVER and spark.conf.get(setting, "") == MULTI_CLUSTER):
+        return
+    if scheme in ONE_DRIVER:
+        found = f"{scheme} under Delta's log store for a single driver"
+        advice = f"Set {setting}={MULTI_CLUSTER}, whose jar is delta-storage-s3-dynamodb, or use"
+    else:
+        found, advice = f"the scheme {scheme}, of which that is not known", "Use"
+    raise InputError(
+        f"--lake {lake}: expected a store that lets one of two commits win, found {found}. Nothing was written. "
+        f"{advice} a catalog, a local directory, or one of {', '.join(sorted(ATOMIC))}."
+    )
 
 
 def holder_of(file: Path) -> tuple[str, float]:

@@ -2,11 +2,14 @@
 
 from pathlib import Path
 
+from pyspark.errors import AnalysisException
 from pyspark.sql import DataFrame, SparkSession
 
 from pipelines.session import LakeConfig
 from schemas import TABLES, VIEWS, Table
 from schemas.ddl import create_view, physical
+
+NO_TABLE = ("PATH_NOT_FOUND", "DELTA_TABLE_NOT_FOUND")
 
 
 def sql(spark: SparkSession, config: LakeConfig, text: str) -> DataFrame:
@@ -20,20 +23,25 @@ def exists(spark: SparkSession, config: LakeConfig, name: str) -> bool:
 
 
 def location(config: LakeConfig, table: Table) -> str:
-    """Directory of a local table; empty under a catalog, which places its tables itself."""
-    name = physical(table.name, config.schema_names)
-    return str(config.lake_path.joinpath(*name.split("."))) if config.is_local else ""
+    """Directory or URI of a table; empty under a catalog, which places its tables itself."""
+    if config.catalog:
+        return ""
+    return "/".join([config.where.rstrip("/"), *physical(table.name, config.schema_names).split(".")])
 
 
 def open_lake(spark: SparkSession, config: LakeConfig) -> None:
-    """Let the session know the schemas, the tables that there are already, and their views."""
-    if not config.is_local:
-        spark.sql(f"USE CATALOG {config.catalog}")
+    """Let the session know the schemas, the tables that there are already, and their views.
+
+    A catalog knows its tables and views; its views are made anew by those who write their tables.
+    """
+    if config.catalog:
+        spark.sql(f"SET CATALOG {config.catalog}")
     for schema in config.schema_names.values():
-        spark.sql(f"CREATE DATABASE IF NOT EXISTS {schema}")
-    if config.is_local:
+        if not spark.catalog.databaseExists(schema):  # who may only read it may not ask for its creation either
+            spark.sql(f"CREATE DATABASE IF NOT EXISTS {schema}")
+    if not config.catalog:
         _register(spark, config)
-    create_views(spark, config)
+        create_views(spark, config)
 
 
 def create_views(spark: SparkSession, config: LakeConfig) -> None:
@@ -41,14 +49,27 @@ def create_views(spark: SparkSession, config: LakeConfig) -> None:
     for view in VIEWS:
         if all(exists(spark, config, table.name) for table in view.reads):
             sql(spark, config, create_view(view))
-        elif config.is_local:
+        elif not config.catalog:
             sql(spark, config, f"DROP VIEW IF EXISTS {view.name}")
 
 
 def _register(spark: SparkSession, config: LakeConfig) -> None:
-    """Tables are directories; a local session knows none of them at its start."""
+    """Tables are directories; a session without a catalog that lasts knows none of them at its start."""
     for table in TABLES:
         sql(spark, config, f"DROP TABLE IF EXISTS {table.name}")  # another lake's; external, so no file goes
         path = location(config, table)
-        if any(Path(path, "_delta_log").glob("*.json")):  # none: a creation was killed before its first commit
+        if _is_table(spark, config, path):  # else Delta would commit an empty one there
             spark.catalog.createTable(physical(table.name, config.schema_names), path=path, source="delta")
+
+
+def _is_table(spark: SparkSession, config: LakeConfig, path: str) -> bool:
+    """Whether a table's first commit is there. A local log is looked for by its file names: Delta takes longer."""
+    if config.is_local:
+        return any(Path(path, "_delta_log").glob("*.json"))
+    try:
+        spark.read.format("delta").load(path).schema  # noqa: B018  # Spark looks when it is asked for
+    except AnalysisException as error:
+        if error.getCondition() not in NO_TABLE:
+            raise
+        return False
+    return True

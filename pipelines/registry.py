@@ -6,12 +6,11 @@ import json
 import logging
 import os
 import re
-import shutil
-import sys
 import tempfile
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TypeVar
 
@@ -19,12 +18,14 @@ import mlflow
 import pandas as pd
 from mlflow.entities.model_registry import ModelVersion
 from mlflow.exceptions import MlflowException
+from mlflow.store.entities import PagedList
 from mlflow.tracking import MlflowClient
 from sqlalchemy.exc import SQLAlchemyError
 
-from pipelines import classifier
-from pipelines.errors import InputError, IntegrityError, SetupError
-from pipelines.manifest import ModelFile, manifest_of, manifest_sha256, verify_manifest
+from pipelines import classifier, unity
+from pipelines.errors import InputError, SetupError
+from pipelines.manifest import ModelFile, manifest_of, manifest_sha256
+from pipelines.model_files import MANIFEST, directory_of
 from pipelines.promote import CHALLENGER, CHAMPION
 from pipelines.session import LakeConfig
 
@@ -57,7 +58,10 @@ class Registered:
 
 
 def connect(config: LakeConfig) -> MlflowClient:
-    """A client of the lake's own store (sqlite, no server), or of the workspace. SetupError where it is unreadable."""
+    """A client of the lake's own store (sqlite, no server), or of the workspace. SetupError where it is unreadable.
+
+    Under a catalog MLflow's own variables, MLFLOW_TRACKING_URI and MLFLOW_REGISTRY_URI, choose another.
+    """
     os.environ.setdefault("MLFLOW_UV_AUTO_DETECT", "false")
     os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
     logging.getLogger("mlflow").setLevel(logging.ERROR)
@@ -70,8 +74,10 @@ def connect(config: LakeConfig) -> MlflowClient:
         mlflow.set_tracking_uri(f"sqlite:///{directory / 'mlflow.db'}")
         mlflow.set_registry_uri(mlflow.get_tracking_uri())  # else MLFLOW_REGISTRY_URI takes the models elsewhere
     else:
-        mlflow.set_tracking_uri("databricks")
-        mlflow.set_registry_uri("databricks-uc")
+        unity.require_place(config, os.environ)
+        tracking, registry = unity.uris(os.environ)
+        mlflow.set_tracking_uri(tracking)
+        mlflow.set_registry_uri(registry)
     try:
         client = MlflowClient()  # opens the store
         client.search_experiments(max_results=1)
@@ -91,20 +97,26 @@ def register(client: MlflowClient, name: str, directory: Path, tags: Mapping[str
         input_example=example,
         pip_requirements=[f"{package}=={_version_of(package)}" for package in REQUIREMENTS],
     )
-    files = manifest_of(_directory_of(client, info.model_id))
-    if not client.search_registered_models(f"name = '{name}'", max_results=1):
-        client.create_registered_model(name)
+    files = manifest_of(directory_of(client, info.model_id))
+    _ensure(client, name)
     created = client.create_model_version(
         name,
         source=f"models:/{info.model_id}",
         run_id=info.run_id,
         model_id=info.model_id,
         description=card,
-        tags={**tags, "manifest": json.dumps(files), "manifest.sha256": manifest_sha256(files)},
+        tags=unity.version_tags(
+            mlflow.get_registry_uri(), {**tags, "manifest": json.dumps(files), MANIFEST: manifest_sha256(files)}
+        ),
     )
     registered = Registered(name, int(created.version), info.run_id, files)
     client.set_registered_model_alias(name, CHALLENGER, str(registered.version))
-    client.set_model_version_tag(name, str(registered.version), "weights.sha256", registered.weights_sha256)
+    client.set_model_version_tag(
+        name,
+        str(registered.version),
+        unity.tag_name(mlflow.get_registry_uri(), "weights.sha256"),
+        registered.weights_sha256,
+    )
     log.info("%s version %d: registered, alias %s", name, registered.version, CHALLENGER)
     return registered
 
@@ -132,82 +144,28 @@ def resolve(client: MlflowClient, name: str, alias_or_version: str) -> ModelVers
         raise InputError(f"{name}: expected a version or alias {alias_or_version}, found none. {advice}") from error
 
 
-def live_versions(client: MlflowClient) -> set[tuple[str, int]]:
-    """Name and number of every model version that the registry still holds."""
-    found: set[tuple[str, int]] = set()
-    token: str | None = None
-    while True:
-        page = client.search_model_versions(max_results=1_000, page_token=token)
-        found |= {(version.name, int(version.version)) for version in page}
-        token = page.token
-        if not token:
-            return found
+def live_versions(client: MlflowClient, names: Iterable[str]) -> set[tuple[str, int]]:
+    """Name and number of every version that the registry still holds of these models."""
+    return {
+        (name, int(version.version))
+        for name in sorted(names)  # one by one: Unity Catalog answers no other search
+        for version in _all(partial(client.search_model_versions, f"name = '{name}'"))
+    }
 
 
-def names(client: MlflowClient) -> set[str]:
-    """Every registered model, those too whose versions have all been deleted."""
-    return {model.name for model in client.search_registered_models(max_results=1_000)}
+def names(client: MlflowClient, config: LakeConfig) -> set[str]:
+    """Every registered model of the lake, those too whose versions have all been deleted.
+
+    Unity Catalog's registry is shared: of it, those whose schema is one of the lake's.
+    """
+    found = {model.name for model in _all(client.search_registered_models)}
+    return {name for name in found if unity.is_ours(name, config)}
 
 
 def run_id_of(client: MlflowClient, run: str) -> str:
     """The run behind models:/name@alias or models:/name/version; a run id as it is."""
     named = re.fullmatch(r"models:/([^@/]+)[@/]([^@/]+)", run)
     return str(resolve(client, named[1], named[2]).run_id) if named else run
-
-
-def verified_directory(client: MlflowClient, version: ModelVersion, files: Sequence[ModelFile]) -> Path:
-    """The logged model's local directory, every file of it as the manifest in ops.models says.
-
-    Raises IntegrityError (exit 3) before anything of the model is imported.
-    """
-    where = f"{version.name} version {version.version}"
-    if version.tags.get("manifest.sha256") != manifest_sha256(files):
-        raise IntegrityError(
-            f"{where}: expected the manifest of ops.models, found another in the registry. Do not use this version."
-        )
-    try:
-        directory = _directory_of(client, str(version.source).removeprefix("models:/"))
-        verify_manifest(directory, files)
-    except (classifier.ModelFilesError, OSError, MlflowException) as error:
-        raise IntegrityError(f"{where}: {error}. Restore the file, or train again.") from error
-    return directory
-
-
-def directory_for_workers(
-    client: MlflowClient, version: ModelVersion, files: Sequence[ModelFile], config: LakeConfig
-) -> Path:
-    """The verified files where every worker finds them without the tracking server: here, or copied to --landing."""
-    directory = verified_directory(client, version, files)
-    if config.is_local:
-        return directory
-    shared = config.landing_path / "models" / manifest_sha256(files)
-    try:
-        verify_manifest(shared, files)
-    except classifier.ModelFilesError:
-        shutil.rmtree(shared, ignore_errors=True)
-        shutil.copytree(directory, shared)
-    return shared
-
-
-def load_verified(directory: Path, files: Sequence[ModelFile]) -> Callable[[list[str]], pd.DataFrame]:
-    """The model of a directory that others can write to; IntegrityError unless its files are the manifest's."""
-    try:
-        verify_manifest(directory, files)
-    except (classifier.ModelFilesError, OSError) as error:
-        raise IntegrityError(f"{error}. Run jobs/score.py again, which copies the model anew.") from error
-    return load(directory)
-
-
-def load(directory: Path) -> Callable[[list[str]], pd.DataFrame]:
-    """The model of a verified directory as a function of texts."""
-    os.environ.setdefault("HF_HUB_OFFLINE", "1")
-    # Python would leave __pycache__ beside the model's code: a file that the manifest does not hold.
-    before, sys.dont_write_bytecode = sys.dont_write_bytecode, True
-    try:
-        model = mlflow.pyfunc.load_model(str(directory))
-    finally:
-        sys.dont_write_bytecode = before
-    return lambda texts: model.predict(pd.DataFrame({"text": texts}))
 
 
 def move_aliases(client: MlflowClient, name: str, aliases: Mapping[str, int | None]) -> None:
@@ -231,17 +189,31 @@ def _create_whole(database: Path) -> None:
             os.link(created, database)
 
 
+def _ensure(client: MlflowClient, name: str) -> None:
+    try:
+        client.get_registered_model(name)
+    except MlflowException as error:
+        if error.error_code not in ABSENT:
+            raise _unreadable(error) from error
+        client.create_registered_model(name)
+
+
+def _all(search: Callable[..., PagedList[Result]]) -> Iterator[Result]:
+    """What a search finds, page after page."""
+    token: str | None = None
+    while True:
+        page = search(page_token=token)
+        yield from page
+        token = page.token
+        if not token:
+            return
+
+
 def _unreadable(error: Exception) -> SetupError:
     return SetupError(
         f"{mlflow.get_tracking_uri()}: expected an MLflow store, found: {str(error).splitlines()[0]} "
         "Restore the file from a backup, or pass another --lake."
     )
-
-
-def _directory_of(client: MlflowClient, model_id: str) -> Path:
-    # By its own location, not models:/name/version: that way MLflow writes a file of its own into the directory.
-    location = client.get_logged_model(model_id).artifact_location
-    return Path(mlflow.artifacts.download_artifacts(artifact_uri=location))
 
 
 def _version_of(package: str) -> str:

@@ -2,6 +2,7 @@
 
 import contextlib
 import logging
+import re
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -45,12 +46,21 @@ def tracked(
     found = client.get_experiment_by_name(experiment)
     if found and found.lifecycle_stage != "active":
         raise InputError(f"--experiment {experiment}: expected an active one, found it deleted. Pass another name.")
-    place = (config.lake_path / "mlflow" / "artifacts").as_uri() if config.is_local else None
+    place = artifacts_of(config, mlflow.get_tracking_uri())
     experiment_id = found.experiment_id if found else client.create_experiment(experiment, artifact_location=place)
     with mlflow.start_run(experiment_id=experiment_id, tags=dict(tags), log_system_metrics=False) as run:
         mlflow.log_params(dict(params))
         yield run.info.run_id
     log.info("run %s of experiment %s: finished", run.info.run_id, experiment)
+
+
+def artifacts_of(config: LakeConfig, tracking_uri: str) -> str | None:
+    """Where a store without a server keeps artifacts, for all workers to read; None where a server knows its place."""
+    if config.is_local:
+        return (config.lake_path / "mlflow" / "artifacts").as_uri()
+    return (
+        (config.landing_path / "mlflow").as_uri() if re.match("(sqlite|postgresql|mysql|mssql)", tracking_uri) else None
+    )
 
 
 def log_dataset(table: str, location: str, version: int, digest: str) -> None:

@@ -25,6 +25,7 @@ log = logging.getLogger("reviewlake")
 
 LOG4J = Path(__file__).parent / "log4j2.properties"
 REMOTE, CONNECT_PORT = "SPARK_REMOTE", 15002  # pyspark's own variable; the port where the URL names none
+SCHEME = re.compile(r"([a-zA-Z][a-zA-Z0-9+.-]+):/")
 TIME_ZONE = "spark.sql.session.timeZone"
 LEAST_JAVA = 17
 LEAST_FREE_BYTES = 2_000_000_000  # the demo's lake takes about 600 MB; Spark spills beside it
@@ -52,9 +53,9 @@ SETTINGS = {
 
 @dataclass(frozen=True)
 class LakeConfig:
-    """Where the tables and the models are: a local directory, or a Unity Catalog."""
+    """Where the tables and the models are: a local directory, an object store, or a Unity Catalog."""
 
-    lake: str = flag("local directory that holds tables, models and landing files", "lake")
+    lake: str = flag("directory of tables, models and landing files; as scheme://… of the tables alone", "lake")
     catalog: str = flag("Unity Catalog to use instead of a local lake (Databricks)", "")
     landing: str = flag("directory for downloads and staging; default <lake>/landing", "")
     schemas: str = flag("names that the schemas bronze, silver, gold and ops go by, in this order", ",".join(SCHEMAS))
@@ -65,11 +66,12 @@ class LakeConfig:
     def __post_init__(self) -> None:
         if self.catalog and not re.fullmatch(r"\w+", self.catalog):
             raise ValueError(f"--catalog must be letters, digits and _, got {self.catalog!r}")
-        if self.is_local and (found := re.search(r"[*?\[\]{}\\]", f"{self.lake_path}{self.landing_path}")):
+        if not self.catalog and (found := re.search(r"[*?\[\]{}\\]", f"{self.where}{self.landing_path}")):
             raise ValueError(f"--lake and --landing must be free of {found[0]}, which Spark reads as a pattern")
-        if self.catalog and not self.landing:
-            raise ValueError("--catalog needs --landing: a volume path that all workers can read")
-
+        if not self.is_local and (not self.landing or SCHEME.match(self.landing)):
+            which = "--catalog" if self.catalog else f"--lake {self.lake}"
+            expected = "a directory, without scheme, that the driver and all workers can read"
+            raise ValueError(f"{which} needs --landing: {expected}, got {self.landing!r}")
         distinct = {name.lower() for name in self.schemas.split(",") if re.fullmatch(r"\w+", name)}
         if len(distinct) != len(SCHEMAS) or self.schemas.count(",") >= len(SCHEMAS):
             expected = f"four different names of letters, digits and _, as {','.join(SCHEMAS)}"
@@ -83,12 +85,22 @@ class LakeConfig:
     @property
     def is_local(self) -> bool:
         """Whether the tables are directories of this machine."""
-        return self.catalog == ""
+        scheme = SCHEME.match(self.lake)
+        return self.catalog == "" and (scheme is None or scheme[1].lower() == "file")
 
     @property
     def lake_path(self) -> Path:
-        """The lake directory, absolute."""
-        return Path(self.lake).absolute()
+        """The directory of a local lake, absolute."""
+        return Path(re.sub("^file:/+", "/", self.lake, flags=re.IGNORECASE)).absolute()
+
+    @property
+    def where(self) -> str:
+        """The place of the tables, as a user knows it."""
+        return self.catalog or (str(self.lake_path) if self.is_local else self.lake)
+
+    def readable(self, landed: Path) -> str:
+        """A landed file's or directory's name for Spark, whose own file system may be another one."""
+        return str(landed) if self.catalog or self.is_local else f"file:{landed}"
 
     @property
     def landing_path(self) -> Path:

@@ -27,7 +27,7 @@ def staged_parts(store: TableStore, frames: Sequence[DataFrame], name: str) -> I
     directory = store.config.landing_path / "staging" / f"{name}-{uuid.uuid4().hex}"
     try:
         for frame in tqdm(frames, desc=name, unit=" parts", disable=len(frames) < 2):
-            frame.write.mode("append").parquet(str(directory))
-        yield store.spark.read.parquet(str(directory))
+            frame.write.mode("append").parquet(store.config.readable(directory))
+        yield store.spark.read.parquet(store.config.readable(directory))
     finally:
         shutil.rmtree(directory, ignore_errors=True)

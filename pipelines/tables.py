@@ -15,7 +15,7 @@ from pyspark.sql import functions as F
 from pipelines import places
 from pipelines.content import conform, content_hash
 from pipelines.errors import InputError, IntegrityError
-from pipelines.locks import table_lock
+from pipelines.locks import require_atomic, table_lock
 from pipelines.refusals import worded
 from pipelines.session import LakeConfig
 from schemas import OPS_RUNS, TABLES, Table, View
@@ -57,7 +57,7 @@ class TableStore:
         return physical(text, self.config.schema_names)
 
     def location(self, table: Table) -> str:
-        """Directory of a local table; empty under a catalog, which places its tables itself."""
+        """Directory or URI of a table; empty under a catalog, which places its tables itself."""
         return places.location(self.config, table)
 
     def exists(self, table: Table | View) -> bool:
@@ -78,14 +78,16 @@ class TableStore:
                 if check.lower() not in present:
                     self.sql(add_check(table, check))
         self._complete.add(table.name)
-        if is_new:
+        if is_new or self.config.catalog:
             places.create_views(self.spark, self.config)
 
     def lock(self, table: Table) -> AbstractContextManager[None]:
-        """Keep other writers of a local table out; under a catalog, the store itself lets one of two commits win."""
-        if not self.config.is_local:
-            return nullcontext()
-        return table_lock(self.spark, self.config.lake_path / "locks" / table.name, self.config.lock_wait_s)
+        """Keep other writers of a local table out; elsewhere the store itself lets one of two commits win."""
+        if self.config.is_local:
+            return table_lock(self.spark, self.config.lake_path / "locks" / table.name, self.config.lock_wait_s)
+        if not self.config.catalog:
+            require_atomic(self.spark, self.config.lake)
+        return nullcontext()
 
     @contextmanager
     def exclusive(self) -> Iterator[None]:
@@ -104,7 +106,7 @@ class TableStore:
         """The table's rows, at one version where it is given."""
         if not self.exists(table):
             raise InputError(
-                f"{table.name}: expected a table in {self.config.catalog or self.config.lake_path}, "
+                f"{table.name}: expected a table in {self.config.where}, "
                 f"found none. {table.comment.rsplit('. ', 1)[-1]}"
             )
         if version is None:

@@ -43,18 +43,18 @@ def encoder_in(directory: Path) -> str:
     return str(tiny_encoder.build(directory, texts))
 
 
-def run_every_job(place: list[str], encoder: str) -> dict[str, str]:
+def run_every_job(place: list[str], encoder: str, model: str = "review_classifier") -> dict[str, str]:
     """What each job printed, by its name."""
     argv = {
         "ingest": ["--max-rows", str(FEW)],
         "clean": [],
         "curate": ["--backbone", encoder],
-        "train": ["--backbone", encoder, *SETTINGS],
-        "promote": [],  # refused: so few reviews beat no baseline
-        "score": ["--model", "challenger"],
+        "train": ["--backbone", encoder, "--model-name", model, *SETTINGS],
+        "promote": ["--model-name", model],  # refused: so few reviews beat no baseline
+        "score": ["--model-name", model, "--model", "challenger"],
         "query": ["--sql", LINEAGE, "--format", "csv"],
         "diff": ["--table", "gold.reviews"],
-        "reproduce": ["models:/review_classifier@challenger"],
+        "reproduce": [f"models:/{model}@challenger"],
         "vacuum": ["--older-than-hours", "0"],
         "doctor": [],
     }

@@ -36,8 +36,8 @@ PASSING = {
 PROMOTE = """
     import runpy, sys
     import pipelines.gate
-    from pipelines.promote import Verdict
-    pipelines.gate.judge_challenger = lambda *_: Verdict(())
+    from pipelines.promote import Check, Verdict
+    pipelines.gate.judge_challenger = lambda *_: Verdict((Check("told", True, {}, None, "told to pass"),))
     sys.argv = ["jobs/promote.py", *sys.argv[1:]]
     runpy.run_path("jobs/promote.py", run_name="__main__")
 """

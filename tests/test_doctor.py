@@ -137,7 +137,7 @@ def test_each_damage_is_named_with_what_mends_it(store: TableStore, tmp_path: Pa
         for part in ("gold", "mlflow/artifacts"):  # the registry itself is open
             shutil.rmtree(store.config.lake_path / part)
             shutil.copytree(tmp_path / "sound" / part, store.config.lake_path / part)
-        for name, version in registry.live_versions(client) - {(NAME, 1)}:
+        for name, version in registry.live_versions(client, [NAME]) - {(NAME, 1)}:
             client.delete_model_version(name, str(version))
 
 

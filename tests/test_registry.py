@@ -3,12 +3,13 @@
 import json
 import runpy
 import sqlite3
+from functools import partial
 from pathlib import Path
 
 import pytest
 from mlflow.tracking import MlflowClient
 
-from pipelines import gate, models, registry
+from pipelines import gate, model_files, models, registry
 from pipelines.errors import GateRefusedError, InputError, IntegrityError, SetupError
 from pipelines.promote import Check, Verdict
 from pipelines.session import LakeConfig
@@ -66,7 +67,7 @@ def test_a_changed_file_is_refused_before_anything_is_imported(
 ) -> None:
     registered = register_tiny(store, client, tmp_path, TEXTS)
     version = registry.resolve(client, NAME, "1")
-    directory = registry.verified_directory(client, version, registered.files)
+    directory = model_files.verified_directory(client, version, registered.files)
     target, ran = directory / file, tmp_path / "ran"
     if file.endswith(".safetensors"):
         bytes_ = bytearray(target.read_bytes())
@@ -84,7 +85,7 @@ def test_a_manifest_changed_in_the_registry_is_refused(store: TableStore, client
     registered = register_tiny(store, client, tmp_path, TEXTS)
     client.set_model_version_tag(NAME, "1", "manifest.sha256", "0" * 64)
     with pytest.raises(IntegrityError, match=r"expected the manifest of ops\.models, found another in the registry"):
-        registry.verified_directory(client, registry.resolve(client, NAME, "1"), registered.files)
+        model_files.verified_directory(client, registry.resolve(client, NAME, "1"), registered.files)
 
 
 def test_workers_find_the_model_beside_the_landing_files_and_check_it_themselves(
@@ -92,18 +93,18 @@ def test_workers_find_the_model_beside_the_landing_files_and_check_it_themselves
 ) -> None:
     registered = register_tiny(store, client, tmp_path, TEXTS)
     version, files = registry.resolve(client, NAME, "1"), registered.files
-    here = registry.directory_for_workers(client, version, files, store.config)
-    assert here == registry.verified_directory(client, version, files)  # a local lake needs no copy
+    here = model_files.directory_for_workers(client, version, files, store.config)
+    assert here == model_files.verified_directory(client, version, files)  # a local lake needs no copy
     cluster = LakeConfig(catalog="main", landing=str(tmp_path / "volume"))
-    shared = registry.directory_for_workers(client, version, files, cluster)
+    shared = model_files.directory_for_workers(client, version, files, cluster)
     assert shared.is_relative_to(tmp_path / "volume")
-    assert registry.load_verified(shared, files)(TEXTS).equals(registry.load(here)(TEXTS))
+    assert model_files.load_verified(shared, files)(TEXTS).equals(model_files.load(here)(TEXTS))
 
     (shared / "classifier.py").write_text("raise SystemExit('ran')")  # by somebody else who may write there
     with pytest.raises(IntegrityError, match=r"classifier\.py: the manifest says .* Run jobs/score\.py again"):
-        registry.load_verified(shared, files)
-    assert registry.directory_for_workers(client, version, files, cluster) == shared  # copied anew
-    assert len(registry.load_verified(shared, files)(TEXTS)) == len(TEXTS)
+        model_files.load_verified(shared, files)
+    assert model_files.directory_for_workers(client, version, files, cluster) == shared  # copied anew
+    assert len(model_files.load_verified(shared, files)(TEXTS)) == len(TEXTS)
 
 
 def test_an_alias_that_is_not_there_says_which_job_sets_it(client: MlflowClient) -> None:
@@ -137,6 +138,19 @@ def test_an_unreadable_store_is_one_line_and_exit_5(tmp_path: Path) -> None:
     with pytest.raises(SetupError, match=r"mlflow\.db: expected an MLflow store, found: ") as refused:
         registry.connect(LakeConfig(lake=str(tmp_path)))
     assert "\n" not in str(refused.value)
+
+
+def test_the_lakes_models_are_found_page_after_page(
+    store: TableStore, client: MlflowClient, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for seed in (0, 1):
+        register_tiny(store, client, tmp_path, TEXTS, seed)
+    for name in ("a", "b"):
+        client.create_registered_model(name)
+    for search in ("search_registered_models", "search_model_versions"):
+        monkeypatch.setattr(client, search, partial(getattr(client, search), max_results=1))
+    assert registry.names(client, store.config) == {NAME, "a", "b"}
+    assert registry.live_versions(client, {NAME, "a", "b"}) == {(NAME, 1), (NAME, 2)}
 
 
 def verdict(*, passes: bool) -> Verdict:

@@ -27,7 +27,10 @@ Usage = namedtuple("Usage", "total used free")
     ("catalog", "words"),
     [
         ("a.b", r"--catalog must be letters, digits and _, got 'a\.b'"),
-        ("dev", "--catalog needs --landing: a volume path that all workers can read"),
+        (
+            "dev",
+            r"--catalog needs --landing: a directory, without scheme, that the driver and all workers can read, got ''",
+        ),
     ],
 )
 def test_a_catalog_is_a_name_with_a_landing_place(catalog: str, words: str) -> None:
