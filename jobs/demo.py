@@ -16,6 +16,7 @@ from pipelines import bundle, cli, registry, runner
 from pipelines.cli import flag
 from pipelines.demo import TOO_FEW, summary, table_versions, variables
 from pipelines.errors import GateRefusedError
+from pipelines.graph import job_of
 from pipelines.session import LakeConfig, get_session
 from pipelines.tables import TableStore
 
@@ -49,8 +50,10 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 def run(name: str, config: DemoConfig, parameters: dict[str, str]) -> int:
     """Run a job of the bundle in this process; its exit code."""
-    job = bundle.job_for(name, bundle.LOCAL, variables(config.lake, config.max_rows))
-    done = bundle.run_local(job, parameters, runner.in_process, resume=False)
+    lake = str(LakeConfig(lake=config.lake).lake_path)  # absolute: the runner takes paths from the checkout's root
+    definition = bundle.resolved(bundle.LOCAL, variables(lake, config.max_rows))
+    job = job_of(definition, name)
+    done = bundle.run_local(definition, job, parameters, runner.in_process, resume=False)
     print("\n".join(runner.summary(job, done)))
     return runner.exit_code(job, done)
 

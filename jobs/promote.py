@@ -43,6 +43,8 @@ def main(argv: Sequence[str] | None = None) -> None:
         return
     if now and (waiting is None or int(waiting.version) == now):  # None: it was rolled back
         cli.log.info("promote: nothing to do, %s version %d is the champion, no other waits", name, now)
+        if waiting:  # a run that was killed after it moved the aliases has no row in the ledger
+            ledger.complete(store, ledger.start("promote", config, {"challenger": now, "champion": before or 0}))
         task_values.tell("model_version", now)
         return
     challenger = waiting or registry.resolve(client, name, CHALLENGER)  # which says what to run

@@ -42,15 +42,17 @@ def main(argv: Sequence[str] | None = None) -> None:
     client = registry.connect(config.lake)
     model = models.record_of_run(store, registry.run_id_of(client, config.run))
     first = runs.past_run(client, model.run_id, EPOCH_METRICS)
-    settings = replace(cli.from_params(TrainSettings, first.params), threads=int(first.tags["torch.threads"]))
-    directory = backbone.find(settings.backbone)
-    run = ledger.start("reproduce", config, {GOLD_REVIEWS.name: model.gold_version})
-    now = environment(settings.threads) | {"backbone.sha256": backbone.fingerprint(directory)}
+    settings = cli.from_params(TrainSettings, {**reproduce.LATER, **first.params})
+    settings = replace(settings, threads=int(first.tags["torch.threads"]))
+    directory = None if config.data_only else backbone.find(settings.backbone)
+    run = ledger.start("reproduce", replace(config, run=model.run_id), {GOLD_REVIEWS.name: model.gold_version})
+    now = {"backbone.sha256": first.tags["backbone.sha256"]} | environment(settings.threads)
+    now |= {"backbone.sha256": backbone.fingerprint(directory)} if directory else {}
     tags = now | {"reproduces": model.run_id, "mlflow.parentRunId": model.run_id}
     differing = reproduce.surroundings_that_differ(first.tags, now)
     with runs.tracked(client, config.lake, first.experiment, cli.as_params(config), tags):
         try:
-            found = replay.trained_again(store, client, model, first, settings, None if config.data_only else directory)
+            found = replay.trained_again(store, client, model, first, settings, directory)
         except IntegrityError as error:
             replay.note(store, run, reproduce.DIFFERENT, [f"data: {error}"], None)
             raise

@@ -6,7 +6,6 @@ Reads   silver.reviews, gold.scores, ops.models, the registered model
 Writes  gold.scores
 """
 
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -17,10 +16,10 @@ from pipelines import cli, ledger, model_files, models, registry
 from pipelines.cli import flag, group
 from pipelines.manifest import manifest_sha256
 from pipelines.promote import CHAMPION
-from pipelines.score import check_scores, in_slices, load_once, n_slices, score_rows, scorer, unscored
+from pipelines.score import check_scores, in_slices, load_once, n_slices, n_tasks, score_rows, scorer, unscored
 from pipelines.session import LakeConfig, get_session
 from pipelines.staging import staged, staged_parts
-from pipelines.tables import TableStore
+from pipelines.tables import Commit, TableStore
 from schemas import GOLD_SCORES, SILVER_REVIEWS
 
 
@@ -51,8 +50,9 @@ def main(argv: Sequence[str] | None = None) -> None:
     store.create(GOLD_SCORES)
     waiting = unscored(store.read(SILVER_REVIEWS, silver_version), store.read(GOLD_SCORES), name, number)
     n_waiting = waiting.count()
-    if n_waiting == 0:
+    if n_waiting == 0:  # also where a run was killed before it came to its row in the ledger
         cli.log.info("score: nothing to do, %s version %d has scored all reviews", name, number)
+        ledger.finish(store, run, [Commit(GOLD_SCORES, store.version(GOLD_SCORES), 0)], {"in": 0, "scored": 0})
         return
     record = models.record_of(store, version)
     files, key = record.files, manifest_sha256(record.files)
@@ -61,11 +61,11 @@ def main(argv: Sequence[str] | None = None) -> None:
 
     def rows_of(part: DataFrame) -> DataFrame:
         return score_rows(
-            part.repartition(config.tasks or os.cpu_count() or 1), score,
+            part.repartition(config.tasks or n_tasks(n_waiting, config.lake.is_local)), score,
             model_name=name, model_version=number, run_id=record.run_id, silver_version=silver_version, scored_at=now,
         )  # fmt: skip
 
-    slices = n_slices(n_waiting)
+    slices = n_slices(n_waiting) if config.lake.is_local else 1
     with (
         staged(store, in_slices(waiting, slices), "waiting") as parts,
         staged_parts(store, [rows_of(parts.where(f"slice = {i}")) for i in range(slices)], "scores") as scores,

@@ -13,17 +13,16 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from pipelines import backbone, cli, ledger, registry, runs
+from pipelines import backbone, cli, ledger, models, registry, runs
 from pipelines.cli import flag, group
 from pipelines.learn import learn
-from pipelines.models import model_row, require_added
 from pipelines.provenance import environment
 from pipelines.session import LakeConfig, get_session
 from pipelines.snapshot import snapshot_of
 from pipelines.tables import TableStore
 from pipelines.train import SEED_PRESET, TrainSettings
 from pipelines.training_log import TrainingLog
-from schemas import GOLD_REVIEWS, OPS_MODELS
+from schemas import GOLD_REVIEWS
 
 
 @dataclass(frozen=True)
@@ -54,19 +53,21 @@ def main(argv: Sequence[str] | None = None) -> None:
     if ledger.left_by(store, run):
         return
     client = registry.connect(config.lake)
+    if found := registry.cut_off(client, name, run.key, {model.key for model in models.records(store)}):
+        models.record(store, run, *found, {})
+        return
     with snapshot_of(store, version) as (snapshot, content_hash), tempfile.TemporaryDirectory() as scratch:
         tags = environment(settings.threads) | store.data_tags(GOLD_REVIEWS, version, content_hash)
         tags |= {"backbone": settings.backbone, "backbone.sha256": weights, "seed": str(settings.seed)}
+        tags |= {registry.RUN_KEY: run.key}
         with runs.tracked(client, config.lake, config.experiment, cli.as_params(config), tags) as run_id:
             runs.log_dataset(GOLD_REVIEWS.name, store.location(GOLD_REVIEWS), version, content_hash)
-            record = TrainingLog(client, run_id)
-            learned = learn(snapshot, directory, settings, record.step, record.epoch)
-            card = record.test(name, learned, tags)
+            steps = TrainingLog(client, run_id)
+            learned = learn(snapshot, directory, settings, steps.step, steps.epoch)
+            card = steps.test(name, learned, tags)
             learned.save(Path(scratch) / "model")
             registered = registry.register(client, name, Path(scratch) / "model", tags, card)
-    commit = require_added(store.merge(OPS_MODELS, model_row(store, registered, version, content_hash)), registered)
-    counts = learned.n_rows | {"model_version": registered.version}
-    ledger.finish(store, run, [commit], counts, content_hash)
+    models.record(store, run, registered, content_hash, learned.n_rows)
 
 
 if __name__ == "__main__":

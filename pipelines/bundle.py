@@ -8,14 +8,15 @@ python -m pipelines.bundle check                                   the definitio
 
 import getpass
 import logging
+import os
 import sys
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
+from typing import Any
 
 from pipelines import bundle_faults, cli, runner
 from pipelines.cli import argument, flag
-from pipelines.definition import load
+from pipelines.definition import load, variables_of
 from pipelines.errors import InputError
 from pipelines.graph import Job, job_of
 from pipelines.provenance import ROOT
@@ -23,6 +24,7 @@ from pipelines.runner import Done
 
 log = logging.getLogger("reviewlake")
 DEFINITION = ROOT / "databricks.yml"
+PREFIX = "BUNDLE_VAR_"
 LOCAL = "local"  # the one target whose tables are directories
 
 
@@ -56,25 +58,31 @@ def main(argv: Sequence[str] | None = None) -> int:
     if config.command == "check":
         return report_faults(bundle_faults.examine(DEFINITION))
     parameters = named("param", config.param)
-    job = job_for(config.job, config.target, named("var", config.var), config.user)
+    definition = resolved(config.target, named("var", config.var), config.user)
+    job = job_of(definition, config.job)
     require_declared(job, parameters)
     if config.plan:
         for line in runner.plan(job, parameters):
             print(line)
         return 0
-    done = run_local(job, parameters, runner.in_process if config.in_process else runner.submitted, config.resume)
+    execute = runner.in_process if config.in_process else runner.submitted
+    done = run_local(definition, job, parameters, execute, config.resume)
     print("\n".join(runner.summary(job, done)))
     return runner.exit_code(job, done)
 
 
-def job_for(name: str, target: str, variables: Mapping[str, str], user: str = "") -> Job:
-    """A job of the definition, resolved for a target."""
-    return job_of(load(DEFINITION, target, variables, user or getpass.getuser()), name)
+def resolved(target: str, variables: Mapping[str, str], user: str = "") -> dict[str, Any]:
+    """The definition for a target; variables are also taken from BUNDLE_VAR_…, as the CLI takes them."""
+    exported = {name: os.environ[PREFIX + name] for name in variables_of(DEFINITION) if PREFIX + name in os.environ}
+    return load(DEFINITION, target, {**exported, **variables}, user or getpass.getuser())
 
 
-def run_local(job: Job, parameters: Mapping[str, str], execute: runner.Execute, resume: bool) -> dict[str, Done]:
-    """Run a job's tasks here, and keep what became of them for --resume."""
-    file = ROOT / ".runs" / f"{job.name}.json"
+def run_local(
+    definition: Mapping[str, Any], job: Job, parameters: Mapping[str, str], execute: runner.Execute, resume: bool
+) -> dict[str, Done]:
+    """Run a job's tasks here, and keep beside the lake what became of them, for --resume."""
+    place = definition["variables"]["landing"] or f"{definition['variables']['lake']}/landing"
+    file = ROOT / place / "runs" / f"{job.name}.json"
     before = runner.load_state(file) if resume else {}
     return runner.run_job(ROOT, job, parameters, execute, before, lambda done: runner.save_state(file, done))
 
@@ -100,7 +108,7 @@ def report_faults(faults: Iterable[str]) -> int:
     for fault in found:
         print(fault)
     if found:
-        log.error("InputError: %s: %d faults, listed above.", Path(DEFINITION).name, len(found))
+        log.error("InputError: %s: %d faults, listed above.", DEFINITION.name, len(found))
         return InputError.exit_code
     return 0
 

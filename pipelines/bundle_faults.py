@@ -17,7 +17,6 @@ from pipelines.graph import DYNAMIC, Job, Loop, Script, Task, job_of
 
 SOMEBODY = "somebody@example.com"
 VALUE = re.compile(r"tasks\.([\w-]+)\.values\.([\w-]+)")
-CLOUD_WORDS = ("job.id", "job.run_id", "job.start_time.iso_date", "job.trigger.type", "task.name", "task.run_id")
 
 
 def examine(file: Path) -> Iterator[str]:
@@ -50,10 +49,10 @@ def graph_faults(job: Job, root: Path) -> Iterator[str]:
 
 
 def word_faults(job: Job, task: Task, texts: list[str], root: Path) -> Iterator[str]:
-    """{{…}} that is no parameter of the job, no value that a task before it sets, and no word of the cloud's."""
-    before = upstream(job, task.key)
+    """{{…}} that is no parameter of the job and no value that a task before it sets: a run here knows no other."""
+    before, parameters = upstream(job, task.key), {f"job.parameters.{name}" for name in job.parameters}
     for word in (word for text in texts for word in DYNAMIC.findall(text)):
-        if word.removeprefix("job.parameters.") in job.parameters or word in CLOUD_WORDS:
+        if word in parameters:
             continue
         if isinstance(task.work, Loop) and word.split(".")[0] == "input":
             continue

@@ -36,7 +36,6 @@ _TASK = _keys(
     depends_on=[_keys("task_key outcome")],
     spark_python_task=_keys("python_file parameters source"),
     condition_task=_keys("op left right"),
-    sql_task=_keys("warehouse_id parameters query alert dashboard", file=_keys("path source")),
     libraries=[_keys("whl pypi requirements")],
     email_notifications=_NOTIFICATIONS,
     health=_HEALTH,

@@ -50,6 +50,11 @@ def targets_of(file: Path) -> list[str]:
     return list(read(file).get("targets", {}))
 
 
+def variables_of(file: Path) -> list[str]:
+    """The names of the variables."""
+    return list(read(file).get("variables", {}))
+
+
 def read(file: Path) -> dict[str, Any]:
     """The definition as it is written, nothing resolved."""
     try:
@@ -68,7 +73,7 @@ def merged(definition: Mapping[str, Any], target: str, where: str) -> dict[str, 
     targets = definition.get("targets", {})
     if target not in targets:
         raise InputError(f"{where}: expected a target {target}, found {', '.join(targets) or 'none'}. Pass --target.")
-    base = {name: part for name, part in definition.items() if name != "targets"}
+    below = {name: part for name, part in definition.items() if name != "targets"}
     override = dict(targets[target] or {})
     # A target gives a variable's value where the definition describes the variable.
     given = {
@@ -76,7 +81,7 @@ def merged(definition: Mapping[str, Any], target: str, where: str) -> dict[str, 
         else {"default": value}
         for name, value in override.pop("variables", {}).items()
     }  # fmt: skip
-    whole = _merge(base, override, "")
+    whole = _merge(below, override, "")
     declared = whole.get("variables", {})
     both = {name: {**(declared.get(name) or {}), **value} for name, value in given.items()}  # a map is replaced whole
     return {**whole, "variables": {**declared, **both}}
@@ -121,19 +126,19 @@ def place(path: Sequence[str | int]) -> str:
     return "".join(f"[{step}]" if isinstance(step, int) else f".{step}" for step in path).removeprefix(".")
 
 
-def _merge(base: Any, override: Any, name: str) -> Any:
-    if isinstance(base, Mapping) and isinstance(override, Mapping):
-        both = {key: _merge(base[key], part, key) if key in base else part for key, part in override.items()}
-        return {**base, **both}
-    if isinstance(base, list) and isinstance(override, list):
-        return _merge_lists(base, override, KEYED.get(name, ""))
+def _merge(below: Any, override: Any, name: str) -> Any:
+    if isinstance(below, Mapping) and isinstance(override, Mapping):
+        both = {key: _merge(below[key], part, key) if key in below else part for key, part in override.items()}
+        return {**below, **both}
+    if isinstance(below, list) and isinstance(override, list):
+        return _merge_lists(below, override, KEYED.get(name, ""))
     return override
 
 
-def _merge_lists(base: list[Any], override: list[Any], key: str) -> list[Any]:
-    if not key or not all(isinstance(entry, Mapping) and key in entry for entry in [*base, *override]):
-        return [*base, *override]
-    found = {entry[key]: entry for entry in base}
+def _merge_lists(below: list[Any], override: list[Any], key: str) -> list[Any]:
+    if not key or not all(isinstance(entry, Mapping) and key in entry for entry in [*below, *override]):
+        return [*below, *override]
+    found = {entry[key]: entry for entry in below}
     for entry in override:
         found[entry[key]] = _merge(found[entry[key]], entry, "") if entry[key] in found else entry
     return list(found.values())

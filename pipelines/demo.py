@@ -76,9 +76,9 @@ def _flow(store: TableStore) -> str:
 
 
 def _model(client: MlflowClient) -> str:
-    challenger = registry.resolve(client, MODEL_NAME, CHALLENGER)
     champion = registry.version_of(client, MODEL_NAME, CHAMPION)
-    run = client.get_run((champion or challenger).run_id or "")
+    shown = champion or registry.resolve(client, MODEL_NAME, CHALLENGER)
+    run = client.get_run(shown.run_id or "")
     metrics = run.data.metrics
     lines = [
         f"  run       {run.info.run_id}, gold.reviews version {run.data.tags['delta.version']}",

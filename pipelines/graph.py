@@ -18,6 +18,7 @@ NUMERIC = {
     "LESS_THAN": lambda left, right: left < right,
     "LESS_THAN_OR_EQUAL": lambda left, right: left <= right,
 }
+OPERATORS = ("EQUAL_TO", "NOT_EQUAL", *NUMERIC)
 
 
 @dataclass(frozen=True)
@@ -78,6 +79,10 @@ def job_of(definition: Mapping[str, Any], name: str) -> Job:
 def ordered(job: str, tasks: Sequence[Task]) -> tuple[Task, ...]:
     """The tasks, each behind those that it waits for; as given where that is left open."""
     by_key = {task.key: task for task in tasks}
+    if len(by_key) < len(tasks):
+        keys = [task.key for task in tasks]
+        twice = next(key for key in keys if keys.count(key) > 1)
+        raise InputError(f"job {job}: expected a task_key for each task, found {twice} twice.")
     for task in tasks:
         for key, _ in task.needs:
             if key not in by_key:
@@ -94,18 +99,21 @@ def ordered(job: str, tasks: Sequence[Task]) -> tuple[Task, ...]:
 def state_before(task: Task, states: Mapping[str, str], outcomes: Mapping[str, str]) -> str | None:
     """None where the task is to run; else the state that what it waits for leaves it in.
 
-    A condition that came out otherwise excludes; what is excluded counts as a success, unless all is.
-    Source: Databricks, "Configure task dependencies".
+    A condition that came out otherwise excludes; what is excluded is treated as successful, unless all is excluded.
+    Source: Databricks, "Configure task dependencies"; it leaves open whether NONE_FAILED wants one that was run.
     """
     if not task.needs:
         return None
-    found = [EXCLUDED if wanted not in (None, outcomes.get(key)) else states[key] for key, wanted in task.needs]
+    found = [
+        EXCLUDED if states[key] == SUCCEEDED and wanted not in (None, outcomes.get(key)) else states[key]
+        for key, wanted in task.needs
+    ]
     if all(state == EXCLUDED for state in found):
         return EXCLUDED
     n_failed = sum(state in (FAILED, UPSTREAM_FAILED) for state in found)
     is_met = {
         "ALL_SUCCESS": n_failed == 0,
-        "AT_LEAST_ONE_SUCCESS": SUCCEEDED in found,
+        "AT_LEAST_ONE_SUCCESS": n_failed < len(found),
         "NONE_FAILED": n_failed == 0 and SUCCEEDED in found,
         "ALL_DONE": True,
         "AT_LEAST_ONE_FAILED": n_failed > 0,
@@ -116,7 +124,7 @@ def state_before(task: Task, states: Mapping[str, str], outcomes: Mapping[str, s
     return EXCLUDED if task.run_if in ("AT_LEAST_ONE_FAILED", "ALL_FAILED") else UPSTREAM_FAILED
 
 
-def final_state(job: Job, states: Mapping[str, str]) -> str:
+def job_state(job: Job, states: Mapping[str, str]) -> str:
     """A job failed if a task behind which none waits did; what failed before may have been mended."""
     waited_for = {key for task in job.tasks for key, _ in task.needs}
     leaves = [states[task.key] for task in job.tasks if task.key not in waited_for]
@@ -180,9 +188,16 @@ def _work(job: str, entry: Mapping[str, Any]) -> Script | Condition | Loop:
         return Script(script["python_file"].removeprefix("./"), tuple(map(str, script.get("parameters", []))))
     if "condition_task" in entry:
         condition = entry["condition_task"]
+        _require_one_of(where, "op", condition.get("op"), OPERATORS)
         return Condition(condition["op"], str(condition["left"]), str(condition["right"]))
     if "for_each_task" in entry:
         inner = _work(job, entry["for_each_task"]["task"])
         if isinstance(inner, Script):
             return Loop(str(entry["for_each_task"]["inputs"]), inner)
     raise InputError(f"{where}: expected a spark_python_task, a condition_task or a loop over one, found another kind.")
+
+
+def _require_one_of(where: str, key: str, found: object, expected: Sequence[object]) -> None:
+    if found not in expected:
+        listing = ", ".join(str(one) for one in expected if one is not None)
+        raise InputError(f"{where}: expected {key} as one of {listing}, as text, found {found!r}.")

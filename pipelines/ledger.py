@@ -23,7 +23,7 @@ log = logging.getLogger("reviewlake")
 # Where things lie does not change what is computed: the same run in another directory has the same key.
 PLACES = ("lake", "catalog", "landing", "schemas", "jars", "lock_wait_s", "rerun", "path")
 # Nor do names for what the run's inputs say exactly: version -1 and version 3, where 3 is the latest one.
-RESOLVED = ("gold_version", "model", "model_version")
+RESOLVED = ("gold_version", "model")
 
 
 @dataclass(frozen=True)
@@ -39,9 +39,10 @@ class Run:
 
 def start(stage: str, config: Any, inputs: Mapping[str, int | str]) -> Run:
     """A run of `stage` on `inputs`: table versions by table name, and hashes of files by a name of their own."""
-    settings = {name: value for name, value in cli.as_params(config).items() if name not in (*PLACES, *RESOLVED)}
+    settings = {name: value for name, value in cli.as_params(config).items() if name not in PLACES}
+    computed = {name: value for name, value in settings.items() if name not in RESOLVED}
     release = importlib.metadata.version("reviewlake")
-    named = json.dumps([stage, settings, dict(inputs), release], sort_keys=True)
+    named = json.dumps([stage, computed, dict(inputs), release], sort_keys=True)
     return Run(hashlib.sha256(named.encode()).hexdigest(), stage, settings, inputs, time.monotonic())
 
 
@@ -105,6 +106,12 @@ def finish(
         git_commit(),
     )
     store.append(OPS_RUNS, one_row(store.spark, OPS_RUNS, row))
+
+
+def complete(store: TableStore, run: Run) -> None:
+    """Write the row of a run whose work is found done, where it has none: it was killed before it came to that."""
+    if not store.exists(OPS_RUNS) or store.read(OPS_RUNS).where(F.col("run_key") == run.key).isEmpty():
+        finish(store, run, [], {})
 
 
 def input_version(store: TableStore, stage: str, output: str, output_version: int | None, source: str) -> int | None:

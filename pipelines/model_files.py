@@ -1,8 +1,10 @@
 """A registered model's files: found, checked against their manifest, brought to the workers, loaded."""
 
+import contextlib
 import os
 import shutil
 import sys
+import uuid
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -53,11 +55,17 @@ def directory_for_workers(
     if config.is_local:
         return directory
     shared = config.landing_path / "models" / manifest_sha256(files)
-    try:
-        verify_manifest(shared, files)
-    except classifier.ModelFilesError:
-        shutil.rmtree(shared, ignore_errors=True)
-        shutil.copytree(directory, shared)
+    if _is_whole(shared, files):
+        os.utime(shared)  # a vacuum clears away what has long not been used
+        return shared
+    copy = shared.with_name(f"{shared.name}-{uuid.uuid4().hex}")
+    shutil.copytree(directory, copy)
+    if shared.exists() and not _is_whole(shared, files):  # damaged; else another job has just put it there
+        os.rename(shared, shared.with_name(f"damaged-{uuid.uuid4().hex}"))
+    with contextlib.suppress(OSError):  # a directory that holds something is not replaced
+        os.rename(copy, shared)
+    shutil.rmtree(copy, ignore_errors=True)
+    verify_manifest(shared, files)
     return shared
 
 
@@ -66,7 +74,7 @@ def load_verified(directory: Path, files: Sequence[ModelFile]) -> Callable[[list
     try:
         verify_manifest(directory, files)
     except (classifier.ModelFilesError, OSError) as error:
-        raise IntegrityError(f"{error}. Run jobs/score.py again, which copies the model anew.") from error
+        raise IntegrityError(f"{error}. Restore the file; a copy below --landing is made anew.") from error
     return load(directory)
 
 
@@ -80,3 +88,11 @@ def load(directory: Path) -> Callable[[list[str]], pd.DataFrame]:
     finally:
         sys.dont_write_bytecode = before
     return lambda texts: model.predict(pd.DataFrame({"text": texts}))
+
+
+def _is_whole(directory: Path, files: Sequence[ModelFile]) -> bool:
+    try:
+        verify_manifest(directory, files)
+    except classifier.ModelFilesError:
+        return False
+    return True

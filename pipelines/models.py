@@ -1,5 +1,6 @@
 """The table ops.models: what each registered model version is made of, kept outside the registry."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from mlflow.entities.model_registry import ModelVersion
@@ -94,3 +95,12 @@ def model_row(store: TableStore, registered: Registered, gold_version: int, cont
         content_hash, registered.weights_sha256, registered.manifest_sha256, registered.files, git_commit(),
     )  # fmt: skip
     return one_row(store.spark, OPS_MODELS, row)
+
+
+def record(
+    store: TableStore, run: ledger.Run, registered: Registered, content_hash: str, n_rows: Mapping[str, int]
+) -> None:
+    """Note a training's model version in ops.models, then the training in the ledger."""
+    row = model_row(store, registered, int(run.inputs["gold.reviews"]), content_hash)
+    commit = require_added(store.merge(OPS_MODELS, row), registered)
+    ledger.finish(store, run, [commit], {**n_rows, "model_version": registered.version}, content_hash)

@@ -1,6 +1,5 @@
 """Every effect on MLflow's registry: the store itself, logged models, versions and their aliases."""
 
-import contextlib
 import importlib.metadata
 import json
 import logging
@@ -8,7 +7,7 @@ import os
 import re
 import tempfile
 import warnings
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -32,6 +31,7 @@ from pipelines.session import LakeConfig
 log = logging.getLogger("reviewlake")
 Result = TypeVar("Result")
 
+RUN_KEY = "run_key"  # the tag of a model version that holds the key of its training in the ledger
 ABSENT = ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE")  # what the stores say of a model or alias not there
 # What the logged code imports; the versions are those it was trained with.
 REQUIREMENTS = ("mlflow", "numpy", "pandas", "safetensors", "tokenizers", "torch", "transformers")
@@ -110,15 +110,31 @@ def register(client: MlflowClient, name: str, directory: Path, tags: Mapping[str
         ),
     )
     registered = Registered(name, int(created.version), info.run_id, files)
-    client.set_registered_model_alias(name, CHALLENGER, str(registered.version))
-    client.set_model_version_tag(
-        name,
-        str(registered.version),
-        unity.tag_name(mlflow.get_registry_uri(), "weights.sha256"),
-        registered.weights_sha256,
-    )
-    log.info("%s version %d: registered, alias %s", name, registered.version, CHALLENGER)
+    _announce(client, registered)
     return registered
+
+
+def cut_off(
+    client: MlflowClient, name: str, run_key: str, recorded: Collection[tuple[str, int]]
+) -> tuple[Registered, str] | None:
+    """What a training of this key registered before it was killed on its way to ops.models, and its content hash.
+
+    Its run is ended and its alias set, as it would have done; None where there is no such version, or not all of it.
+    """
+    uri = mlflow.get_registry_uri()
+    for version in _all(partial(client.search_model_versions, f"name = '{name}'")):
+        tags = version.tags
+        if (name, int(version.version)) in recorded or tags.get(unity.tag_name(uri, RUN_KEY)) != run_key:
+            continue
+        files = manifest_of(directory_of(client, str(version.source).removeprefix("models:/")))
+        if tags.get(unity.tag_name(uri, MANIFEST)) != manifest_sha256(files):
+            continue
+        registered = Registered(name, int(version.version), str(version.run_id), files)
+        log.info("%s version %s: was registered by a run that was cut off; taken over", name, version.version)
+        client.set_terminated(registered.run_id)
+        _announce(client, registered)
+        return registered, tags[unity.tag_name(uri, "content_hash")]
+    return None
 
 
 def version_of(client: MlflowClient, name: str, alias: str) -> ModelVersion | None:
@@ -178,6 +194,14 @@ def move_aliases(client: MlflowClient, name: str, aliases: Mapping[str, int | No
         log.info("%s: alias %s is %s", name, alias, f"version {version}" if version else "gone")
 
 
+def _announce(client: MlflowClient, registered: Registered) -> None:
+    name, version = registered.name, str(registered.version)
+    client.set_registered_model_alias(name, CHALLENGER, version)
+    tag = unity.tag_name(mlflow.get_registry_uri(), "weights.sha256")
+    client.set_model_version_tag(name, version, tag, registered.weights_sha256)
+    log.info("%s version %s: registered, alias %s", name, version, CHALLENGER)
+
+
 def _create_whole(database: Path) -> None:
     """Make an empty store, whole or not at all: MLflow makes its tables one by one, and cannot open half of them."""
     if database.exists():
@@ -185,8 +209,12 @@ def _create_whole(database: Path) -> None:
     with tempfile.TemporaryDirectory(prefix="creating-", dir=database.parent) as directory:
         created = Path(directory) / database.name
         MlflowClient(f"sqlite:///{created}").search_experiments(max_results=1)
-        with contextlib.suppress(FileExistsError):  # another process was first
+        try:
             os.link(created, database)
+        except FileExistsError:
+            log.debug("%s: another process was first", database)
+        except OSError:  # a file system without hard links
+            os.rename(created, database)
 
 
 def _ensure(client: MlflowClient, name: str) -> None:

@@ -15,6 +15,8 @@ from pipelines.runs import PastRun
 IDENTICAL, WITHIN, DIFFERENT = "bit-identical", "equal within tolerance", "not reproduced"
 DATA_IDENTICAL = "data identical"  # the verdict of --data-only
 
+# What settings that came later stood at before they could be set: a run of then is reproduced with these.
+LATER = {"processes": "1"}
 NOTHING_DIFFERS = "Nothing recorded differs: look at the machine."
 
 # What a run is tagged with, by the kind of cause that a difference in it is.

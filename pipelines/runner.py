@@ -1,5 +1,6 @@
 """Running a job's tasks one after another on this machine, as the cloud would run them."""
 
+import contextlib
 import dataclasses
 import json
 import logging
@@ -11,12 +12,12 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from pipelines import cli, task_values
+from pipelines.errors import InputError
 from pipelines.graph import (
     FAILED,
     SUCCEEDED,
@@ -27,8 +28,8 @@ from pipelines.graph import (
     Task,
     compared,
     filled,
-    final_state,
     inputs_of,
+    job_state,
     state_before,
 )
 
@@ -58,9 +59,11 @@ def run_job(
 ) -> dict[str, Done]:
     """Run the tasks in order; what a failed one leaves behind is not run. `on_done` gets all there is after each task.
 
-    before  tasks of an earlier, failed run: those that succeeded with the same arguments are not run again
+    before  tasks of an earlier, failed run: one that succeeded with the same arguments is not run again, unless
+            something that it waits for is
     """
     done: dict[str, Done] = {}
+    kept: set[str] = set()
     started_s = time.monotonic()
     for task in job.tasks:
         states = {key: one.state for key, one in done.items()}
@@ -68,12 +71,12 @@ def run_job(
         words = words_of(job, parameters, done)
         if blocked:
             done[task.key] = Done(blocked)
-        elif task.key in before and _stands(before[task.key], task, words):
+        elif kept.issuperset(key for key, _ in task.needs) and _stands(before.get(task.key), task, words):
             done[task.key] = before[task.key]
+            kept.add(task.key)
             log.info("%s: done in the run before", task.key)
         else:
-            called = "; ".join(shlex.join(call) for call in _ran(task, words))
-            log.info("\n[%3.0f s] %s: %s", time.monotonic() - started_s, task.key, called)
+            log.info("\n[%3.0f s] %s", time.monotonic() - started_s, task.key)
             done[task.key] = _run_task(root, task, words, execute)
         on_done(done)
     return done
@@ -114,14 +117,15 @@ def submit_command(root: Path, script: Script) -> list[str]:
 def in_process(root: Path, script: Script) -> int:
     """Run a script's main here, so that all tasks share one JVM."""
     try:
-        return cli.attempt(runpy.run_path(str(root / script.file))["main"], list(script.argv))
+        with contextlib.chdir(root):  # as spark-submit does: a relative path means the same both ways
+            return cli.attempt(runpy.run_path(str(root / script.file))["main"], list(script.argv))
     except SystemExit as ended:  # argparse: the arguments are none
         return ended.code if isinstance(ended.code, int) else 1
 
 
 def exit_code(job: Job, done: Mapping[str, Done]) -> int:
     """0 where the job succeeded, else that of the task which failed first."""
-    if final_state(job, {key: one.state for key, one in done.items()}) == SUCCEEDED:
+    if job_state(job, {key: one.state for key, one in done.items()}) == SUCCEEDED:
         return 0
     return next(one.exit_code for one in done.values() if one.state == FAILED)
 
@@ -133,7 +137,7 @@ def summary(job: Job, done: Mapping[str, Done]) -> list[str]:
     for key, one in done.items():
         outcome = f" ({one.outcome})" if one.outcome else ""
         lines.append(f"  {key:<{width}}  {one.state + outcome:<15}  {one.exit_code:>4}  {one.duration_s:>7.0f}")
-    return [*lines, f"  {job.name}: {final_state(job, {key: one.state for key, one in done.items()})}"]
+    return [*lines, f"  {job.name}: {job_state(job, {key: one.state for key, one in done.items()})}"]
 
 
 def plan(job: Job, parameters: Mapping[str, str]) -> list[str]:
@@ -146,7 +150,7 @@ def plan(job: Job, parameters: Mapping[str, str]) -> list[str]:
         lines.append(f"{number} {task.key}{f', after {after}' if after else ''}{run_if}")
         work = task.work
         if isinstance(work, Condition):
-            lines.append(f"    {work.left} {work.op} {work.right}")
+            lines.append(f"    {given.get(work.left, work.left)} {work.op} {given.get(work.right, work.right)}")
             continue
         script = work.script if isinstance(work, Loop) else work
         argv = tuple(given.get(text, text) for text in script.argv)
@@ -157,10 +161,12 @@ def plan(job: Job, parameters: Mapping[str, str]) -> list[str]:
 
 
 def load_state(file: Path) -> dict[str, Done]:
-    """What the last run of a job left; nothing where there was none."""
-    if not file.exists():
+    """What the last run of a job left; nothing where there was none, or where it cannot be read."""
+    try:
+        return {key: Done(**one) for key, one in json.loads(file.read_text(encoding="utf-8")).items()}
+    except (OSError, ValueError, TypeError):
+        log.info("%s: no run before that can be read; every task runs", file)
         return {}
-    return {key: Done(**one) for key, one in json.loads(file.read_text(encoding="utf-8")).items()}
 
 
 def save_state(file: Path, done: Mapping[str, Done]) -> None:
@@ -172,18 +178,23 @@ def save_state(file: Path, done: Mapping[str, Done]) -> None:
 
 
 def _run_task(root: Path, task: Task, words: Mapping[str, Any], execute: Execute) -> Done:
-    if isinstance(task.work, Condition):
-        return Done(SUCCEEDED, _ran(task, words), outcome=compared(task.work, words))
+    try:
+        ran = _ran(task, words)
+        if isinstance(task.work, Condition):
+            return Done(SUCCEEDED, ran, outcome=compared(task.work, words))
+    except InputError as error:  # a word that no task told, an order of texts: this task's fault, not the runner's
+        log.error("InputError: task %s: %s", task.key, error)
+        return Done(FAILED, exit_code=error.exit_code)
     started_s, code = time.monotonic(), 0
     values: dict[str, Any] = {}
     for script in calls_of(task, words):
+        log.info("%s", shlex.join([script.file, *script.argv]))
         with _values_file() as file:
             code = execute(root, script)
             values |= task_values.told(file)
         if code:
             break
-    state = FAILED if code else SUCCEEDED
-    return Done(state, _ran(task, words), code, time.monotonic() - started_s, values)
+    return Done(FAILED if code else SUCCEEDED, ran, code, time.monotonic() - started_s, values)
 
 
 def _ran(task: Task, words: Mapping[str, Any]) -> list[list[str]]:
@@ -192,11 +203,11 @@ def _ran(task: Task, words: Mapping[str, Any]) -> list[list[str]]:
     return [[script.file, *script.argv] for script in calls_of(task, words)]
 
 
-def _stands(before: Done, task: Task, words: Mapping[str, Any]) -> bool:
-    return before.state == SUCCEEDED and before.ran == _ran(task, words)
+def _stands(before: Done | None, task: Task, words: Mapping[str, Any]) -> bool:
+    return before is not None and before.state == SUCCEEDED and before.ran == _ran(task, words)
 
 
-@contextmanager
+@contextlib.contextmanager
 def _values_file() -> Iterator[Path]:
     """Where a task's values go while it runs."""
     with tempfile.TemporaryDirectory() as directory:

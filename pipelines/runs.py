@@ -2,6 +2,7 @@
 
 import contextlib
 import logging
+import os
 import re
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
@@ -43,6 +44,8 @@ def tracked(
     client: MlflowClient, config: LakeConfig, experiment: str, params: Mapping[str, object], tags: Mapping[str, str]
 ) -> Iterator[str]:
     """A run from start to end; failed if what is inside fails. Yields its id."""
+    for name in ("MLFLOW_RUN_ID", "MLFLOW_EXPERIMENT_ID"):  # `mlflow run` exports them, of a run in another store
+        os.environ.pop(name, None)
     found = client.get_experiment_by_name(experiment)
     if found and found.lifecycle_stage != "active":
         raise InputError(f"--experiment {experiment}: expected an active one, found it deleted. Pass another name.")

@@ -1,5 +1,6 @@
 """Scores from a model: one row out for every row in, whatever the row holds."""
 
+import os
 from collections.abc import Callable, Iterator
 from datetime import datetime
 from typing import Any
@@ -24,6 +25,7 @@ SCORE = StructType(
     ]
 )
 SLICE_REVIEWS = 2_500
+TASK_REVIEWS = 1_000  # on a cluster: a task of some ten seconds, which loads the model in one
 LEAST_JUDGED = 10  # fewer reviews than these may well all be poisonous
 # What a tokenizer or torch raises for one bad text; anything else is a fault of the machine or the code.
 TEXT_FAULTS = (RuntimeError, ValueError, TypeError, KeyError, IndexError)
@@ -76,6 +78,11 @@ def unscored(reviews: DataFrame, scores: DataFrame, model_name: str, model_versi
 def n_slices(n_reviews: int) -> int:
     """Into how many parts to split the work, so that progress shows every half minute and a part fills all cores."""
     return max(1, round(n_reviews / SLICE_REVIEWS))
+
+
+def n_tasks(n_reviews: int, is_local: bool) -> int:
+    """Into how many tasks: one a core of this machine; on a cluster, whose cores are not known, by the work."""
+    return (os.cpu_count() or 1) if is_local else max(1, round(n_reviews / TASK_REVIEWS))
 
 
 def in_slices(reviews: DataFrame, n: int) -> DataFrame:

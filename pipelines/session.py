@@ -1,5 +1,6 @@
 """The SparkSession, and what it needs of the machine: Java, disk, loopback; or of a server elsewhere."""
 
+import contextlib
 import logging
 import os
 import re
@@ -132,10 +133,13 @@ def get_session(app: str, config: LakeConfig) -> SparkSession:
 
 
 def _given_session(app: str) -> SparkSession:
-    """A session of a Spark that runs already, as its server was started; only what an answer depends on is set."""
+    """A session of a Spark that runs already, as its server was started; what answers and safety depend on is set."""
     try:
         session = SparkSession.builder.appName(app).getOrCreate()
         session.conf.set(TIME_ZONE, SETTINGS[TIME_ZONE])
+        for name in ("spark.sql.runSQLOnFiles", "spark.hadoop.parquet.page.verify-checksum.enabled"):
+            with contextlib.suppress(PySparkException):  # serverless compute takes neither
+                session.conf.set(name.removeprefix("spark.hadoop."), SETTINGS[name])
         session.sql("SHOW SCHEMAS")
     except (PySparkException, Py4JError) as error:
         first_line = str(error).strip().splitlines()[0]

@@ -30,6 +30,7 @@ ARGV = ROOT / "tests" / "bundle_argv.json"
 TARGETS = ("local", "dev", "staging", "prod")
 SERVICE_PRINCIPAL = "00000000-0000-4000-8000-000000000001"
 CALL_TIMEOUT_S = 300
+PARAMETERS = "job.parameters"  # beside a job's tasks: its parameters with their defaults
 Argv = dict[str, dict[str, dict[str, Any]]]  # target, job, task
 
 
@@ -184,19 +185,21 @@ def summary_of(bundle: Bundle) -> Any:
 
 
 def argv_of(summary: Mapping[str, Any], workspace: FakeWorkspace) -> dict[str, dict[str, Any]]:
-    """File and arguments of every task that runs one, as the workspace was told them in jobs/create."""
+    """File and arguments of every task that runs one, and the job's parameters, as jobs/create told the workspace."""
     prefix = f"{summary['workspace']['file_path']}/"
-    return {
-        key: {
+    found = {}
+    for key, job in sorted(summary["resources"]["jobs"].items()):
+        created = workspace.jobs[job["id"]]
+        found[key] = {
             task["task_key"]: {
                 "file": task["spark_python_task"]["python_file"].removeprefix(prefix),
                 "argv": task["spark_python_task"].get("parameters", []),
             }
-            for task in workspace.jobs[job["id"]]["tasks"]
+            for task in created["tasks"]
             if "spark_python_task" in task
         }
-        for key, job in sorted(summary["resources"]["jobs"].items())
-    }
+        found[key][PARAMETERS] = {entry["name"]: entry["default"] for entry in created.get("parameters", [])}
+    return found
 
 
 def as_text(found: Argv) -> str:

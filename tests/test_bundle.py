@@ -29,21 +29,22 @@ def test_the_definition_has_no_fault() -> None:
 
 
 def scripts(target: str) -> dict[str, dict[str, Any]]:
-    """Each job's scripts as the runner resolves them: file and arguments."""
+    """Each job's scripts and parameters as the runner resolves them."""
     definition = load(bundle.DEFINITION, target, {}, SOMEONE)
     found: dict[str, dict[str, Any]] = {}
     for name in definition["resources"]["jobs"]:
-        works = {task.key: task.work for task in job_of(definition, name).tasks}
+        job = job_of(definition, name)
+        works = {task.key: task.work for task in job.tasks}
         found[name] = {
             key: {"file": script.file, "argv": list(script.argv)}
             for key, script in ((k, w.script if isinstance(w, Loop) else w) for k, w in works.items())
             if isinstance(script, Script)
-        }
+        } | {"job.parameters": dict(job.parameters)}
     return found
 
 
 @pytest.mark.parametrize("target", ["local", "dev", "staging", "prod"])
-def test_every_tasks_arguments_are_those_that_the_cloud_passes(target: str) -> None:
+def test_every_tasks_arguments_and_every_jobs_parameters_are_those_that_the_cloud_has(target: str) -> None:
     assert len(CLOUD[target]) == 4
     assert scripts(target) == CLOUD[target]
 
@@ -100,17 +101,23 @@ def test_check_prints_each_fault_and_exits_2(
     assert caplog.messages[-1] == f"InputError: databricks.yml: {len(lines)} faults, listed above."
 
 
-def test_the_failed_job_s_exit_code_is_the_runner_s(tmp_path: Path) -> None:
-    """By spark-submit, with no table there: clean says which job builds it, and score is not reached."""
-    command = [sys.executable, "-m", "pipelines.bundle", "run", "reproduce", "--in-process"]
+def test_the_failed_job_s_exit_code_is_the_runner_s_and_its_state_lies_beside_the_lake(tmp_path: Path) -> None:
+    lake = tmp_path / "lake"
+    command = [sys.executable, "-m", "pipelines.bundle", "run", "reproduce", "--in-process", "--param", "run=0"]
     done = subprocess.run(
-        [*command, "--var", f"lake={tmp_path / 'lake'}", "--param", "run=0"],
-        cwd=ROOT, capture_output=True, text=True, check=False,
+        [*command, "--var", f"lake={lake}"], cwd=ROOT, capture_output=True, text=True, check=False
     )  # fmt: skip
     assert done.returncode == 2, done.stderr
     assert "InputError: run 0: expected the id of a run in ops.models, found none." in done.stderr
     assert re.search(r"reproduce  failed +2 ", done.stdout)
     assert "Traceback" not in done.stderr
+    assert json.loads((lake / "landing" / "runs" / "reproduce.json").read_text())["reproduce"]["state"] == "failed"
+
+
+def test_an_exported_variable_counts_unless_it_is_given(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("BUNDLE_VAR_catalog", "mine")
+    for given, expected in (({}, "mine"), ({"catalog": "yours"}, "yours")):
+        assert bundle.resolved("dev", given)["variables"]["catalog"] == expected
 
 
 def test_mlflow_projects_entry_points_are_the_jobs_and_start_with_what_the_runner_takes(

@@ -78,6 +78,8 @@ def test_a_sound_definition_has_no_fault(tmp_path: Path) -> None:
         ('default: "5"', "default: many", "found: argument --rows: invalid int value: 'many'"),
         (', "${var.lake}"', "", "jobs/look.py: expected arguments that it takes, found: the following arguments are r"),
         ("parameters.rows", "parameters.row", "task count: {{job.parameters.row}}: expected a parameter of the job"),
+        ("job.parameters.rows}}", "rows}}", "task count: {{rows}}: expected a parameter of the job (rows) or a task v"),
+        ("job.parameters.rows}}", "job.run_id}}", "task count: {{job.run_id}}: expected a parameter of the job (rows)"),
         ("values.n}}", "values.m}}", "{{tasks.count.values.m}}: expected a value that task count sets, found none"),
         (WAITS, "max_retries: 1", "task look: {{tasks.count.values.n}}: expected a task that it waits for, found"),
         (WAITS, "depends_on: [{task_key: look}]", "expected tasks without a cycle, found look -> look"),

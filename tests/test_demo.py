@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 from deltalake import DeltaTable
 
-from pipelines.bundle import LOCAL, job_for
+from pipelines.bundle import LOCAL, resolved
 from pipelines.demo import STAGES, variables
-from pipelines.graph import Script
+from pipelines.graph import Script, job_of
 from pipelines.session import LakeConfig
 from schemas import TABLES
 from tests.test_end_to_end import submit
@@ -34,12 +34,12 @@ def versions(lake: LakeConfig) -> dict[str, int]:
 
 
 def test_the_demo_shows_the_stages_of_the_bundles_pipeline_and_sets_only_its_variables() -> None:
-    assert tuple(task.key for task in job_for("pipeline", LOCAL, variables("x", 0)).tasks) == STAGES
-    quick = {task.key: task.work for task in job_for("pipeline", LOCAL, variables("x", 2_000)).tasks}
-    argv = {key: " ".join(work.argv) for key, work in quick.items() if isinstance(work, Script)}
+    assert tuple(task.key for task in job_of(resolved(LOCAL, variables("x", 0)), "pipeline").tasks) == STAGES
+    quick = job_of(resolved(LOCAL, variables("x", 2_000)), "pipeline")
+    argv = {task.key: " ".join(task.work.argv) for task in quick.tasks if isinstance(task.work, Script)}
     assert all("--lake x" in words for words in argv.values())
     assert "--batch-size 8" in argv["train"]
-    assert job_for("pipeline", LOCAL, variables("x", 2_000)).parameters["max_rows"] == "2000"
+    assert quick.parameters["max_rows"] == "2000"
 
 
 @pytest.mark.slow

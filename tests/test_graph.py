@@ -15,9 +15,9 @@ from pipelines.graph import (
     Task,
     compared,
     filled,
-    final_state,
     inputs_of,
     job_of,
+    job_state,
     ordered,
     state_before,
 )
@@ -38,7 +38,8 @@ def task(key: str, *needs: str, run_if: str = "ALL_SUCCESS") -> Task:
         ("ALL_SUCCESS", "SU", UPSTREAM_FAILED),
         ("ALL_SUCCESS", "XX", EXCLUDED),
         ("AT_LEAST_ONE_SUCCESS", "SF", None),
-        ("AT_LEAST_ONE_SUCCESS", "FX", UPSTREAM_FAILED),
+        ("AT_LEAST_ONE_SUCCESS", "FX", None),
+        ("AT_LEAST_ONE_SUCCESS", "FU", UPSTREAM_FAILED),
         ("NONE_FAILED", "SX", None),
         ("NONE_FAILED", "SF", UPSTREAM_FAILED),
         ("ALL_DONE", "FU", None),
@@ -59,10 +60,21 @@ def test_a_task_that_waits_for_none_runs() -> None:
     assert state_before(task("t"), {}, {}) is None
 
 
-@pytest.mark.parametrize(("outcome", "wanted", "expected"), [("true", "true", None), ("false", "true", EXCLUDED)])
-def test_only_the_branch_of_a_conditions_outcome_runs(outcome: str, wanted: str, expected: str | None) -> None:
-    behind = Task("t", NOTHING, (("is_new", wanted),))
-    assert state_before(behind, {"is_new": SUCCEEDED}, {"is_new": outcome}) == expected
+@pytest.mark.parametrize(
+    ("state", "outcomes", "expected"),
+    [
+        (SUCCEEDED, {"is_new": "true"}, None),
+        (SUCCEEDED, {"is_new": "false"}, EXCLUDED),
+        (UPSTREAM_FAILED, {}, UPSTREAM_FAILED),  # it was not asked: that is no answer
+        (FAILED, {}, UPSTREAM_FAILED),
+        (EXCLUDED, {}, EXCLUDED),
+    ],
+)
+def test_only_the_branch_of_a_conditions_outcome_runs(
+    state: str, outcomes: dict[str, str], expected: str | None
+) -> None:
+    behind = Task("t", NOTHING, (("is_new", "true"),))
+    assert state_before(behind, {"is_new": state}, outcomes) == expected
 
 
 def test_tasks_stand_behind_those_that_they_wait_for() -> None:
@@ -74,6 +86,7 @@ def test_tasks_stand_behind_those_that_they_wait_for() -> None:
     [
         ([task("a", "b"), task("b", "a")], r"job j: expected tasks without a cycle, found [ab] -> [ab] -> [ab]\."),
         ([task("a", "b")], r"job j, task a: expected the task b, which it waits for, found none\."),
+        ([task("a"), task("a")], r"job j: expected a task_key for each task, found a twice\."),
     ],
 )
 def test_a_graph_that_cannot_run_is_refused(tasks: list[Task], words: str) -> None:
@@ -92,7 +105,7 @@ def test_a_graph_that_cannot_run_is_refused(tasks: list[Task], words: str) -> No
     ],
 )
 def test_a_job_is_judged_by_the_tasks_at_its_end(states: dict[str, str], expected: str) -> None:
-    assert final_state(Job("j", {}, (task("a"), task("b", "a"))), states) == expected
+    assert job_state(Job("j", {}, (task("a"), task("b", "a"))), states) == expected
 
 
 def test_words_are_filled_in_as_text_or_json() -> None:
@@ -175,10 +188,18 @@ def test_a_job_is_read_from_its_definition() -> None:
             {"task_key": "a", "notebook_task": {}},
             "job j, task a: expected a spark_python_task, a condition_task or a loop",
         ),
-        ({"task_key": "a", "run_if": "NEVER", "condition_task": {}}, "job j, task a: expected run_if as ALL_SUCCESS, "),
+        (
+            {"task_key": "a", "run_if": "NEVER", "condition_task": {}},
+            "job j, task a: expected run_if as one of ALL_SUCC",
+        ),
+        ({"task_key": "a", "condition_task": {"op": "EQUALS"}}, "expected op as one of EQUAL_TO, .*, found 'EQUALS'"),
+        (
+            {"task_key": "a", "depends_on": [{"task_key": "b", "outcome": True}], "condition_task": {}},
+            "job j, task a: expected outcome as one of true, false, as text, found True",
+        ),
     ],
 )
-def test_a_task_of_another_kind_is_refused(entry: dict[str, Any], words: str) -> None:
+def test_a_task_that_would_mean_something_else_is_refused(entry: dict[str, Any], words: str) -> None:
     with pytest.raises(InputError, match=words):
         job_of({"resources": {"jobs": {"j": {"tasks": [entry]}}}}, "j")
     with pytest.raises(InputError, match=r"databricks\.yml: expected a job k, found j\. Pass one of these\."):

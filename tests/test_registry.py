@@ -101,9 +101,10 @@ def test_workers_find_the_model_beside_the_landing_files_and_check_it_themselves
     assert model_files.load_verified(shared, files)(TEXTS).equals(model_files.load(here)(TEXTS))
 
     (shared / "classifier.py").write_text("raise SystemExit('ran')")  # by somebody else who may write there
-    with pytest.raises(IntegrityError, match=r"classifier\.py: the manifest says .* Run jobs/score\.py again"):
+    with pytest.raises(IntegrityError, match=r"classifier\.py: the manifest says .* Restore the file; a copy below"):
         model_files.load_verified(shared, files)
     assert model_files.directory_for_workers(client, version, files, cluster) == shared  # copied anew
+    assert sorted(path.name[:8] for path in shared.parent.iterdir()) == sorted([shared.name[:8], "damaged-"])
     assert len(model_files.load_verified(shared, files)(TEXTS)) == len(TEXTS)
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from pipelines import task_values
-from pipelines.errors import GateRefusedError, InputError
+from pipelines.errors import GateRefusedError
 from pipelines.graph import Condition, Job, Loop, Script, Task
 from pipelines.runner import Done, exit_code, in_process, load_state, plan, run_job, save_state, submitted, summary
 
@@ -104,9 +104,35 @@ def test_a_condition_chooses_the_branch_and_a_loop_runs_each_turn_until_one_fail
     assert len(failing.ran) == 1
 
 
-def test_a_value_that_no_task_told_is_an_error() -> None:
-    with pytest.raises(InputError, match=r"\{\{tasks\.curate\.values\.gold\}\}: expected a job parameter or a value"):
-        run_job(ROOT, Job("j", {}, (TRAIN.__class__("train", TRAIN.work),)), {}, Machine(), {})
+def test_resume_runs_again_what_waits_for_something_that_runs_again() -> None:
+    """clean has the same arguments as before, but not the same bronze."""
+    ingest = Task("ingest", Script("jobs/ingest.py", ("{{job.parameters.path}}",)))
+    clean = Task("clean", Script("jobs/clean.py", ()), (("ingest", None),))
+    job = Job("score", {"path": ""}, (ingest, clean, Task("score", Script("jobs/score.py", ()), (("clean", None),))))
+    before = run_job(ROOT, job, {"path": "a.csv"}, Machine("score"), {})
+    machine = Machine()
+    run_job(ROOT, job, {"path": "b.csv"}, machine, before)
+    assert [call[0] for call in machine.ran] == ["jobs/ingest.py", "jobs/clean.py", "jobs/score.py"]
+
+
+def test_a_value_that_no_task_told_fails_the_task_and_what_clears_up_behind_it_runs(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    caplog.set_level(logging.INFO, "reviewlake")
+    clear = Task("clear", Script("jobs/clear.py", ()), (("train", None), ("is_more", None)), "ALL_DONE")
+    more = Task("is_more", Condition("LESS_THAN", "a", "1"))
+    job = Job("j", {}, (Task("train", TRAIN.work), more, clear))
+    machine = Machine()
+    done = run_job(ROOT, job, {}, machine, {})
+    assert [(one.state, one.exit_code) for one in done.values()] == [("failed", 2), ("failed", 2), ("succeeded", 0)]
+    assert machine.ran == [["jobs/clear.py"]]
+    assert "InputError: task train: {{tasks.curate.values.gold}}: expected a job parameter or a value" in caplog.text
+
+
+@pytest.mark.parametrize("text", ["", "{", "[]", '{"a": 1}', '{"a": {"x": 1}}'])
+def test_a_state_that_cannot_be_read_is_none(tmp_path: Path, text: str) -> None:
+    (tmp_path / "state.json").write_text(text)
+    assert load_state(tmp_path / "state.json") == {}
 
 
 def test_the_plan_shows_order_branches_and_what_only_a_run_will_know() -> None:
@@ -121,7 +147,7 @@ def test_the_plan_shows_order_branches_and_what_only_a_run_will_know() -> None:
     )
     assert plan(job, {}) == [
         "1 a",
-        "    {{job.parameters.x}} EQUAL_TO 1",
+        "    1 2 EQUAL_TO 1",
         "2 b, after a = true",
         "    jobs/b.py --x '1 2'",
         "3 c, after b if ALL_DONE",
