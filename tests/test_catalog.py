@@ -27,6 +27,7 @@ def config_of(tmp_path: Path, names: str) -> LakeConfig:
     return LakeConfig(catalog="spark_catalog", landing=str(tmp_path / "landing"), schemas=names)
 
 
+@pytest.mark.slow
 def test_a_reader_of_a_catalog_creates_neither_schemas_nor_views_that_are_there(
     spark: SparkSession, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -53,6 +53,7 @@ def every_job(lake: Path, encoder: str, remote: str = "") -> dict[str, Any]:
     return report
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(400)
 def test_what_goes_wrong_on_the_server_is_one_line_with_the_exit_code_it_has_here(server: str, tmp_path: Path) -> None:
     lake = str(tmp_path / "lake")

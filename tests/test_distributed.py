@@ -195,6 +195,7 @@ def test_a_killed_rank_ends_the_training_soon(backbone: Path, snapshot: Path) ->
     assert [pid for pid in descendants(os.getpid()) if variable(pid, "RANK")] == []
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("spark")
 def test_what_a_rank_refuses_arrives_in_its_own_words(backbone: Path, snapshot: Path) -> None:
     words = r"^--freeze-layers must be -1\.\.2 \(the backbone's layers\), got 9$"
