@@ -38,6 +38,22 @@ def test_a_run_is_named_by_what_it_computes_not_by_where(
     assert (ledger.start(stage, settings, inputs).key == ledger.start("train", Settings(), INPUTS).key) == is_same
 
 
+@dataclass(frozen=True)
+class Named:
+    gold_version: int = flag("version; -1 = latest", -1)
+    model: str = flag("alias or version", "champion")
+    max_tokens: int = flag("tokens kept", 128)
+
+
+@pytest.mark.parametrize(
+    ("settings", "is_same"), [(Named(3), True), (Named(model="7"), True), (Named(max_tokens=64), False)]
+)
+def test_a_name_for_an_input_is_in_the_runs_config_but_not_in_its_key(settings: Named, is_same: bool) -> None:
+    latest, other = (ledger.start("train", one, {"gold.reviews": 3}) for one in (Named(), settings))
+    assert (latest.key == other.key) == is_same
+    assert (latest.config["gold_version"], other.config["gold_version"]) == (-1, settings.gold_version)
+
+
 def rejects(store: TableStore, *names: str) -> Commit:
     rows = [(name, "unlabelled") for name in names]
     return store.synchronise(GOLD_REJECTS, store.spark.createDataFrame(rows, GOLD_REJECTS.schema))
