@@ -174,10 +174,10 @@ def inputs_of(loop: Loop, words: Mapping[str, Any]) -> list[dict[str, Any]]:
 def _task(job: str, entry: Mapping[str, Any]) -> Task:
     needs = tuple((need["task_key"], need.get("outcome")) for need in entry.get("depends_on", []))
     run_if = entry.get("run_if", RUN_IF[0])
-    if run_if not in RUN_IF:
-        raise InputError(
-            f"job {job}, task {entry['task_key']}: expected run_if as {', '.join(RUN_IF)}, found {run_if}."
-        )
+    where = f"job {job}, task {entry['task_key']}"
+    _require_one_of(where, "run_if", run_if, RUN_IF)
+    for _, outcome in needs:
+        _require_one_of(where, "outcome", outcome, (None, "true", "false"))
     return Task(entry["task_key"], _work(job, entry), needs, run_if)
 
 

@@ -164,7 +164,7 @@ def load_state(file: Path) -> dict[str, Done]:
     """What the last run of a job left; nothing where there was none, or where it cannot be read."""
     try:
         return {key: Done(**one) for key, one in json.loads(file.read_text(encoding="utf-8")).items()}
-    except (OSError, ValueError, TypeError):
+    except (OSError, ValueError, TypeError, AttributeError):
         log.info("%s: no run before that can be read; every task runs", file)
         return {}
 

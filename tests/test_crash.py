@@ -26,6 +26,8 @@ from tests.preload import library
 
 ROOT = Path(__file__).resolve().parent.parent
 STAGES = ("ingest", "clean", "curate", "train", "promote", "score")
+SAMPLE = ("ingest", "train")  # what CI kills; the other stages are killed by make stress
+MARKS = {True: (pytest.mark.slow, pytest.mark.stress), False: (pytest.mark.stress,)}
 KILLS = int(os.environ.get("CRASH_KILLS", "1"))  # a stage; 0 = at every change
 # What differs between two runs that do the same: when, by which run, at which try.
 PASSING = {
@@ -146,9 +148,8 @@ def test_kills_are_spread_over_the_run(n_kills: int, expected: list[int]) -> Non
     assert spread(4, n_kills) == expected
 
 
-@pytest.mark.slow
 @pytest.mark.timeout(0)
-@pytest.mark.parametrize("stage", STAGES)
+@pytest.mark.parametrize("stage", [pytest.param(stage, marks=MARKS[stage in SAMPLE]) for stage in STAGES])
 def test_a_stage_killed_at_any_change_comes_to_the_same_content_when_run_again(machine: Machine, stage: str) -> None:
     changes = machine.finish(stage)
     assert len(changes) >= 20, changes  # it was watched
