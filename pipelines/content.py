@@ -29,7 +29,7 @@ def conform(frame: DataFrame, table: Table) -> DataFrame:
 def one_row(spark: SparkSession, table: Table, values: Sequence[object]) -> DataFrame:
     """A row of `table` from the values of its columns but the last, which is the time: now."""
     *fields, time = table.schema.fields
-    frame = spark.createDataFrame([tuple(values)], StructType(fields))
+    frame = spark.createDataFrame([tuple(values)], StructType(fields)).coalesce(1)  # else an empty file is left beside
     return frame.withColumn(time.name, F.current_timestamp())
 
 
