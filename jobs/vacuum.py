@@ -47,7 +47,9 @@ def main(argv: Sequence[str] | None = None) -> None:
     store = TableStore(get_session("vacuum", config.lake), config.lake)
     client = registry.connect(config.lake)
     known = models.records(store)
-    names = registry.names(client, config.lake)  # after the tables: what is registered meanwhile is missed by neither
+    recorded = {model.name for model in known}
+    # After the tables: what is registered meanwhile is missed by neither.
+    names = registry.names(client, config.lake, recorded)
     live = registry.live_versions(client, names)
     require_known(live, {model.key for model in known}, names)
     pins = [pin for model in known if model.key in live for pin in pins_of_model(model)]

@@ -105,9 +105,10 @@ def ledger_faults(store: TableStore) -> Iterator[Fault]:
 def model_faults(store: TableStore, client: MlflowClient) -> Iterator[Fault]:
     """Model versions whose files, data or entries are not what was registered."""
     known = {model.key: model for model in records(store)}
-    names = registry.names(client, store.config)
+    recorded = {name for name, _ in known}
+    names = registry.names(client, store.config, recorded)
     live = registry.live_versions(client, names)
-    for name in sorted({name for name, _ in known} - names):
+    for name in sorted(recorded - names):
         yield Fault(name, "in ops.models, but the registry has no such model", f"{RESTORE}: <lake>/mlflow")
     for name, version in sorted(live - set(known)):
         fix = "Delete the version in the registry, and train again" if known else f"{RESTORE}: ops.models"

@@ -169,13 +169,13 @@ def live_versions(client: MlflowClient, names: Iterable[str]) -> set[tuple[str, 
     }
 
 
-def names(client: MlflowClient, config: LakeConfig) -> set[str]:
+def names(client: MlflowClient, config: LakeConfig, recorded: Collection[str]) -> set[str]:
     """Every registered model of the lake, those too whose versions have all been deleted.
 
-    Unity Catalog's registry is shared: of it, those whose schema is one of the lake's.
+    Unity Catalog's registry is shared: of it, those that ops.models has recorded, or whose schema is one of the lake's.
     """
     found = {model.name for model in _all(client.search_registered_models)}
-    return {name for name in found if unity.is_ours(name, config)}
+    return {name for name in found if name in recorded or unity.is_ours(name, config)}
 
 
 def run_id_of(client: MlflowClient, run: str) -> str:

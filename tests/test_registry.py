@@ -150,7 +150,7 @@ def test_the_lakes_models_are_found_page_after_page(
         client.create_registered_model(name)
     for search in ("search_registered_models", "search_model_versions"):
         monkeypatch.setattr(client, search, partial(getattr(client, search), max_results=1))
-    assert registry.names(client, store.config) == {NAME, "a", "b"}
+    assert registry.names(client, store.config, set()) == {NAME, "a", "b"}
     assert registry.live_versions(client, {NAME, "a", "b"}) == {(NAME, 1), (NAME, 2)}
 
 
@@ -192,3 +192,12 @@ def test_a_rollback_without_a_previous_champion_moves_nothing(store: TableStore)
     with pytest.raises(InputError, match="expected an alias previous_champion, found none"):
         promote(["--lake", store.config.lake, "--rollback"])
     assert not store.exists(OPS_PROMOTIONS)
+
+
+def test_a_model_of_a_foreign_schema_is_the_lakes_once_ops_models_has_recorded_it(
+    store: TableStore, client: MlflowClient
+) -> None:
+    for name in ("other.gold.ours", "other.gold.foreign"):
+        client.create_registered_model(name)
+    assert registry.names(client, store.config, set()) == set()
+    assert registry.names(client, store.config, {"other.gold.ours"}) == {"other.gold.ours"}
