@@ -5,10 +5,12 @@ SHELL := /bin/bash
 PYTHON ?= $(shell command -v python3.11 || command -v python3.12 || echo python3)
 VENV := .venv
 BIN := $(VENV)/bin
+# A file of tests waits most of the time for one core: two files at a time.
+TWO := -n 2 --dist loadfile
 LAKE ?= lake$(if $(QUICK),-quick)
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
-.PHONY: help venv demo run test test-slow stress lint lock generated bundle-check clean
+.PHONY: help venv demo run test test-slow stress lint lock generated bench bundle-check clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -26,10 +28,10 @@ run: venv ## a job of databricks.yml on this machine: make run JOB=score ARGS="-
 	@$(BIN)/python -m pipelines.bundle run $(or $(JOB),pipeline) --target local --var lake="$(LAKE)" $(ARGS)
 
 test: venv ## the ordinary tests, under 10 minutes
-	@$(BIN)/python -m pytest -q
+	@$(BIN)/python -m pytest -q $(TWO)
 
-test-slow: venv ## the tests with the real backbone and the real reviews
-	@$(BIN)/python -m pytest -q -m slow --timeout 2400
+test-slow: venv ## the tests with the real backbone, the real reviews, every job in other places
+	@$(BIN)/python -m pytest -q -m slow --timeout 2400 $(TWO)
 
 stress: venv ## four writers at once, 50 versions vacuumed, stages killed at CRASH_KILLS changes each (0 = at all: days)
 	@CRASH_KILLS=$(or $(CRASH_KILLS),3) $(BIN)/python -m pytest -q -m stress --timeout 0
@@ -44,6 +46,9 @@ lock: ## resolve the dependencies anew
 generated: venv ## write TABLES.md and spark-defaults.conf from their sources
 	@$(BIN)/python -m schemas.document > TABLES.md
 	@$(BIN)/python -m pipelines.session > spark-defaults.conf
+
+bench: venv ## each comparison into BENCHMARKS.md: two hours (ONLY=training,scoring: some of them)
+	@$(BIN)/python -m tests.benchmarks $(if $(ONLY),--only $(ONLY))
 
 bundle-check: venv ## databricks.yml against the real Databricks CLI (on PATH, or DATABRICKS_CLI=…) and no workspace
 	@$(BIN)/python -m tests.bundle_check

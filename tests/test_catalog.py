@@ -53,7 +53,7 @@ def test_a_reader_of_a_catalog_creates_neither_schemas_nor_views_that_are_there(
     assert not list(tmp_path.rglob("locks"))  # the catalog's own commits need none
 
 
-@pytest.mark.stress
+@pytest.mark.slow
 @pytest.mark.timeout(900)
 def test_every_job_works_with_managed_tables_and_mlflow_elsewhere(
     spark: SparkSession, tmp_path: Path, mlflow_elsewhere: str

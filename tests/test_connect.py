@@ -78,7 +78,7 @@ def test_where_no_server_listens_the_variable_is_named_at_once(tmp_path: Path) -
     assert failed.stderr == f"{words} Start it, or unset SPARK_REMOTE for a Spark of this process.\n"
 
 
-@pytest.mark.stress
+@pytest.mark.slow
 @pytest.mark.timeout(1_800)
 def test_every_job_gives_the_same_through_connect_as_in_a_session_of_its_own(server: str, tmp_path: Path) -> None:
     encoder = encoder_in(tmp_path / "encoder")

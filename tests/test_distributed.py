@@ -149,7 +149,7 @@ def test_nothing_is_left_beside_the_snapshot(in_two: Trained, snapshot: Path) ->
     assert [path.name for path in snapshot.parent.iterdir()] == ["gold.arrow"]
 
 
-@pytest.mark.stress
+@pytest.mark.slow
 @pytest.mark.timeout(1_800)
 def test_a_run_in_two_processes_is_recorded_and_reproduced_bit_by_bit(
     spark: SparkSession, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
@@ -344,7 +344,7 @@ def test_the_threads_are_shared_by_the_processes(threads: int, processes: int, e
     assert distributed._threads_of_each(settings) == expected
 
 
-@pytest.mark.stress
+@pytest.mark.slow
 @pytest.mark.usefixtures("spark")
 @pytest.mark.timeout(1_800)
 def test_the_real_backbone_on_real_reviews_is_worth_the_same_from_one_process_and_from_two(tmp_path: Path) -> None:

@@ -36,7 +36,7 @@ def run_job(job: str, *argv: str, code: int = 0) -> str:
     return done.stderr + done.stdout
 
 
-@pytest.mark.stress
+@pytest.mark.slow
 @pytest.mark.timeout(1_800)
 def test_the_bundles_jobs_run_by_spark_submit_and_find_nothing_to_do_the_second_time(tmp_path: Path) -> None:
     texts = pd.read_csv(packaged_file()[0], nrows=500)["text"].tolist()
