@@ -1,7 +1,7 @@
 """Fine-tune an encoder on one version of gold.reviews and register it as the challenger.
 
     spark-submit --properties-file spark-defaults.conf jobs/train.py --lake lake --gold-version -1
-    spark-submit --properties-file spark-defaults.conf jobs/train.py --lake lake --preset seed
+    spark-submit --properties-file spark-defaults.conf jobs/train.py --lake lake --preset best
 
 Reads   gold.reviews at one version, ops.runs
 Writes  an MLflow run and model version, ops.models
@@ -20,7 +20,7 @@ from pipelines.provenance import environment
 from pipelines.session import LakeConfig, get_session
 from pipelines.snapshot import snapshot_of
 from pipelines.tables import TableStore
-from pipelines.train import SEED_PRESET, TrainSettings
+from pipelines.train import PRESETS, TrainSettings
 from pipelines.training_log import TrainingLog
 from schemas import GOLD_REVIEWS
 
@@ -30,7 +30,10 @@ class TrainConfig:
     """Flags of this job."""
 
     gold_version: int = flag("Delta version of gold.reviews to train on; -1 = latest, resolved and logged", -1)
-    preset: str = flag("seed: the settings of the project this one grew from", "default", ("default", "seed"))
+    preset: str = flag(
+        "best: twice the time for a better model; seed: the settings of the project this one grew from",
+        "default", ("default", *PRESETS),
+    )  # fmt: skip
     model_name: str = flag("registered model", "review_classifier")
     experiment: str = flag("MLflow experiment", "review_classifier")
     settings: TrainSettings = group(TrainSettings)
@@ -43,7 +46,7 @@ class TrainConfig:
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Train on exactly the version that is logged."""
-    config = cli.parse(TrainConfig, argv, __doc__, {"seed": SEED_PRESET})
+    config = cli.parse(TrainConfig, argv, __doc__, PRESETS)
     store = TableStore(get_session("train", config.lake), config.lake)
     version = store.latest(GOLD_REVIEWS) if config.gold_version == -1 else config.gold_version
     settings, name = config.settings, config.model_name

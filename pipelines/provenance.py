@@ -33,6 +33,8 @@ def environment(threads: int) -> dict[str, str]:
     """What to tag a run with so that a difference can be named when it is reproduced; threads: 0 = torch's choice."""
     import torch  # seconds to import, and only training needs it
 
+    from pipelines.classifier import best_device, faster_precision
+
     lock = ROOT / "requirements.lock"
     return {
         "git.commit": git_commit() or "unknown",
@@ -42,7 +44,8 @@ def environment(threads: int) -> dict[str, str]:
         "platform": f"{platform.system()} {platform.machine()}",
         "cpu.flags": " ".join(cpu_flags()),
         "torch.build": torch.__version__,
-        "device": str(torch.accelerator.current_accelerator(check_available=True) or "cpu"),
+        "device": str(best_device()),
+        "precision.auto": faster_precision(best_device().type),
         "torch.threads": str(threads or torch.get_num_threads()),
         "spark.cores": str(os.cpu_count()),
     }

@@ -23,7 +23,7 @@ NOTHING_DIFFERS = "Nothing recorded differs: look at the machine."
 CAUSES = {
     "git.commit": "code", "git.dirty": "code", "lock.sha256": "environment", "python": "environment",
     "torch.build": "environment", "platform": "hardware", "device": "hardware", "cpu.flags": "hardware",
-    "torch.threads": "hardware", "backbone.sha256": "backbone",
+    "torch.threads": "hardware", "precision.auto": "hardware", "backbone.sha256": "backbone",
 }  # fmt: skip
 
 

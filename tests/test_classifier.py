@@ -1,4 +1,5 @@
 import dataclasses
+import itertools
 import json
 import subprocess
 import sys
@@ -266,13 +267,29 @@ def test_precision_decides_the_arithmetic(precision: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("flags", "expected"), [({"avx512_bf16": True}, True), ({"avx512_f": True}, False), ({}, False)]
+    ("bf16_s", "expected"), [([1.0], "bf16"), ([1.6, 9.0, 1.5], "bf16"), ([1.6], "fp32"), ([20.0], "fp32")]
 )
-def test_bf16_is_chosen_only_where_the_cpu_computes_in_it(
-    flags: dict[str, bool], expected: bool, monkeypatch: pytest.MonkeyPatch
+def test_bf16_is_chosen_where_its_best_time_is_clearly_shorter_than_that_of_fp32(
+    bf16_s: list[float], expected: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: flags)
-    assert classifier.has_bf16(torch.device("cpu")) is expected
+    times = {torch.float32: itertools.cycle([2.0, 9.0]), torch.bfloat16: itertools.cycle(bf16_s)}
+    monkeypatch.setattr(classifier, "_seconds_of_product", lambda _, dtype: next(times[dtype]))
+    classifier.faster_precision.cache_clear()
+    with caplog.at_level("INFO"):
+        assert classifier.faster_precision("cpu") == expected
+        assert classifier.faster_precision("cpu") == expected
+    assert caplog.text.count(f"precision {expected}: products in bf16 take 1/{2 / min(bf16_s):.1f}") == 1
+    with classifier.autocast(torch.device("cpu"), "auto"):
+        product = torch.ones(2, 2) @ torch.ones(2, 2)
+    assert product.dtype == {"fp32": torch.float32, "bf16": torch.bfloat16}[expected]
+    classifier.faster_precision.cache_clear()
+
+
+def test_both_precisions_are_measured_on_this_machine() -> None:
+    classifier.faster_precision.cache_clear()
+    assert classifier.faster_precision("cpu") in ("bf16", "fp32")
+    for dtype in (torch.float32, torch.bfloat16):
+        assert classifier._seconds_of_product("cpu", dtype) > 0
 
 
 def test_a_tokenizer_without_special_tokens_adds_none() -> None:

@@ -46,7 +46,7 @@ def test_the_environment_names_what_a_difference_could_come_from() -> None:
     assert found["torch.threads"] == "1"
     assert set(found) == {
         "git.commit", "git.dirty", "lock.sha256", "python", "platform", "cpu.flags", "torch.build", "torch.threads",
-        "spark.cores", "device",
+        "spark.cores", "device", "precision.auto",
     }  # fmt: skip
     assert len(found["lock.sha256"]) == 64
     assert set(found["cpu.flags"].split()) <= set(provenance.CPU_FLAGS)

@@ -1,0 +1,70 @@
+"""Quality per minute: jobs/train.py on all packaged reviews, with other settings.
+
+python -m tests.benchmarks.presets LAKE --max-tokens 128
+"""
+
+import json
+import sys
+import time
+from pathlib import Path
+
+from jobs import clean, curate, ingest, train
+from pipelines import registry
+from pipelines.session import LakeConfig, get_session
+from tests.benchmarks.compare import Program, table
+
+# What is tried: tokens learned from and read, frozen layers, passes. The first is the demo's default.
+TRIED = {
+    "default": [],
+    "three layers frozen": ["--freeze-layers", "3"],
+    "`--preset best`": ["--preset", "best"],
+    "best, three layers frozen": ["--preset", "best", "--freeze-layers", "3"],
+}
+
+
+def prepare(lake: str) -> None:
+    """All packaged reviews in gold."""
+    for job in (ingest, clean, curate):
+        job.main(["--lake", lake])
+
+
+def programs(lake: str) -> list[Program]:
+    """A training for each choice of settings."""
+    return [Program(name, "presets", [lake, *flags]) for name, flags in TRIED.items()]
+
+
+def bench(directory: Path, _runs: int) -> list[str]:
+    """Accuracy against minutes; each once, since a training takes minutes and gives the same weights every time."""
+    lake = str(directory / "lake")
+    Program("prepare", "presets", ["prepare", lake]).prepare()
+    trained = {program.name: program.run() for program in programs(lake)}
+    rows = [
+        [name, f"{one['seconds'] / 60:.1f}"]
+        + [f"{one[figure]:.4f}" for figure in ("test_accuracy", "test_accuracy_encoder")]
+        for name, one in trained.items()
+    ]
+    one = next(iter(trained.values()))
+    words = (
+        f"All packaged reviews by `jobs/train.py`; accuracy on the {one['test_rows']:,.0f} rows of the test split. The "
+        f"linear part alone: {one['test_accuracy_lexical']:.4f}."
+    )
+    return [words, "", *table(["", "minutes", "accuracy", "of the encoder alone"], rows)]
+
+
+def main(lake: str, flags: list[str]) -> None:
+    """Train and say what came of it; the session stands before the clock starts."""
+    get_session("bench", LakeConfig(lake=lake))
+    started = time.perf_counter()
+    train.main(["--lake", lake, "--rerun", *flags])
+    seconds = time.perf_counter() - started
+    client = registry.connect(LakeConfig(lake=lake))
+    run = client.get_run(str(registry.resolve(client, "review_classifier", "challenger").run_id))
+    names = ("test_accuracy", "test_accuracy_encoder", "test_accuracy_lexical", "test_rows")
+    print(json.dumps({"seconds": seconds} | {name: run.data.metrics[name] for name in names}))
+
+
+if __name__ == "__main__":
+    if sys.argv[1] == "prepare":
+        prepare(sys.argv[2])
+    else:
+        main(sys.argv[1], sys.argv[2:])

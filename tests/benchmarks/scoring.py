@@ -1,0 +1,168 @@
+"""Scoring: reviews as they are, up to 512 tokens each, from silver in Delta to scores in Delta.
+
+    python -m tests.benchmarks.scoring ours DIRECTORY
+
+DIRECTORY holds what `prepare` made: a lake, our model in its registry, and the same weights in MLflow's own flavour.
+"""
+
+import json
+import shutil
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import mlflow
+import numpy as np
+import torch
+import transformers
+from pyspark.sql import functions as F
+
+from jobs import clean, ingest, score
+from pipelines import backbone, classifier, registry, runs
+from pipelines.models import model_row
+from pipelines.session import LakeConfig, get_session
+from pipelines.tables import TableStore
+from schemas import OPS_MODELS, SILVER_REVIEWS
+from tests.benchmarks.compare import Program, alternate, table
+
+MAX_TOKENS = 512
+BATCH = 32
+FEW, MANY = 1_000, 4_000
+OURS = "jobs/score.py"
+NAME = "review_classifier"
+PLAIN = "plain-model"  # the directory of the weights in MLflow's own flavour
+
+
+def prepare(directory: Path, n_reviews: int) -> None:
+    """Put reviews into silver, and a classifier that nothing has trained into both kinds of MLflow model."""
+    lake = LakeConfig(lake=str(directory / "lake"))
+    ingest.main(["--lake", lake.lake, "--max-rows", str(n_reviews)])
+    clean.main(["--lake", lake.lake])
+    store, client = TableStore(get_session("bench", lake), lake), registry.connect(lake)
+    model, tokenizer = backbone.load_for_training(backbone.find(backbone.EMBEDDED), 0)
+    with tempfile.TemporaryDirectory() as scratch, runs.tracked(client, lake, "bench", {}, {}):
+        classifier.save(Path(scratch) / "model", model, tokenizer, classifier.Policy(MAX_TOKENS))
+        registered = registry.register(client, NAME, Path(scratch) / "model", {"delta.version": "0"}, "A card.")
+    store.merge(OPS_MODELS, model_row(store, registered, 0, "0" * 32))
+    fast = transformers.AutoTokenizer.from_pretrained(backbone.find(backbone.EMBEDDED), model_max_length=MAX_TOKENS)
+    pipeline = transformers.pipeline("text-classification", model=model, tokenizer=fast)
+    mlflow.transformers.save_model(pipeline, str(directory / PLAIN), model_config=_OPTIONS)
+    store.spark.stop()
+
+
+_OPTIONS = {"batch_size": BATCH, "truncation": True, "max_length": MAX_TOKENS}
+
+
+def ours(directory: Path) -> Callable[[], Any]:
+    """jobs/score.py."""
+    lake = str(directory / "lake")
+    shutil.rmtree(directory / "lake" / "gold" / "scores", ignore_errors=True)  # as if nothing had been scored yet
+    get_session("bench", LakeConfig(lake=lake))
+    return lambda: score.main(["--lake", lake, "--model", "challenger", "--rerun"])
+
+
+def spark_udf(directory: Path) -> Callable[[], Any]:
+    """mlflow.pyfunc.spark_udf over the transformers flavour: truncation and a batch size set, a partition a core."""
+    lake = LakeConfig(lake=str(directory / "lake"))
+    store = TableStore(get_session("bench", lake), lake)
+    target = directory / "udf-scores"
+    shutil.rmtree(target, ignore_errors=True)
+
+    def run() -> None:
+        predict = mlflow.pyfunc.spark_udf(
+            store.spark, str(directory / PLAIN), result_type="label string, score double", env_manager="local",
+            model_config=_OPTIONS,
+        )  # fmt: skip
+        reviews = store.read(SILVER_REVIEWS).repartition(torch.get_num_threads())
+        scored = reviews.select("review_id", predict(F.col("text")).alias("score"))
+        scored.write.format("delta").save(str(target))
+
+    return run
+
+
+def pipeline(directory: Path) -> Callable[[], Any]:
+    """A Hugging Face pipeline with batches over texts in memory: no Spark, no table."""
+    predict = transformers.pipeline("text-classification", **_parts(), device=classifier.best_device())
+    texts = _texts(directory)
+    return lambda: predict(texts, **_OPTIONS)
+
+
+def raw_torch(directory: Path) -> Callable[[], Any]:
+    """The limit: the forward passes alone, over batches tokenised and sorted by length beforehand, in bf16."""
+    parts = _parts()
+    model = parts["model"].eval()
+    model.set_attn_implementation("sdpa")
+    encoded = parts["tokenizer"](_texts(directory), truncation=True, max_length=MAX_TOKENS)["input_ids"]
+    encoded.sort(key=len)
+    chunks = [encoded[start : start + BATCH] for start in range(0, len(encoded), BATCH)]
+    batches = [parts["tokenizer"].pad({"input_ids": chunk}, return_tensors="pt") for chunk in chunks]
+
+    def run() -> Any:
+        with torch.inference_mode(), torch.autocast("cpu", dtype=torch.bfloat16):
+            return [model(**batch).logits.float() for batch in batches]
+
+    return run
+
+
+def _parts() -> dict[str, Any]:
+    directory = backbone.find(backbone.EMBEDDED)
+    return {
+        "model": transformers.AutoModelForSequenceClassification.from_pretrained(directory, num_labels=2),
+        "tokenizer": transformers.AutoTokenizer.from_pretrained(directory, model_max_length=MAX_TOKENS),
+    }
+
+
+def _texts(directory: Path) -> list[str]:
+    import deltalake
+
+    table = deltalake.DeltaTable(directory / "lake" / "silver" / "reviews").to_pyarrow_table(columns=["text"])
+    texts = np.array(table["text"].to_pylist(), dtype=object)
+    return list(texts[np.random.default_rng(7).permutation(len(texts))])
+
+
+PROGRAMS = {
+    "udf": ("mlflow.pyfunc.spark_udf over mlflow.transformers", spark_udf),
+    "pipeline": ("Hugging Face pipeline, texts in memory", pipeline),
+    "torch": ("raw torch: tokenised and sorted beforehand", raw_torch),
+    "ours": (OURS, ours),
+}
+
+
+def programs(directory: Path, keys: tuple[str, ...]) -> list[Program]:
+    """Programs over what was prepared."""
+    return [Program(PROGRAMS[key][0], "scoring", [key, str(directory)]) for key in keys]
+
+
+def bench(directory: Path, runs: int) -> list[str]:
+    """Against Spark over few reviews, since it is slow; against torch over many, where our start counts for less."""
+    lines = []
+    for n_reviews, keys in ((FEW, ("udf", "pipeline", "ours")), (MANY, ("torch", "ours"))):
+        place = directory / str(n_reviews)
+        Program("prepare", "scoring", ["prepare", str(place), str(n_reviews)]).prepare()
+        timed = alternate(programs(place, keys), runs)
+        ours = timed[OURS]["seconds"]
+        rows = [
+            [name, f"{one['seconds']:.1f}", f"{n_reviews / one['seconds']:.1f}", f"{one['seconds'] / ours:.2f}"]
+            for name, one in timed.items()
+        ]
+        words = f"{n_reviews:,} reviews as they are, at most {MAX_TOKENS} tokens each."
+        lines += [words, "", *table(["", "s", "reviews/s", "times ours"], rows), ""]
+    return lines[:-1]
+
+
+def main(key: str, directory: Path) -> None:
+    """Run one program; what comes before it, loads and starts, is not timed."""
+    run = PROGRAMS[key][1](directory)
+    started = time.perf_counter()
+    run()
+    print(json.dumps({"seconds": time.perf_counter() - started}))
+
+
+if __name__ == "__main__":
+    if sys.argv[1] == "prepare":
+        prepare(Path(sys.argv[2]), int(sys.argv[3]))
+    else:
+        main(sys.argv[1], Path(sys.argv[2]))

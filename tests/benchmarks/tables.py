@@ -1,0 +1,120 @@
+"""From a file to gold.reviews: the three jobs against a copy from CSV to Parquet by Spark alone.
+
+    python -m tests.benchmarks.tables ours DIRECTORY 1
+
+DIRECTORY holds reviews-1.csv, and reviews-10.csv with ten times the rows; `prepare` writes both.
+"""
+
+import csv
+import dataclasses
+import json
+import shutil
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from pyspark.sql import functions as F
+
+from jobs import clean, curate, ingest
+from pipelines.session import LakeConfig, get_session
+from tests.benchmarks.compare import Program, alternate, table
+from tests.benchmarks.reviews import packaged_reviews
+
+N_REVIEWS = 25_000
+GROWTH = 10
+COLUMNS = ("text", "label")
+
+
+def prepare(directory: Path, multiple: int) -> None:
+    """All packaged reviews, `multiple` times over; a copy's first word tells it from the others."""
+    texts, labels = packaged_reviews(N_REVIEWS)
+    with (directory / f"reviews-{multiple}.csv").open("w", encoding="utf-8", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerow(COLUMNS)
+        for copy in range(multiple):
+            writer.writerows((f"copy{copy} {text}", label) for text, label in zip(texts, labels, strict=True))
+
+
+def ours(file: Path, target: Path) -> Callable[[], Any]:
+    """jobs/ingest.py, jobs/clean.py and jobs/curate.py in one process."""
+    get_session("bench", LakeConfig(lake=str(target)))
+
+    def run() -> None:
+        ingest.main(
+            ["--lake", str(target), "--source", "csv", "--path", str(file), "--name", "imdb", "--label-column", "label"]
+        )
+        clean.main(["--lake", str(target)])
+        curate.main(["--lake", str(target)])
+
+    return run
+
+
+def plain(file: Path, target: Path) -> Callable[[], Any]:
+    """Spark's CSV reader to Parquet, each row held against the checks of a text and a label; nothing else."""
+    spark = get_session("bench", LakeConfig(lake=str(target)))
+
+    def run() -> None:
+        rows = spark.read.csv(str(file), header=True, multiLine=True, escape='"').select(
+            "text", F.col("label").cast("int").alias("label")
+        )
+        is_sound = F.col("text").isNotNull() & (F.length("text") > 0) & F.col("label").isin(0, 1)
+        checked = rows.withColumn("is_sound", F.assert_true(is_sound, F.lit("a row breaks a check")).isNull())
+        checked.where("is_sound").drop("is_sound").write.parquet(str(target / "reviews"))
+
+    return run
+
+
+PROGRAMS = {"ours": ("ingest, clean, curate", ours), "plain": ("Spark, CSV to Parquet with checks", plain)}
+
+
+def program(key: str, directory: Path, multiple: int) -> Program:
+    """One of the programs over 25,000 reviews or a multiple of them."""
+    return Program(PROGRAMS[key][0], "tables", [key, str(directory), str(multiple)])
+
+
+def bench(directory: Path, runs: int) -> list[str]:
+    """The three jobs against a plain copy."""
+    Program("prepare", "tables", ["prepare", str(directory), "1"]).prepare()
+    timed = alternate([program(key, directory, 1) for key in PROGRAMS], runs)
+    plain = timed[PROGRAMS["plain"][0]]["seconds"]
+    rows = [[name, f"{one['seconds']:.1f}", f"{one['seconds'] / plain:.2f}"] for name, one in timed.items()]
+    words = f"{N_REVIEWS:,} reviews from a CSV file to gold.reviews, five tables and the ledger on the way."
+    return [words, "", *table(["", "s", "times the copy"], rows)]
+
+
+def bench_growth(directory: Path, runs: int) -> list[str]:
+    """The three jobs over the reviews, and over ten times as many."""
+    named = {}
+    for multiple in (1, GROWTH):
+        Program("prepare", "tables", ["prepare", str(directory), str(multiple)]).prepare()
+        named[multiple] = dataclasses.replace(
+            program("ours", directory, multiple), name=f"{N_REVIEWS * multiple:,} reviews"
+        )
+    timed = alternate(list(named.values()), runs)
+    first = timed[named[1].name]["seconds"]
+    rows = [
+        [name, f"{one['seconds']:.1f}", f"{one['seconds'] / first:.2f}"]
+        + [f"{one[kind]:,.0f}" for kind in ("driver_mib", "jvm_mib", "workers_mib")]
+        for name, one in timed.items()
+    ]
+    words = "From a CSV file to gold.reviews; peak resident memory in MiB of the driver's Python, the JVM, the workers."
+    return [words, "", *table(["", "s", "times", "driver", "JVM", "workers"], rows)]
+
+
+def main(key: str, directory: Path, multiple: int) -> None:
+    """Run one program into an empty place; the session stands before the clock starts."""
+    target = directory / f"lake-{key}"
+    shutil.rmtree(target, ignore_errors=True)
+    run = PROGRAMS[key][1](directory / f"reviews-{multiple}.csv", target)
+    started = time.perf_counter()
+    run()
+    print(json.dumps({"seconds": time.perf_counter() - started}))
+
+
+if __name__ == "__main__":
+    if sys.argv[1] == "prepare":
+        prepare(Path(sys.argv[2]), int(sys.argv[3]))
+    else:
+        main(sys.argv[1], Path(sys.argv[2]), int(sys.argv[3]))
