@@ -20,7 +20,7 @@ from pipelines.curate import (
     check_splits,
     gold_rejects,
     gold_reviews,
-    token_counter,
+    with_tokens,
 )
 from pipelines.session import LakeConfig, get_session
 from pipelines.staging import staged
@@ -54,10 +54,11 @@ def main(argv: Sequence[str] | None = None) -> None:
     sources = tuple(name.strip() for name in config.sources.split(",") if name.strip())
     check_sources(store.read(SILVER_REVIEWS, version), sources)
     assigned = assign(store.read(SILVER_REVIEWS, version), config.split_policy, sources)
-    with staged(store, gold_reviews(assigned, token_counter(tokenizer)), "curate") as gold:
+    with staged(store, with_tokens(assigned, tokenizer), "curate") as counted:
+        gold = gold_reviews(counted)
         splits = check_splits(gold)
         kept = store.synchronise(GOLD_REVIEWS, gold)
-    rejected = store.synchronise(GOLD_REJECTS, gold_rejects(assigned))
+        rejected = store.synchronise(GOLD_REJECTS, gold_rejects(counted))
     counts = store.counts(
         {
             "in": f"SELECT count(*) FROM silver.reviews VERSION AS OF {version}",

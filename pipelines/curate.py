@@ -74,11 +74,12 @@ def assign(silver: DataFrame, policy: str, sources: tuple[str, ...]) -> DataFram
     )
     joined = placed.withColumn("normal_hash", F.sha2("normal_text", 256)).join(held_out, "normal_hash", "left")
     is_refused = F.col("reason").isNull() & (rank > F.col("least_rank"))
-    return joined.withColumn("reason", F.when(is_refused, "text_in_two_splits").otherwise(F.col("reason")))
+    named = F.when(is_refused, "text_in_two_splits").otherwise(F.col("reason"))
+    return joined.select("review_id", "text", "label", "split", "source", named.alias("reason"))
 
 
-def token_counter(tokenizer_json: str) -> Column:
-    """n_tokens of the column `text`, by a tokenizer that travels as text, so that no worker needs its file."""
+def token_counter(tokenizer_json: str, text: Column) -> Column:
+    """How many tokens a text has, by a tokenizer that travels as text, so that no worker needs its file."""
 
     def count(batches: Iterator[pd.Series]) -> Iterator[pd.Series]:
         tokenizer = Tokenizer.from_str(tokenizer_json)
@@ -89,26 +90,32 @@ def token_counter(tokenizer_json: str) -> Column:
             yield pd.Series([len(one) for one in encoded], dtype="int32")
 
     # The stubs predate type-hinted UDFs.
-    return pandas_udf(count, IntegerType())("text")  # type: ignore[call-overload,no-any-return]
+    return pandas_udf(count, IntegerType())(text)  # type: ignore[call-overload,no-any-return]
 
 
-def gold_reviews(assigned: DataFrame, n_tokens: Column) -> DataFrame:
+def with_tokens(assigned: DataFrame, tokenizer_json: str) -> DataFrame:
+    """The same rows with n_tokens; 0 where gold leaves the row out, so that nobody counts for nothing."""
+    kept_text = F.when(F.col("reason").isNull(), F.col("text")).otherwise("")
+    return assigned.withColumn("n_tokens", token_counter(tokenizer_json, kept_text))
+
+
+def gold_reviews(counted: DataFrame) -> DataFrame:
     """Rows of gold.reviews: those without a reason to leave them out."""
-    return assigned.where("reason IS NULL").select(
+    return counted.where("reason IS NULL").select(
         "review_id",
         "text",
         "label",
         "split",
         "source",
         F.length("text").cast("int").alias("n_characters"),
-        n_tokens.alias("n_tokens"),
+        "n_tokens",
         F.rlike("text", F.lit(STATES_SCORE)).alias("states_score"),
     )
 
 
-def gold_rejects(assigned: DataFrame) -> DataFrame:
+def gold_rejects(counted: DataFrame) -> DataFrame:
     """Rows of gold.rejects: the others, with their reason."""
-    return assigned.where("reason IS NOT NULL").select("review_id", "reason")
+    return counted.where("reason IS NOT NULL").select("review_id", "reason")
 
 
 def check_sources(silver: DataFrame, sources: tuple[str, ...]) -> None:

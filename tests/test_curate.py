@@ -141,7 +141,7 @@ def test_a_text_in_two_splits_fails_the_check_by_sql(spark: SparkSession) -> Non
 def test_tokens_are_counted_whole_without_special_ones(spark: SparkSession) -> None:
     tokenizer = tiny_encoder.tokenizer_of([*tiny_encoder.SPECIAL_TOKENS, "good", "film"])  # stored: cut at 16, padded
     texts = spark.createDataFrame([("good film", 2), ("good " * 40, 40), ("unheard", 1), ("", 0)], "text string, n int")
-    found = texts.select("n", token_counter(tokenizer.to_str()).alias("found")).collect()
+    found = texts.select("n", token_counter(tokenizer.to_str(), F.col("text")).alias("found")).collect()
     assert [(row.n, row.found) for row in found] == [(n, n) for n in (2, 40, 1, 0)]
 
 
