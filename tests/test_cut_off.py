@@ -45,6 +45,7 @@ def silver_rows(store: TableStore) -> Any:
     )  # fmt: skip
 
 
+@pytest.mark.slow
 def test_each_stage_cut_off_before_its_last_row_is_completed_by_the_next_run(
     store: TableStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -176,6 +176,7 @@ def test_a_run_in_two_processes_is_recorded_and_reproduced_bit_by_bit(
     assert lines[-1] == "verdict  bit-identical"
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("spark")
 def test_a_killed_rank_ends_the_training_soon(backbone: Path, snapshot: Path) -> None:
     killed: list[tuple[int, float]] = []
@@ -344,7 +345,7 @@ def test_the_threads_are_shared_by_the_processes(threads: int, processes: int, e
     assert distributed._threads_of_each(settings) == expected
 
 
-@pytest.mark.slow
+@pytest.mark.stress
 @pytest.mark.usefixtures("spark")
 @pytest.mark.timeout(1_800)
 def test_the_real_backbone_on_real_reviews_is_worth_the_same_from_one_process_and_from_two(tmp_path: Path) -> None:

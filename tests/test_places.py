@@ -67,7 +67,7 @@ def test_tables_and_views_stand_under_the_other_names_only(spark: SparkSession, 
     assert [table.name for table in TABLES if spark.catalog.tableExists(table.name)] == []
 
 
-@pytest.mark.slow
+@pytest.mark.stress
 @pytest.mark.timeout(900)
 def test_every_job_works_where_all_schemas_have_other_names(
     spark: SparkSession, tmp_path: Path, capsys: pytest.CaptureFixture[str]

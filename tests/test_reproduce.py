@@ -184,6 +184,7 @@ def newest_run(store: TableStore) -> Run:
     return client.search_runs([experiment.experiment_id], order_by=["start_time DESC"], max_results=1)[0]
 
 
+@pytest.mark.slow
 def test_a_run_logs_the_version_it_reads_though_another_process_writes_meanwhile_and_is_reproduced(
     store: TableStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

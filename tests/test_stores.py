@@ -131,7 +131,7 @@ def test_a_store_that_is_not_known_is_read_but_not_written(
     assert careful.version(GOLD_REJECTS) == 1
 
 
-@pytest.mark.slow
+@pytest.mark.stress
 @pytest.mark.timeout(900)
 def test_every_job_works_with_tables_in_a_store(stored: LakeConfig, tmp_path: Path) -> None:
     place = ["--lake", stored.lake, "--landing", stored.landing]

@@ -94,6 +94,7 @@ def client(store: TableStore) -> MlflowClient:
     return registry.connect(store.config)
 
 
+@pytest.mark.slow
 def test_a_kept_run_s_version_survives_and_the_others_files_go(
     store: TableStore, client: MlflowClient, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -131,6 +132,7 @@ def test_files_younger_than_the_limit_stay(store: TableStore, capsys: pytest.Cap
     assert data_files(store) == before
 
 
+@pytest.mark.slow
 def test_forgetting_what_a_model_learned_from_is_refused_until_the_model_is_deleted(
     store: TableStore, client: MlflowClient, tmp_path: Path
 ) -> None:
