@@ -16,11 +16,12 @@ from pathlib import Path
 from pipelines import backbone, cli, ledger, models, registry, runs
 from pipelines.cli import flag, group
 from pipelines.learn import learn
+from pipelines.presets import PRESETS
 from pipelines.provenance import environment
 from pipelines.session import LakeConfig, get_session
 from pipelines.snapshot import snapshot_of
 from pipelines.tables import TableStore
-from pipelines.train import PRESETS, TrainSettings
+from pipelines.train import TrainSettings
 from pipelines.training_log import TrainingLog
 from schemas import GOLD_REVIEWS
 

@@ -13,7 +13,7 @@ import torch
 from numpy.typing import NDArray
 from tqdm import tqdm
 
-from pipelines.backbone import EMBEDDED, KEEP_DROPOUT, freeze, refuse_pooling
+from pipelines.backbone import EMBEDDED, FREEZE_A_THIRD, KEEP_DROPOUT, freeze, refuse_pooling
 from pipelines.classifier import Policy, Rows, autocast, best_device, forward, pad, predict_logits, use_attention
 from pipelines.cli import flag
 from pipelines.errors import InputError, IntegrityError
@@ -35,13 +35,16 @@ class TrainSettings:
     head_share: float = flag("share of the kept tokens taken from the review's head, the rest from its tail", 0.25)
     epochs: int = flag("most passes over the training rows", 1)
     batch_size: int = flag("reviews per step", 32)
-    learning_rate: float = flag("peak rate of AdamW", 1.5e-4)
+    learning_rate: float = flag("peak rate of AdamW", 2.5e-4)
     weight_decay: float = flag("decay of AdamW", 0.01)
     lexical: bool = flag("add a linear model over all of a review's tokens, those too that are cut away", True)
     pooling: str = flag("mean of the tokens' states, or the architecture's own ([CLS])", "mean", ("mean", "own"))
     schedule: str = flag("rate after the warm-up", "linear", ("linear", "constant"))
     warmup_share: float = flag("share of all steps in which the rate climbs to its peak", 0.1)
-    freeze_layers: int = flag("what is not trained: -1 nothing, 0 embeddings, n embeddings and first n layers", 0)
+    freeze_layers: int = flag(
+        "what is not trained: -1 nothing, 0 embeddings, n embeddings and first n layers, -2 a third of the layers",
+        FREEZE_A_THIRD,
+    )
     dropout: float = flag("dropout of every layer; -1 = the backbone's own", 0.0)
     patience: int = flag("epochs without a lower validation loss after which training stops", 2)
     seed: int = flag("seed of the head, the batches and dropout", 42)
@@ -58,7 +61,7 @@ class TrainSettings:
         _require("learning_rate", self.learning_rate, 1e-8, 1.0)
         _require("weight_decay", self.weight_decay, 0.0, 1.0)
         _require("warmup_share", self.warmup_share, 0.0, 1.0)
-        _require("freeze_layers", self.freeze_layers, -1, 100)
+        _require("freeze_layers", self.freeze_layers, FREEZE_A_THIRD, 100)
         _require("patience", self.patience, 1, 100)
         _require("seed", self.seed, 0, 2**32 - 1)
         _require("threads", self.threads, 0, 1_024)
@@ -240,14 +243,3 @@ def require_rows(tokens: Mapping[str, Rows], labels: Mapping[str, NDArray[np.int
                 f"{split} split: expected as many labels as token rows, at least 1; found {found}. "
                 "Ingest more labelled reviews, or choose another --split-policy."
             )
-
-
-# Quality per minute: BENCHMARKS.md.
-BEST_PRESET = TrainSettings(max_tokens=256, score_tokens=256)
-# The seed's own: BERT-tiny on the first 128 tokens at a constant rate, dropout as published.
-SEED_PRESET = TrainSettings(
-    "prajjwal1/bert-tiny", max_tokens=128, score_tokens=0, head_share=1.0, epochs=10, batch_size=64, learning_rate=2e-5,
-    lexical=False, pooling="own", schedule="constant", warmup_share=0.0, freeze_layers=-1, dropout=KEEP_DROPOUT,
-    patience=10, precision="fp32",
-)  # fmt: skip
-PRESETS = {"best": BEST_PRESET, "seed": SEED_PRESET}

@@ -19,7 +19,8 @@ from pipelines.errors import (
     JobError,
     SetupError,
 )
-from pipelines.train import SEED_PRESET, TrainSettings
+from pipelines.presets import SEED_PRESET
+from pipelines.train import TrainSettings
 
 REVIEW = "words of a review"
 

@@ -14,8 +14,9 @@ from pipelines.backbone import KEEP_DROPOUT, load_for_training
 from pipelines.classifier import predict_logits, tokenise
 from pipelines.errors import InputError, IntegrityError
 from pipelines.metrics import cross_entropy
+from pipelines.presets import SEED_PRESET
 from pipelines.ranks import epoch_batches
-from pipelines.train import SEED_PRESET, EpochRow, Fit, TrainSettings, deterministic, fit, rate_share
+from pipelines.train import EpochRow, Fit, TrainSettings, deterministic, fit, rate_share
 from tests.tiny_encoder import build
 
 WORDS = ["good", "fine", "bad", "dull", "film", "plot", "the", "a"]
@@ -224,7 +225,7 @@ def test_the_rate_told_is_the_rate_used(trained: Trained) -> None:
         (["--learning-rate", "nan"], r"--learning-rate must be 1e-08\.\.1, got nan"),
         (["--dropout", "1"], r"--dropout must be 0\.\.0\.9 or -1 \(the backbone's own\), got 1"),
         (["--processes", "0"], r"--processes must be 1\.\.1024, got 0"),
-        (["--freeze-layers", "-2"], r"--freeze-layers must be -1\.\.100, got -2"),
+        (["--freeze-layers", "-3"], r"--freeze-layers must be -2\.\.100, got -3"),
     ],
 )
 def test_a_setting_out_of_range_is_named_as_its_flag(flags: list[str], words: str) -> None:

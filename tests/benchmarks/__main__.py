@@ -31,7 +31,8 @@ HEAD = """\
 # Benchmarks
 
 Written by `make bench`. Each comparison runs its programs in turn, each run in a process of its own, so that a slow
-minute of the machine hits all of them. Read the ratios; the seconds are this machine's.
+minute of the machine hits all of them; a figure is the median of its runs. Read the ratios; the seconds are those of
+the machine named below each table.
 """
 
 
@@ -93,7 +94,7 @@ def main(argv: Sequence[str] | None = None) -> None:
             body = bench(Path(directory), config.runs)
         dirty = ", with changes" if git_is_dirty() else ""
         when = f"{datetime.datetime.now(datetime.UTC):%Y-%m-%d}, commit {(git_commit() or 'unknown')[:10]}{dirty}"
-        stamp = f"{when}. {machine()}. Medians of {config.runs} runs, the programs in turn."
+        stamp = f"{when}, {config.runs} runs. {machine()}."
         page = PAGE.read_text(encoding="utf-8") if PAGE.exists() else HEAD
         PAGE.write_text(with_section(page, title, [*body, "", stamp]), encoding="utf-8")
         print("\n".join(body))
