@@ -30,7 +30,7 @@ run: venv ## a job of databricks.yml on this machine: make run JOB=score ARGS="-
 test: venv ## the ordinary tests, under 10 minutes
 	@$(BIN)/python -m pytest -q $(TWO)
 
-test-slow: venv ## the tests with the real backbone, the real reviews, every job in other places
+test-slow: venv ## the tests with the real backbone, the real reviews, every job elsewhere
 	@$(BIN)/python -m pytest -q -m slow --timeout 2400 $(TWO)
 
 stress: venv ## four writers at once, 50 versions vacuumed, stages killed at CRASH_KILLS changes each (0 = at all: days)

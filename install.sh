@@ -27,7 +27,7 @@ uv() { "$VENV/bin/uv" "$@"; }
 if [ -n "${UV_TORCH_BACKEND:-}" ]; then
   # Another build of torch has other hashes than the lock: its versions hold, as constraints.
   grep -vE '^ +--hash' requirements.lock | sed 's/ \\$//' >"$VENV/constraints.txt"
-  uv pip install --quiet --constraint "$VENV/constraints.txt" --editable '.[local,read,dev]' || stop "dependencies: the install above failed."
+  uv pip install --quiet --constraint "$VENV/constraints.txt" --editable '.[local,read,dev,bench]' || stop "dependencies: the install above failed."
 else
   uv pip install --quiet --require-hashes --requirement requirements.lock || stop "dependencies: the install above failed; without a network, $offline"
   uv pip install --quiet --no-deps --editable . || stop "reviewlake: the install above failed; without a network, $offline"

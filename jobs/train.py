@@ -32,7 +32,7 @@ class TrainConfig:
 
     gold_version: int = flag("Delta version of gold.reviews to train on; -1 = latest, resolved and logged", -1)
     preset: str = flag(
-        "best: twice the time for a better model; seed: the settings of the project this one grew from",
+        "best: more tokens of each review, more time; seed: the settings of the project this one grew from",
         "default", ("default", *PRESETS),
     )  # fmt: skip
     model_name: str = flag("registered model", "review_classifier")

@@ -89,7 +89,7 @@ def refuse_pooling(model: Any, pooling: str) -> None:
 
 
 def freeze(model: Any, freeze_layers: int) -> int:
-    """Stop the training of the embeddings (0) and the first n layers (n), or a third. Returns parameters frozen."""
+    """Stop the training of the embeddings (0) and the first n layers (n) or third (-2). Returns parameters frozen."""
     if freeze_layers == FREEZE_NOTHING:
         return 0
     body = model.base_model
@@ -97,7 +97,7 @@ def freeze(model: Any, freeze_layers: int) -> int:
     lists = [part for part in body.modules() if isinstance(part, torch.nn.ModuleList) and len(part) == n_layers]
     layers: list[Any] = list(lists[0]) if lists else []  # ALBERT shares one layer: there is none to freeze by number
     if freeze_layers > len(layers):
-        raise InputError(f"--freeze-layers must be -1..{len(layers)} (the backbone's layers), got {freeze_layers}")
+        raise InputError(f"--freeze-layers must be -2..{len(layers)} (the backbone's layers), got {freeze_layers}")
     n_frozen = len(layers) // 3 if freeze_layers == FREEZE_A_THIRD else freeze_layers
     frozen = [p for part in (body.embeddings, *layers[:n_frozen]) for p in part.parameters()]
     for parameter in frozen:

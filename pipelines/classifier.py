@@ -33,6 +33,7 @@ from transformers.utils import logging as transformers_logging
 MODEL_FILES = ("config.json", "lexical.safetensors", "model.safetensors", "policy.json", "tokenizer.json")
 LABELS = ("negative", "positive")
 PRECISION_TRIALS = 7
+HOPELESS = 4.0  # times as slow: no more trials
 LEAST_GAIN = 1.3  # of bf16 over fp32; below it, full precision is worth more than the time
 PREDICT_ATTENTION = "sdpa"  # fused: 1.5 times as many reviews a second at 256 tokens on two cores as "eager"
 TOKEN_BUDGET = 8_192  # rows x longest row of one forward pass; keeps the activations of a MiniLM under 1 GB
@@ -147,9 +148,13 @@ def token_budget_batches(lengths: NDArray[np.int64], budget: int) -> list[NDArra
 
 def autocast(device: torch.device, precision: str) -> contextlib.AbstractContextManager[Any]:
     """bf16 where asked for, or where `auto` measures a gain; full precision otherwise."""
-    chosen = faster_precision(device.type) if precision == "auto" else precision
-    is_bf16 = chosen == "bf16"
+    is_bf16 = uses_bf16(device, precision)
     return torch.autocast(device.type, dtype=torch.bfloat16) if is_bf16 else contextlib.nullcontext()
+
+
+def uses_bf16(device: torch.device, precision: str) -> bool:
+    """Whether bf16 is asked for, or `auto` finds it faster here."""
+    return precision == "bf16" or (precision == "auto" and faster_precision(device.type) == "bf16")
 
 
 def best_device() -> torch.device:
@@ -159,14 +164,16 @@ def best_device() -> torch.device:
 
 @functools.cache
 def faster_precision(device_type: str) -> str:
-    """bf16 where this machine multiplies matrices clearly faster in it, else fp32: measured once, in milliseconds.
+    """bf16 where this machine multiplies matrices clearly faster in it, else fp32: measured once.
 
-    Two to four times on AVX512-BF16 or a GPU of today; where a processor has none, torch computes bf16 by detours.
+    2.7 times on AVX512-BF16; where a processor has none, torch computes bf16 by detours that may take a hundred times.
     """
     seconds: dict[torch.dtype, list[float]] = {torch.float32: [], torch.bfloat16: []}
     for _ in range(PRECISION_TRIALS):  # in turn: what else the machine does then hits both
         for dtype, found in seconds.items():
             found.append(_seconds_of_product(device_type, dtype))
+        if seconds[torch.bfloat16][0] > HOPELESS * seconds[torch.float32][0]:
+            break
     gain = min(seconds[torch.float32]) / min(seconds[torch.bfloat16])
     chosen = "bf16" if gain >= LEAST_GAIN else "fp32"
     log.info("precision %s: products in bf16 take 1/%.1f of the time of fp32 on this %s", chosen, gain, device_type)
@@ -302,11 +309,12 @@ class ReviewClassifier(PythonModel):
 
 
 def _seconds_of_product(device_type: str, dtype: torch.dtype) -> float:
-    """Time of one product of the size of a MiniLM's, after one that warms up."""
+    """Time of a product of a MiniLM's size, after one that warms up; of many on an accelerator, which starts late."""
     left, right = (torch.ones(shape, dtype=dtype, device=device_type) for shape in ((512, 384), (384, 1536)))
     for _ in range(2):
         started_s = time.perf_counter()
-        product = left @ right
+        for _ in range(1 if device_type == "cpu" else 100):
+            product = left @ right
         product[0, 0].item()  # waits for an accelerator
     return time.perf_counter() - started_s
 

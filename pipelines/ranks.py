@@ -72,6 +72,14 @@ class Ranks:
         distributed.all_reduce(whole)  # adding zeros changes no bit
         return whole.numpy()
 
+    def agreed(self, answer: bool) -> bool:
+        """Rank 0's answer, on every rank: what each measures for itself may differ."""
+        if self.n == 1:
+            return answer
+        told = torch.tensor([int(answer)])
+        distributed.broadcast(told, 0)
+        return bool(told.item())
+
     def require_equal_weights(self, model: Any) -> None:
         """Raise IntegrityError unless the model has the same bits in every rank."""
         digest = hashlib.sha256()

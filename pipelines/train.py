@@ -14,20 +14,32 @@ from numpy.typing import NDArray
 from tqdm import tqdm
 
 from pipelines.backbone import EMBEDDED, FREEZE_A_THIRD, KEEP_DROPOUT, freeze, refuse_pooling
-from pipelines.classifier import Policy, Rows, autocast, best_device, forward, pad, predict_logits, use_attention
+from pipelines.classifier import (
+    Policy,
+    Rows,
+    autocast,
+    best_device,
+    forward,
+    pad,
+    predict_logits,
+    use_attention,
+    uses_bf16,
+)
 from pipelines.cli import flag
 from pipelines.errors import InputError, IntegrityError
 from pipelines.metrics import confusion_of, cross_entropy, point_metrics
+from pipelines.optimizer import optimizer_of
 from pipelines.ranks import ALONE, Ranks, epoch_batches
 
 MAX_GRADIENT_NORM = 1.0
 TRAIN_ATTENTION = "eager"  # on short rows faster than the fused one, whose backward pass recomputes
+os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # before CUDA's first product: deterministic ones want it
 OnStep = Callable[[int, float, float], None]
 
 
 @dataclass(frozen=True)
 class TrainSettings:
-    """Everything that changes the weights, apart from the rows. The defaults: facts.md, "torch on CPU"."""
+    """Everything that changes the weights, apart from the rows. The defaults: DECISIONS.md."""
 
     backbone: str = flag(f"{EMBEDDED} (packaged), a directory, or a model of the hub", EMBEDDED)
     max_tokens: int = flag("tokens of a review that the encoder learns from, specials included", 96)
@@ -48,7 +60,9 @@ class TrainSettings:
     dropout: float = flag("dropout of every layer; -1 = the backbone's own", 0.0)
     patience: int = flag("epochs without a lower validation loss after which training stops", 2)
     seed: int = flag("seed of the head, the batches and dropout", 42)
-    precision: str = flag("auto = bf16 where the hardware has it", "auto", choices=("auto", "fp32", "bf16"))
+    precision: str = flag(
+        "auto = bf16 where it is measured to be clearly faster", "auto", choices=("auto", "fp32", "bf16")
+    )
     threads: int = flag("CPU threads, 0 = torch's choice; weights are bit-identical only at equal counts", 0)
     processes: int = flag("processes that share each batch and the threads; more than 1: by TorchDistributor", 1)
 
@@ -130,10 +144,15 @@ def fit(
     best_state: dict[str, torch.Tensor] = {}
     best_epoch, best_logits, best_loss = 0, np.empty((0, 2), np.float32), math.inf
     model.to(best_device())
+    is_bf16 = ranks.agreed(uses_bf16(model.device, settings.precision))
+    settings = replace(settings, precision="bf16" if is_bf16 else "fp32")
     refuse_pooling(model, settings.pooling)
     freeze(model, settings.freeze_layers)
     with deterministic(settings, ranks.rank), tqdm(total=n_steps, desc="train", unit=" steps") as bar:
-        optimizer, scheduler = _optimizer(model, settings, n_steps)
+        optimizer, scheduler = optimizer_of(
+            model, n_steps, learning_rate=settings.learning_rate, weight_decay=settings.weight_decay,
+            warmup_share=settings.warmup_share, schedule=settings.schedule,
+        )  # fmt: skip
         for epoch in range(1, settings.epochs + 1):
             losses = 0.0
             model.train()
@@ -165,19 +184,10 @@ def fit(
     return Fit(history, best_epoch, best_logits, int(bar.n))
 
 
-def rate_share(step: int, n_steps: int, warmup_share: float, schedule: str) -> float:
-    """Share of the peak rate in a step counted from 0: up in a line, then level, or down in a line towards 0."""
-    n_warmup = round(n_steps * warmup_share)
-    if step < n_warmup:
-        return (step + 1) / n_warmup
-    return 1.0 if schedule == "constant" else (n_steps - step) / max(1, n_steps - n_warmup)
-
-
 @contextmanager
 def deterministic(settings: TrainSettings, rank: int = 0) -> Iterator[None]:
     """Seeds (a rank's own, for dropout), threads, deterministic algorithms while training; then what stood before."""
     before = torch.are_deterministic_algorithms_enabled(), torch.get_num_threads()
-    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # CUDA's matrix products refuse to run without it
     torch.manual_seed(settings.seed + rank)
     torch.use_deterministic_algorithms(True)
     torch.set_num_threads(settings.threads or before[1])
@@ -204,15 +214,6 @@ def _step(
     torch.nn.utils.clip_grad_norm_(model.parameters(), MAX_GRADIENT_NORM)
     optimizer.step()
     return whole_loss
-
-
-def _optimizer(model: Any, settings: TrainSettings, n_steps: int) -> tuple[Any, Any]:
-    trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
-    optimizer = torch.optim.AdamW(trained, settings.learning_rate, weight_decay=settings.weight_decay, fused=True)
-    scheduler = torch.optim.lr_scheduler.LambdaLR(
-        optimizer, lambda step: rate_share(step, n_steps, settings.warmup_share, settings.schedule)
-    )
-    return optimizer, scheduler
 
 
 def _epoch_row(epoch: int, train_loss: float, logits: NDArray[np.float32], labels: NDArray[np.int64]) -> EpochRow:

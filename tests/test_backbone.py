@@ -292,7 +292,7 @@ def test_freezing_stops_the_embeddings_and_the_first_layers(tiny: Path, freeze_l
 
 
 def test_freezing_more_layers_than_there_are_is_refused(tiny: Path) -> None:
-    with pytest.raises(InputError, match=r"--freeze-layers must be -1\.\.2 \(the backbone's layers\), got 3"):
+    with pytest.raises(InputError, match=r"--freeze-layers must be -2\.\.2 \(the backbone's layers\), got 3"):
         freeze(load_for_training(tiny, 1)[0], 3)
 
 

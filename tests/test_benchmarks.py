@@ -1,10 +1,13 @@
 """The benchmarks' arithmetic and their page. What they measure is timed by `make bench`, never here."""
 
 import sys
+from pathlib import Path
 
 import pytest
+from deltalake import DeltaTable
 
 from tests.benchmarks import __main__ as page
+from tests.benchmarks import scoring, training
 from tests.benchmarks.compare import Program, alternate, medians, table
 
 HEAD = "# Benchmarks\n\nWords.\n"
@@ -54,3 +57,15 @@ def test_a_program_that_fails_ends_the_benchmark(monkeypatch: pytest.MonkeyPatch
     monkeypatch.setattr(Program, "_command", property(lambda _: [sys.executable, "-c", "raise SystemExit(3)"]))
     with pytest.raises(RuntimeError, match="expected exit code 0, found 3"):
         Program("a", "", []).run()
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1_200)
+def test_every_program_of_the_scoring_and_training_comparisons_runs(tmp_path: Path) -> None:
+    Program("prepare", "scoring", ["prepare", str(tmp_path), "20"]).prepare()
+    for program in [*scoring.programs(tmp_path, tuple(scoring.PROGRAMS)), *training.programs(8)]:
+        assert program.run()["seconds"] > 0
+    scores = {
+        name: DeltaTable(tmp_path / name).to_pyarrow_table().num_rows for name in ("udf-scores", "lake/gold/scores")
+    }
+    assert scores == {"udf-scores": 20, "lake/gold/scores": 20}

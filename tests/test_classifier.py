@@ -3,6 +3,7 @@ import itertools
 import json
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import mlflow
@@ -266,6 +267,14 @@ def test_precision_decides_the_arithmetic(precision: str) -> None:
     assert product.dtype == {"fp32": torch.float32, "bf16": torch.bfloat16}[precision]
 
 
+@pytest.fixture
+def unmeasured() -> Iterator[None]:
+    classifier.faster_precision.cache_clear()
+    yield
+    classifier.faster_precision.cache_clear()
+
+
+@pytest.mark.usefixtures("unmeasured")
 @pytest.mark.parametrize(
     ("bf16_s", "expected"), [([1.0], "bf16"), ([1.6, 9.0, 1.5], "bf16"), ([1.6], "fp32"), ([20.0], "fp32")]
 )
@@ -274,7 +283,6 @@ def test_bf16_is_chosen_where_its_best_time_is_clearly_shorter_than_that_of_fp32
 ) -> None:
     times = {torch.float32: itertools.cycle([2.0, 9.0]), torch.bfloat16: itertools.cycle(bf16_s)}
     monkeypatch.setattr(classifier, "_seconds_of_product", lambda _, dtype: next(times[dtype]))
-    classifier.faster_precision.cache_clear()
     with caplog.at_level("INFO"):
         assert classifier.faster_precision("cpu") == expected
         assert classifier.faster_precision("cpu") == expected
@@ -282,14 +290,19 @@ def test_bf16_is_chosen_where_its_best_time_is_clearly_shorter_than_that_of_fp32
     with classifier.autocast(torch.device("cpu"), "auto"):
         product = torch.ones(2, 2) @ torch.ones(2, 2)
     assert product.dtype == {"fp32": torch.float32, "bf16": torch.bfloat16}[expected]
-    classifier.faster_precision.cache_clear()
 
 
-def test_both_precisions_are_measured_on_this_machine() -> None:
-    classifier.faster_precision.cache_clear()
-    assert classifier.faster_precision("cpu") in ("bf16", "fp32")
-    for dtype in (torch.float32, torch.bfloat16):
-        assert classifier._seconds_of_product("cpu", dtype) > 0
+@pytest.mark.usefixtures("unmeasured")
+def test_a_machine_that_is_hopelessly_slow_in_bf16_is_asked_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[torch.dtype] = []
+
+    def seconds(_: str, dtype: torch.dtype) -> float:
+        asked.append(dtype)
+        return {torch.float32: 1.0, torch.bfloat16: 4.1}[dtype]
+
+    monkeypatch.setattr(classifier, "_seconds_of_product", seconds)
+    assert classifier.faster_precision("cpu") == "fp32"
+    assert asked == [torch.float32, torch.bfloat16]
 
 
 def test_a_tokenizer_without_special_tokens_adds_none() -> None:

@@ -9,7 +9,7 @@ ROOT = Path(__file__).resolve().parent.parent
 LAYERS = ("schemas", "pipelines", "jobs")
 STAGES = sorted(path.stem for path in (ROOT / "jobs").glob("*.py"))
 CODE = sorted(path for layer in LAYERS for path in (ROOT / layer).glob("**/*.py"))
-OWN_BUDGET = {"classifier.py": 340}  # one file by design: MLflow logs it as the model's code
+OWN_BUDGET = {"classifier.py": 350}  # one file by design: MLflow logs it as the model's code
 MOST_LINES, MOST_JOB_LINES, MOST_FUNCTION_LINES = 250, 80, 70
 
 

@@ -14,9 +14,10 @@ from pipelines.backbone import KEEP_DROPOUT, load_for_training
 from pipelines.classifier import predict_logits, tokenise
 from pipelines.errors import InputError, IntegrityError
 from pipelines.metrics import cross_entropy
-from pipelines.presets import SEED_PRESET
+from pipelines.optimizer import rate_share
+from pipelines.presets import PRESETS, SEED_PRESET
 from pipelines.ranks import epoch_batches
-from pipelines.train import EpochRow, Fit, TrainSettings, deterministic, fit, rate_share
+from pipelines.train import EpochRow, Fit, TrainSettings, deterministic, fit
 from tests.tiny_encoder import build
 
 WORDS = ["good", "fine", "bad", "dull", "film", "plot", "the", "a"]
@@ -252,3 +253,9 @@ def test_a_model_predicts_from_at_least_as_many_tokens_as_it_learned_from(
 ) -> None:
     settings = dataclasses.replace(SETTINGS, max_tokens=max_tokens, score_tokens=score_tokens)
     assert (settings.train_policy.max_tokens, settings.policy.max_tokens) == (max_tokens, expected)
+
+
+def test_the_best_preset_learns_from_more_tokens_and_reads_more() -> None:
+    best = PRESETS["best"]
+    assert (best.max_tokens, best.score_tokens) == (224, 256)
+    assert dataclasses.replace(best, max_tokens=96, score_tokens=128) == TrainSettings()

@@ -44,12 +44,14 @@ class BenchmarkConfig:
     runs: int = flag("runs of each program; their median counts", RUNS)
 
     def __post_init__(self) -> None:
+        if self.runs < 1:
+            raise ValueError(f"--runs must be 1 or more, got {self.runs}")
         if unknown := set(self.names) - set(BENCHMARKS):
             raise ValueError(f"--only must be of {', '.join(BENCHMARKS)}, got {', '.join(sorted(unknown))}")
 
     @property
     def names(self) -> list[str]:
-        """The benchmarks asked for, in their order on the page."""
+        """The benchmarks asked for, in the order given."""
         asked = [name.strip() for name in self.only.split(",") if name.strip()]
         return asked or list(BENCHMARKS)
 
@@ -87,14 +89,14 @@ def with_section(page: str, title: str, body: Sequence[str]) -> str:
 def main(argv: Sequence[str] | None = None) -> None:
     """Run the benchmarks and write each one's section as soon as it is done."""
     config = cli.parse(BenchmarkConfig, argv, __doc__)
+    # Asked before the page is written: that alone would make the checkout dirty.
+    commit = f"commit {(git_commit() or 'unknown')[:10]}{', with changes' if git_is_dirty() else ''}"
     for name in config.names:
         title, bench = BENCHMARKS[name]
         print(f"{title}", file=sys.stderr)
         with tempfile.TemporaryDirectory(prefix="bench-") as directory:
             body = bench(Path(directory), config.runs)
-        dirty = ", with changes" if git_is_dirty() else ""
-        when = f"{datetime.datetime.now(datetime.UTC):%Y-%m-%d}, commit {(git_commit() or 'unknown')[:10]}{dirty}"
-        stamp = f"{when}, {config.runs} runs. {machine()}."
+        stamp = f"{datetime.datetime.now(datetime.UTC):%Y-%m-%d}, {commit}, {config.runs} runs. {machine()}."
         page = PAGE.read_text(encoding="utf-8") if PAGE.exists() else HEAD
         PAGE.write_text(with_section(page, title, [*body, "", stamp]), encoding="utf-8")
         print("\n".join(body))

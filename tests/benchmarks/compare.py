@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 import psutil  # type: ignore[import-untyped]
 
 RUNS = 5
-POLL_S = 0.2
+POLL_S = 1.0
 Figures = dict[str, float]
 
 

@@ -44,12 +44,16 @@ def prepare(directory: Path, n_reviews: int) -> None:
     store, client = TableStore(get_session("bench", lake), lake), registry.connect(lake)
     model, tokenizer = backbone.load_for_training(backbone.find(backbone.EMBEDDED), 0)
     with tempfile.TemporaryDirectory() as scratch, runs.tracked(client, lake, "bench", {}, {}):
-        classifier.save(Path(scratch) / "model", model, tokenizer, classifier.Policy(MAX_TOKENS))
+        ones = np.ones(tokenizer.get_vocab_size(), np.float32)
+        parts = classifier.Policy(MAX_TOKENS, lexical_weight=1.0), classifier.Lexical(ones, ones, 0.0)
+        classifier.save(Path(scratch) / "model", model, tokenizer, *parts)
         registered = registry.register(client, NAME, Path(scratch) / "model", {"delta.version": "0"}, "A card.")
     store.merge(OPS_MODELS, model_row(store, registered, 0, "0" * 32))
     fast = transformers.AutoTokenizer.from_pretrained(backbone.find(backbone.EMBEDDED), model_max_length=MAX_TOKENS)
     pipeline = transformers.pipeline("text-classification", model=model, tokenizer=fast)
-    mlflow.transformers.save_model(pipeline, str(directory / PLAIN), model_config=_OPTIONS)
+    mlflow.transformers.save_model(
+        pipeline, str(directory / PLAIN), model_config=_OPTIONS, pip_requirements=["mlflow", "torch", "transformers"]
+    )
     store.spark.stop()
 
 
@@ -73,9 +77,8 @@ def spark_udf(directory: Path) -> Callable[[], Any]:
 
     def run() -> None:
         predict = mlflow.pyfunc.spark_udf(
-            store.spark, str(directory / PLAIN), result_type="label string, score double", env_manager="local",
-            model_config=_OPTIONS,
-        )  # fmt: skip
+            store.spark, str(directory / PLAIN), result_type="label string, score double", env_manager="local"
+        )
         reviews = store.read(SILVER_REVIEWS).repartition(torch.get_num_threads())
         scored = reviews.select("review_id", predict(F.col("text")).alias("score"))
         scored.write.format("delta").save(str(target))
@@ -91,17 +94,18 @@ def pipeline(directory: Path) -> Callable[[], Any]:
 
 
 def raw_torch(directory: Path) -> Callable[[], Any]:
-    """The limit: the forward passes alone, over batches tokenised and sorted by length beforehand, in bf16."""
+    """The limit: the forward passes alone, over batches tokenised and sorted by length beforehand."""
     parts = _parts()
-    model = parts["model"].eval()
+    device = classifier.best_device()
+    model = parts["model"].eval().to(device)
     model.set_attn_implementation("sdpa")
     encoded = parts["tokenizer"](_texts(directory), truncation=True, max_length=MAX_TOKENS)["input_ids"]
     encoded.sort(key=len)
     chunks = [encoded[start : start + BATCH] for start in range(0, len(encoded), BATCH)]
-    batches = [parts["tokenizer"].pad({"input_ids": chunk}, return_tensors="pt") for chunk in chunks]
+    batches = [parts["tokenizer"].pad({"input_ids": chunk}, return_tensors="pt").to(device) for chunk in chunks]
 
     def run() -> Any:
-        with torch.inference_mode(), torch.autocast("cpu", dtype=torch.bfloat16):
+        with torch.inference_mode(), classifier.autocast(device, "auto"):
             return [model(**batch).logits.float() for batch in batches]
 
     return run
@@ -124,9 +128,9 @@ def _texts(directory: Path) -> list[str]:
 
 
 PROGRAMS = {
-    "udf": ("mlflow.pyfunc.spark_udf over mlflow.transformers", spark_udf),
-    "pipeline": ("Hugging Face pipeline, texts in memory", pipeline),
-    "torch": ("raw torch: tokenised and sorted beforehand", raw_torch),
+    "udf": ("mlflow.pyfunc.spark_udf over mlflow.transformers (fp32, as they come)", spark_udf),
+    "pipeline": ("Hugging Face pipeline, texts in memory (fp32, as they come)", pipeline),
+    "torch": ("raw torch in bf16: tokenised and sorted beforehand", raw_torch),
     "ours": (OURS, ours),
 }
 
