@@ -30,7 +30,7 @@ from tests.benchmarks.compare import Program, alternate, table
 
 MAX_TOKENS = 512
 BATCH = 32
-FEW, MANY = 500, 2_000
+FEW, MANY = 1_000, 4_000
 OURS = "jobs/score.py"
 NAME = "review_classifier"
 PLAIN = "plain-model"  # the directory of the weights in MLflow's own flavour
