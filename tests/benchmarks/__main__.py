@@ -93,7 +93,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     commit = f"commit {(git_commit() or 'unknown')[:10]}{', with changes' if git_is_dirty() else ''}"
     for name in config.names:
         title, bench = BENCHMARKS[name]
-        print(f"{title}", file=sys.stderr)
+        print(title, file=sys.stderr)
         with tempfile.TemporaryDirectory(prefix="bench-") as directory:
             body = bench(Path(directory), config.runs)
         stamp = f"{datetime.datetime.now(datetime.UTC):%Y-%m-%d}, {commit}, {config.runs} runs. {machine()}."

@@ -6,7 +6,8 @@ import statistics
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator, Mapping, Sequence
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
@@ -61,6 +62,13 @@ def alternate(programs: Sequence[Program], runs: int = RUNS) -> dict[str, Figure
             found[program.name].append(program.run())
             print(f"  run {number}/{runs}  {program.name}: {found[program.name][-1]['seconds']:.1f} s", file=sys.stderr)
     return {name: medians(figures) for name, figures in found.items()}
+
+
+def seconds_of(run: Callable[[], object]) -> float:
+    """Time that a call takes."""
+    started_s = time.perf_counter()
+    run()
+    return time.perf_counter() - started_s
 
 
 def medians(figures: Sequence[Mapping[str, float]]) -> Figures:

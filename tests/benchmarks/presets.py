@@ -5,13 +5,12 @@ python -m tests.benchmarks.presets LAKE --max-tokens 128
 
 import json
 import sys
-import time
 from pathlib import Path
 
 from jobs import clean, curate, ingest, train
 from pipelines import registry
 from pipelines.session import LakeConfig, get_session
-from tests.benchmarks.compare import Program, table
+from tests.benchmarks.compare import Program, seconds_of, table
 
 TRIED = {"default": [], "`--preset best`": ["--preset", "best"]}
 
@@ -48,9 +47,7 @@ def bench(directory: Path, _runs: int) -> list[str]:
 def main(lake: str, flags: list[str]) -> None:
     """Train and say what came of it; the session stands before the clock starts."""
     get_session("bench", LakeConfig(lake=lake))
-    started = time.perf_counter()
-    train.main(["--lake", lake, "--rerun", *flags])
-    seconds = time.perf_counter() - started
+    seconds = seconds_of(lambda: train.main(["--lake", lake, "--rerun", *flags]))
     client = registry.connect(LakeConfig(lake=lake))
     run = client.get_run(str(registry.resolve(client, "review_classifier", "challenger").run_id))
     names = ("test_accuracy", "test_accuracy_encoder", "test_accuracy_lexical", "test_rows")

@@ -6,10 +6,9 @@ python -m tests.benchmarks.rerun LAKE
 import json
 import subprocess
 import sys
-import time
 from pathlib import Path
 
-from tests.benchmarks.compare import Program, alternate, table
+from tests.benchmarks.compare import Program, alternate, seconds_of, table
 
 DEMO = Path(__file__).resolve().parents[2] / "jobs" / "demo.py"
 
@@ -30,9 +29,8 @@ def bench(directory: Path, runs: int) -> list[str]:
 def main(lake: str) -> None:
     """Run the demo in a process of its own, from the start of Python to its end."""
     command = [sys.executable, str(DEMO), "--lake", lake, "--max-rows", "2000"]
-    started = time.perf_counter()
-    subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
-    print(json.dumps({"seconds": time.perf_counter() - started}))
+    seconds = seconds_of(lambda: subprocess.run(command, check=True, stdout=subprocess.DEVNULL))
+    print(json.dumps({"seconds": seconds}))
 
 
 if __name__ == "__main__":

@@ -9,7 +9,6 @@ import json
 import shutil
 import sys
 import tempfile
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -18,6 +17,7 @@ import mlflow
 import numpy as np
 import torch
 import transformers
+from deltalake import DeltaTable
 from pyspark.sql import functions as F
 
 from jobs import clean, ingest, score
@@ -26,9 +26,11 @@ from pipelines.models import model_row
 from pipelines.session import LakeConfig, get_session
 from pipelines.tables import TableStore
 from schemas import OPS_MODELS, SILVER_REVIEWS
-from tests.benchmarks.compare import Program, alternate, table
+from tests.benchmarks.compare import Program, alternate, seconds_of, table
+from tests.benchmarks.plain import MOST_TOKENS, plain_model, plain_tokenizer
+from tests.benchmarks.reviews import SEED
 
-MAX_TOKENS = 512
+MAX_TOKENS = MOST_TOKENS
 BATCH = 32
 FEW, MANY = 1_000, 4_000
 OURS = "jobs/score.py"
@@ -49,8 +51,7 @@ def prepare(directory: Path, n_reviews: int) -> None:
         classifier.save(Path(scratch) / "model", model, tokenizer, *parts)
         registered = registry.register(client, NAME, Path(scratch) / "model", {"delta.version": "0"}, "A card.")
     store.merge(OPS_MODELS, model_row(store, registered, 0, "0" * 32))
-    fast = transformers.AutoTokenizer.from_pretrained(backbone.find(backbone.EMBEDDED), model_max_length=MAX_TOKENS)
-    pipeline = transformers.pipeline("text-classification", model=model, tokenizer=fast)
+    pipeline = transformers.pipeline("text-classification", model=model, tokenizer=plain_tokenizer())
     mlflow.transformers.save_model(
         pipeline, str(directory / PLAIN), model_config=_OPTIONS, pip_requirements=["mlflow", "torch", "transformers"]
     )
@@ -88,21 +89,21 @@ def spark_udf(directory: Path) -> Callable[[], Any]:
 
 def pipeline(directory: Path) -> Callable[[], Any]:
     """A Hugging Face pipeline with batches over texts in memory: no Spark, no table."""
-    predict = transformers.pipeline("text-classification", **_parts(), device=classifier.best_device())
+    model, tokenizer, device = plain_model(), plain_tokenizer(), classifier.best_device()
+    predict = transformers.pipeline("text-classification", model=model, tokenizer=tokenizer, device=device)
     texts = _texts(directory)
     return lambda: predict(texts, **_OPTIONS)
 
 
 def raw_torch(directory: Path) -> Callable[[], Any]:
     """The limit: the forward passes alone, over batches tokenised and sorted by length beforehand."""
-    parts = _parts()
-    device = classifier.best_device()
-    model = parts["model"].eval().to(device)
+    tokenizer, device = plain_tokenizer(), classifier.best_device()
+    model = plain_model().eval().to(device)
     model.set_attn_implementation("sdpa")
-    encoded = parts["tokenizer"](_texts(directory), truncation=True, max_length=MAX_TOKENS)["input_ids"]
+    encoded = tokenizer(_texts(directory), truncation=True, max_length=MAX_TOKENS)["input_ids"]
     encoded.sort(key=len)
     chunks = [encoded[start : start + BATCH] for start in range(0, len(encoded), BATCH)]
-    batches = [parts["tokenizer"].pad({"input_ids": chunk}, return_tensors="pt").to(device) for chunk in chunks]
+    batches = [tokenizer.pad({"input_ids": chunk}, return_tensors="pt").to(device) for chunk in chunks]
 
     def run() -> Any:
         with torch.inference_mode(), classifier.autocast(device, "auto"):
@@ -111,20 +112,10 @@ def raw_torch(directory: Path) -> Callable[[], Any]:
     return run
 
 
-def _parts() -> dict[str, Any]:
-    directory = backbone.find(backbone.EMBEDDED)
-    return {
-        "model": transformers.AutoModelForSequenceClassification.from_pretrained(directory, num_labels=2),
-        "tokenizer": transformers.AutoTokenizer.from_pretrained(directory, model_max_length=MAX_TOKENS),
-    }
-
-
 def _texts(directory: Path) -> list[str]:
-    import deltalake
-
-    table = deltalake.DeltaTable(directory / "lake" / "silver" / "reviews").to_pyarrow_table(columns=["text"])
-    texts = np.array(table["text"].to_pylist(), dtype=object)
-    return list(texts[np.random.default_rng(7).permutation(len(texts))])
+    silver = DeltaTable(directory / "lake" / "silver" / "reviews").to_pyarrow_table(columns=["text"])
+    texts = np.array(silver["text"].to_pylist(), dtype=object)
+    return list(texts[np.random.default_rng(SEED).permutation(len(texts))])
 
 
 PROGRAMS = {
@@ -159,10 +150,7 @@ def bench(directory: Path, runs: int) -> list[str]:
 
 def main(key: str, directory: Path) -> None:
     """Run one program; what comes before it, loads and starts, is not timed."""
-    run = PROGRAMS[key][1](directory)
-    started = time.perf_counter()
-    run()
-    print(json.dumps({"seconds": time.perf_counter() - started}))
+    print(json.dumps({"seconds": seconds_of(PROGRAMS[key][1](directory))}))
 
 
 if __name__ == "__main__":

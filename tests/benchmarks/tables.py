@@ -10,7 +10,6 @@ import dataclasses
 import json
 import shutil
 import sys
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -19,7 +18,7 @@ from pyspark.sql import functions as F
 
 from jobs import clean, curate, ingest
 from pipelines.session import LakeConfig, get_session
-from tests.benchmarks.compare import Program, alternate, table
+from tests.benchmarks.compare import Program, alternate, seconds_of, table
 from tests.benchmarks.reviews import packaged_reviews
 
 N_REVIEWS = 25_000
@@ -107,10 +106,7 @@ def main(key: str, directory: Path, multiple: int) -> None:
     """Run one program into an empty place; the session stands before the clock starts."""
     target = directory / f"lake-{key}"
     shutil.rmtree(target, ignore_errors=True)
-    run = PROGRAMS[key][1](directory / f"reviews-{multiple}.csv", target)
-    started = time.perf_counter()
-    run()
-    print(json.dumps({"seconds": time.perf_counter() - started}))
+    print(json.dumps({"seconds": seconds_of(PROGRAMS[key][1](directory / f"reviews-{multiple}.csv", target))}))
 
 
 if __name__ == "__main__":

@@ -15,19 +15,14 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch.utils.data import DataLoader, Dataset
-from transformers import (
-    AutoModelForSequenceClassification,
-    AutoTokenizer,
-    DataCollatorWithPadding,
-    Trainer,
-    TrainingArguments,
-)
+from transformers import DataCollatorWithPadding, Trainer, TrainingArguments
 
 from pipelines import backbone
 from pipelines.classifier import Policy, best_device, faster_precision, predict_logits, tokenise
 from pipelines.metrics import cross_entropy
 from pipelines.train import TrainSettings, fit
 from tests.benchmarks.compare import Program, alternate, table
+from tests.benchmarks.plain import plain_model, plain_tokenizer
 from tests.benchmarks.reviews import SEED, packaged_reviews
 
 MAX_TOKENS = 128
@@ -39,9 +34,7 @@ Labels = NDArray[np.int64]
 
 def seed_loop(texts: list[str], labels: Labels) -> tuple[Any, Policy]:
     """The seed's loop, on our backbone: fp32, every review padded to the limit and tokenised when it is asked for."""
-    directory = backbone.find(backbone.EMBEDDED)
-    tokenizer = AutoTokenizer.from_pretrained(directory)
-    model = AutoModelForSequenceClassification.from_pretrained(directory, num_labels=2)
+    tokenizer, model = plain_tokenizer(), plain_model()
 
     class Reviews(Dataset[dict[str, torch.Tensor]]):
         def __len__(self) -> int:
@@ -66,9 +59,7 @@ def seed_loop(texts: list[str], labels: Labels) -> tuple[Any, Policy]:
 
 def trainer(texts: list[str], labels: Labels) -> tuple[Any, Policy]:
     """Hugging Face's Trainer as a capable user sets it: bf16, batches of similar length, a rate for all six layers."""
-    directory = backbone.find(backbone.EMBEDDED)
-    tokenizer = AutoTokenizer.from_pretrained(directory)
-    model = AutoModelForSequenceClassification.from_pretrained(directory, num_labels=2)
+    tokenizer, model = plain_tokenizer(), plain_model()
     encoded = tokenizer(texts, max_length=MAX_TOKENS, truncation=True)["input_ids"]
     rows = [{"input_ids": ids, "labels": int(label)} for ids, label in zip(encoded, labels, strict=True)]
     ours = TrainSettings()
