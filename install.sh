@@ -23,7 +23,9 @@ echo "Installing the locked dependencies into $VENV (first time: about 3 GB to d
 offline="no package index within reach. Connect to the network for the first install, and run make again."
 "$VENV/bin/python" -m pip install --quiet --disable-pip-version-check uv || stop "install of uv: $offline"
 export VIRTUAL_ENV=$PWD/$VENV
-uv() { "$VENV/bin/uv" "$@"; }
+# Compiled once here: else each process compiles torch and transformers anew wherever PYTHONDONTWRITEBYTECODE is set, as
+# in many containers, or .venv is read-only. Half a minute now, seven seconds for each process that scores.
+uv() { "$VENV/bin/uv" "$@" --compile-bytecode; }
 if [ -n "${UV_TORCH_BACKEND:-}" ]; then
   # Another build of torch has other hashes than the lock: its versions hold, as constraints.
   grep -vE '^ +--hash' requirements.lock | sed 's/ \\$//' >"$VENV/constraints.txt"

@@ -84,7 +84,8 @@ def load(directory: Path) -> Callable[[list[str]], pd.DataFrame]:
     # Python would leave __pycache__ beside the model's code: a file that the manifest does not hold.
     before, sys.dont_write_bytecode = sys.dont_write_bytecode, True
     try:
-        model = mlflow.pyfunc.load_model(str(directory))
+        # No warnings: of packages in other versions, for which MLflow would list every package that there is.
+        model = mlflow.pyfunc.load_model(str(directory), suppress_warnings=True)
     finally:
         sys.dont_write_bytecode = before
     return lambda texts: model.predict(pd.DataFrame({"text": texts}))
