@@ -55,9 +55,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     check_sources(store.read(SILVER_REVIEWS, version), sources)
     assigned = assign(store.read(SILVER_REVIEWS, version), config.split_policy, sources)
     with staged(store, with_tokens(assigned, tokenizer), "curate") as counted:
-        gold = gold_reviews(counted)
-        splits = check_splits(gold)
-        kept = store.synchronise(GOLD_REVIEWS, gold)
+        splits = check_splits(counted)
+        kept = store.synchronise(GOLD_REVIEWS, gold_reviews(counted))
         rejected = store.synchronise(GOLD_REJECTS, gold_rejects(counted))
     counts = store.counts(
         {

@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 
 import pandas as pd
-from pyspark.sql import Column, DataFrame
+from pyspark.sql import Column, DataFrame, Window
 from pyspark.sql import functions as F
 from pyspark.sql.pandas.functions import pandas_udf
 from pyspark.sql.types import IntegerType
@@ -33,9 +33,9 @@ def normalised(text: Column) -> Column:
     return F.when(letters_and_digits == "", text).otherwise(letters_and_digits)
 
 
-def share_of(normal_text: Column) -> Column:
-    """A number in [0, 1) from the text's SHA-256: the same for the same text, whatever else the table holds."""
-    return F.conv(F.substring(F.sha2(normal_text, 256), 1, 8), 16, 10).cast("double") / F.lit(float(2**32))
+def share_of(normal_hash: Column) -> Column:
+    """A number in [0, 1) from the hash of a normalised text: the same for a text whatever else a table holds."""
+    return F.conv(F.substring(normal_hash, 1, 8), 16, 10).cast("double") / F.lit(float(2**32))
 
 
 def split_of(policy: str, source_split: Column, share: Column) -> Column:
@@ -55,27 +55,20 @@ def assign(silver: DataFrame, policy: str, sources: tuple[str, ...]) -> DataFram
     others: no model is judged by what it has learned.
     """
     chosen = F.col("source").isin(*sources) if sources else F.lit(True)
-    split = split_of(policy, F.col("source_split"), share_of(F.col("normal_text")))
     reason = (
         F.when(~chosen, "source_not_chosen")
         .when(F.col("label").isNull(), "unlabelled")
         .when(F.col("split").isNull(), "no_official_split")
     )
-    placed = (
-        silver.withColumn("normal_text", normalised(F.col("text")))
-        .withColumn("split", split)
-        .withColumn("reason", reason)
-    )
+    hashed = silver.withColumn("normal_hash", F.sha2(normalised(F.col("text")), 256))
+    split = split_of(policy, F.col("source_split"), share_of(F.col("normal_hash")))
+    placed = hashed.withColumn("split", split).withColumn("reason", reason)
     rank = F.create_map(*[F.lit(x) for pair in SPLIT_RANK.items() for x in pair])[F.col("split")]
-    held_out = (
-        placed.where("reason IS NULL")
-        .groupBy(F.sha2("normal_text", 256).alias("normal_hash"))
-        .agg(F.min(rank).alias("least_rank"))
-    )
-    joined = placed.withColumn("normal_hash", F.sha2("normal_text", 256)).join(held_out, "normal_hash", "left")
+    same_text = Window.partitionBy("normal_hash")
+    ranked = placed.withColumn("least_rank", F.min(F.when(F.col("reason").isNull(), rank)).over(same_text))
     is_refused = F.col("reason").isNull() & (rank > F.col("least_rank"))
     named = F.when(is_refused, "text_in_two_splits").otherwise(F.col("reason"))
-    return joined.select("review_id", "text", "label", "split", "source", named.alias("reason"))
+    return ranked.select("review_id", "text", "label", "split", "source", "normal_hash", named.alias("reason"))
 
 
 def token_counter(tokenizer_json: str, text: Column) -> Column:
@@ -126,10 +119,10 @@ def check_sources(silver: DataFrame, sources: tuple[str, ...]) -> None:
         raise InputError(f"--sources: {found}. Correct the name.")
 
 
-def check_splits(gold: DataFrame) -> dict[str, int]:
+def check_splits(assigned: DataFrame) -> dict[str, int]:
     """Rows per split; IntegrityError where one text stands in two. One empty split is training's to refuse."""
-    texts = gold.groupBy(F.sha2(normalised(F.col("text")), 256).alias("normal_hash"))
-    n_shared = texts.agg(F.count_distinct("split").alias("n")).where("n > 1").count()
+    gold = assigned.where("reason IS NULL")
+    n_shared = gold.groupBy("normal_hash").agg(F.count_distinct("split").alias("n")).where("n > 1").count()
     if n_shared:
         raise IntegrityError(
             f"gold.reviews: expected each text in one split, found {n_shared:,} in two or more. "

