@@ -7,10 +7,8 @@ same functions from it, so the policy stands once. It must never import `pipelin
 import contextlib
 import dataclasses
 import functools
-import hashlib
 import json
 import logging
-import tempfile
 import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
@@ -36,6 +34,7 @@ PRECISION_TRIALS = 7
 HOPELESS = 4.0  # times as slow: no more trials
 LEAST_GAIN = 1.3  # of bf16 over fp32; below it, full precision is worth more than the time
 PREDICT_ATTENTION = "sdpa"  # fused: 1.5 times as many reviews a second at 256 tokens on two cores as "eager"
+PAIRS, PAIR_FACTOR = 2**20, 1_000_003  # buckets that pairs of tokens are hashed to, and a prime that spreads them
 TOKEN_BUDGET = 8_192  # rows x longest row of one forward pass; keeps the activations of a MiniLM under 1 GB
 OUTPUTS = {"probability": DataType.double, "prediction": DataType.long, "is_truncated": DataType.boolean}
 SIGNATURE = ModelSignature(
@@ -76,25 +75,29 @@ class Policy:
 
 @dataclass(frozen=True)
 class Lexical:
-    """A linear model over all tokens of a text, those too that the encoder never sees. Arrays are (vocabulary,).
+    """A linear model over all tokens of a text and all pairs of neighbours, those too that the encoder never sees.
 
+    idf, weight  (n_tokens + n_pairs,): of each token, then of each bucket that pairs are hashed to; n_pairs may be 0
     Source: Cheng et al. 2016, "Wide & Deep Learning": the wide part beside the deep one.
     """
 
     idf: NDArray[np.float32]
     weight: NDArray[np.float32]
     bias: float
+    n_tokens: int
 
     def margin(self, bodies: Rows) -> NDArray[np.float64]:
         """How far each text leans to positive, (n,): the bias for a text without a token."""
-        rows, ids, values = tf_idf(bodies, self.idf)
-        sums = np.bincount(rows, values * self.weight[ids], minlength=len(bodies))
-        return np.asarray(sums + self.bias, dtype=np.float64)
+        rows, ids, values = tf_idf(bodies, self.idf, self.n_tokens)
+        return np.asarray(np.bincount(rows, values * self.weight[ids], minlength=len(bodies)) + self.bias, np.float64)
 
 
-def tf_idf(bodies: Rows, idf: NDArray[np.float32]) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.float64]]:
-    """Row, token id and value of each token that a text holds: (1 + ln count) x idf, scaled to unit length a text."""
-    found = [np.unique(bodies[row], return_counts=True) for row in range(len(bodies))]
+def tf_idf(
+    bodies: Rows, idf: NDArray[np.float32], n_tokens: int
+) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.float64]]:
+    """Row, id and value of each token and pair of a text: (1 + ln count) x idf, scaled to unit length a text."""
+    n_pairs = len(idf) - n_tokens
+    found = [np.unique(_terms(bodies[row], n_tokens, n_pairs), return_counts=True) for row in range(len(bodies))]
     rows = np.repeat(np.arange(len(found)), [len(ids) for ids, _ in found])
     ids = np.concatenate([np.empty(0, np.int64), *(ids for ids, _ in found)]).astype(np.int64)
     counts = np.concatenate([np.empty(0, np.int64), *(counts for _, counts in found)])
@@ -258,19 +261,12 @@ def save(directory: Path, model: Any, tokenizer: Tokenizer, policy: Policy, lexi
     """Write the five files that `load` reads, and nothing else, to an empty or absent directory."""
     model.save_pretrained(directory, safe_serialization=True)
     nothing = np.zeros(tokenizer.get_vocab_size(), np.float32)
-    part = lexical or Lexical(nothing, nothing, 0.0)
+    part = lexical or Lexical(nothing, nothing, 0.0, len(nothing))
     arrays = {"idf": part.idf, "weight": part.weight, "bias": np.array([part.bias])}
     save_file(arrays, directory / "lexical.safetensors")
     tokenizer.save(str(directory / "tokenizer.json"))
     policy_text = json.dumps(dataclasses.asdict(policy), indent=2, sort_keys=True)  # equal policies, equal bytes
     (directory / "policy.json").write_text(policy_text + "\n", encoding="utf-8")
-
-
-def weights_sha256(model: Any) -> str:
-    """SHA-256 of the model.safetensors that `save` would write."""
-    with tempfile.TemporaryDirectory() as directory:
-        model.save_pretrained(directory, safe_serialization=True)
-        return hashlib.sha256(Path(directory, "model.safetensors").read_bytes()).hexdigest()
 
 
 def load(directory: str | Path, device: Any = None) -> Classifier:
@@ -289,10 +285,10 @@ def load(directory: str | Path, device: Any = None) -> Classifier:
         raise ModelFilesError(f"{root}/model.safetensors: lacks {', '.join(sorted(loading['missing_keys']))}")
     policy = Policy(**json.loads((root / "policy.json").read_text(encoding="utf-8")))
     tokenizer = Tokenizer.from_file(str(root / "tokenizer.json"))
-    part = load_file(root / "lexical.safetensors")
-    if {len(part["idf"]), len(part["weight"])} != {tokenizer.get_vocab_size()}:
-        raise ModelFilesError(f"{root}/lexical.safetensors: expected {tokenizer.get_vocab_size()} tokens, found others")
-    lexical = Lexical(part["idf"], part["weight"], float(part["bias"][0]))
+    part, n_tokens = load_file(root / "lexical.safetensors"), tokenizer.get_vocab_size()
+    if len(part["idf"]) not in (n_tokens, n_tokens + PAIRS) or len(part["idf"]) != len(part["weight"]):
+        raise ModelFilesError(f"{root}/lexical.safetensors: expected {n_tokens} tokens, found others")
+    lexical = Lexical(part["idf"], part["weight"], float(part["bias"][0]), n_tokens)
     return Classifier(model.to(device or best_device()).eval(), tokenizer, policy, lexical)
 
 
@@ -317,6 +313,12 @@ def _seconds_of_product(device_type: str, dtype: torch.dtype) -> float:
             product = left @ right
         product[0, 0].item()  # waits for an accelerator
     return time.perf_counter() - started_s
+
+
+def _terms(body: NDArray[np.int32], n_tokens: int, n_pairs: int) -> NDArray[np.int64]:
+    """The ids of a text's tokens, and behind them those of the buckets of each two in a row."""
+    ids = body.astype(np.int64)
+    return np.append(ids, n_tokens + (ids[:-1] * PAIR_FACTOR + ids[1:]) % n_pairs) if n_pairs else ids
 
 
 def _special_tokens(tokenizer: Tokenizer) -> tuple[NDArray[np.int32], NDArray[np.int32]]:

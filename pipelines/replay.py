@@ -1,12 +1,15 @@
 """The doing of a reproduction: the version read again, trained on again, and the verdict noted."""
 
+import hashlib
+import tempfile
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from mlflow.tracking import MlflowClient
 
-from pipelines import classifier, ledger, reproduce, runs
+from pipelines import ledger, reproduce, runs
 from pipelines.learn import learn
 from pipelines.models import ModelRecord
 from pipelines.snapshot import snapshot_of
@@ -32,7 +35,7 @@ def trained_again(
             return None
         predictions = runs.predictions_of(client, model.run_id)
         learned = learn(snapshot, backbone, settings)
-    again = reproduce.evidence_of(learned, classifier.weights_sha256(learned.model))
+    again = reproduce.evidence_of(learned, weights_sha256(learned.model))
     return reproduce.compare(reproduce.evidence_logged(first, predictions, model.weights_sha256), again)
 
 
@@ -44,3 +47,10 @@ def note(
     state = "refused" if verdict == reproduce.DIFFERENT else "done"
     rows = {"test": found.n_rows, "called_otherwise": found.n_flipped} if found else {}
     ledger.finish(store, replace(run, config={**run.config, "verdict": verdict}), [], rows, state=state)
+
+
+def weights_sha256(model: Any) -> str:
+    """SHA-256 of the model.safetensors that `classifier.save` would write."""
+    with tempfile.TemporaryDirectory() as directory:
+        model.save_pretrained(directory, safe_serialization=True)
+        return hashlib.sha256(Path(directory, "model.safetensors").read_bytes()).hexdigest()

@@ -49,7 +49,9 @@ class TrainSettings:
     batch_size: int = flag("reviews per step", 32)
     learning_rate: float = flag("peak rate of AdamW", 2.5e-4)
     weight_decay: float = flag("decay of AdamW", 0.01)
-    lexical: bool = flag("add a linear model over all of a review's tokens, those too that are cut away", True)
+    lexical: bool = flag(
+        "add a linear model over all of a review's tokens and pairs, those too that are cut away", True
+    )
     pooling: str = flag("mean of the tokens' states, or the architecture's own ([CLS])", "mean", ("mean", "own"))
     schedule: str = flag("rate after the warm-up", "linear", ("linear", "constant"))
     warmup_share: float = flag("share of all steps in which the rate climbs to its peak", 0.1)

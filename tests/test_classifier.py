@@ -326,7 +326,7 @@ def test_the_lexical_part_reads_what_the_encoder_does_not_see(saved: Path, tmp_p
     middle = loaded.tokenizer.token_to_id("long")
     weight = np.zeros(loaded.tokenizer.get_vocab_size(), np.float32)
     weight[middle] = 50.0
-    part = Lexical(np.ones_like(weight), weight, 0.0)
+    part = Lexical(np.ones_like(weight), weight, 0.0, len(weight))
     policy = dataclasses.replace(loaded.policy, max_tokens=8, lexical_weight=1.0)
     classifier.save(tmp_path / "wide", loaded.model, loaded.tokenizer, policy, part)
     wide = classifier.load(tmp_path / "wide")

@@ -46,8 +46,9 @@ def prepare(directory: Path, n_reviews: int) -> None:
     store, client = TableStore(get_session("bench", lake), lake), registry.connect(lake)
     model, tokenizer = backbone.load_for_training(backbone.find(backbone.EMBEDDED), 0)
     with tempfile.TemporaryDirectory() as scratch, runs.tracked(client, lake, "bench", {}, {}):
-        ones = np.ones(tokenizer.get_vocab_size(), np.float32)
-        parts = classifier.Policy(MAX_TOKENS, lexical_weight=1.0), classifier.Lexical(ones, ones, 0.0)
+        n_tokens = tokenizer.get_vocab_size()
+        ones = np.ones(n_tokens + classifier.PAIRS, np.float32)
+        parts = classifier.Policy(MAX_TOKENS, lexical_weight=1.0), classifier.Lexical(ones, ones, 0.0, n_tokens)
         classifier.save(Path(scratch) / "model", model, tokenizer, *parts)
         registered = registry.register(client, NAME, Path(scratch) / "model", {"delta.version": "0"}, "A card.")
     store.merge(OPS_MODELS, model_row(store, registered, 0, "0" * 32))
