@@ -13,7 +13,7 @@ import torch
 from numpy.typing import NDArray
 from tqdm import tqdm
 
-from pipelines.backbone import EMBEDDED, FREEZE_A_THIRD, KEEP_DROPOUT, freeze, refuse_pooling
+from pipelines.backbone import EMBEDDED, FREEZE_HALF, KEEP_DROPOUT, freeze, refuse_pooling
 from pipelines.classifier import (
     Policy,
     Rows,
@@ -43,11 +43,11 @@ class TrainSettings:
 
     backbone: str = flag(f"{EMBEDDED} (packaged), a directory, or a model of the hub", EMBEDDED)
     max_tokens: int = flag("tokens of a review that the encoder learns from, specials included", 96)
-    score_tokens: int = flag("the same when it predicts, never fewer than --max-tokens", 128)
+    score_tokens: int = flag("the same when it predicts; as many where this is fewer", 0)
     head_share: float = flag("share of the kept tokens taken from the review's head, the rest from its tail", 0.25)
     epochs: int = flag("most passes over the training rows", 1)
     batch_size: int = flag("reviews per step", 32)
-    learning_rate: float = flag("peak rate of AdamW", 2.5e-4)
+    learning_rate: float = flag("peak rate of AdamW", 3e-4)
     weight_decay: float = flag("decay of AdamW", 0.01)
     lexical: bool = flag(
         "add a linear model over all of a review's tokens and pairs, those too that are cut away", True
@@ -56,8 +56,8 @@ class TrainSettings:
     schedule: str = flag("rate after the warm-up", "linear", ("linear", "constant"))
     warmup_share: float = flag("share of all steps in which the rate climbs to its peak", 0.1)
     freeze_layers: int = flag(
-        "what is not trained: -1 nothing, 0 embeddings, n embeddings and first n layers, -2 a third of the layers",
-        FREEZE_A_THIRD,
+        "what is not trained: -1 nothing, 0 embeddings, n embeddings and first n layers, -2 half of the layers",
+        FREEZE_HALF,
     )
     dropout: float = flag("dropout of every layer; -1 = the backbone's own", 0.0)
     patience: int = flag("epochs without a lower validation loss after which training stops", 2)
@@ -77,7 +77,7 @@ class TrainSettings:
         _require("learning_rate", self.learning_rate, 1e-8, 1.0)
         _require("weight_decay", self.weight_decay, 0.0, 1.0)
         _require("warmup_share", self.warmup_share, 0.0, 1.0)
-        _require("freeze_layers", self.freeze_layers, FREEZE_A_THIRD, 100)
+        _require("freeze_layers", self.freeze_layers, FREEZE_HALF, 100)
         _require("patience", self.patience, 1, 100)
         _require("seed", self.seed, 0, 2**32 - 1)
         _require("threads", self.threads, 0, 1_024)

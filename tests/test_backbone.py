@@ -18,7 +18,7 @@ import torch
 from safetensors.torch import load_file
 
 from pipelines import backbone
-from pipelines.backbone import EMBEDDED, FREEZE_A_THIRD, KEEP_DROPOUT, find, freeze, load_for_training
+from pipelines.backbone import EMBEDDED, FREEZE_HALF, KEEP_DROPOUT, find, freeze, load_for_training
 from pipelines.errors import InputError, SetupError
 from tests.tiny_encoder import build
 
@@ -283,7 +283,7 @@ def test_a_vocabulary_alone_makes_a_tokenizer(tiny: Path, tmp_path: Path) -> Non
     assert tokenizer.encode("A GOOD film").ids == [2, 5, 8, 7, 3]
 
 
-@pytest.mark.parametrize(("freeze_layers", "n_tensors"), [(-1, 0), (0, 5), (1, 21), (2, 37), (-2, 5)])
+@pytest.mark.parametrize(("freeze_layers", "n_tensors"), [(-1, 0), (0, 5), (1, 21), (2, 37), (-2, 21)])
 def test_freezing_stops_the_embeddings_and_the_first_layers(tiny: Path, freeze_layers: int, n_tensors: int) -> None:
     model, _ = load_for_training(tiny, 1)
     n_parameters = freeze(model, freeze_layers)
@@ -296,9 +296,9 @@ def test_freezing_more_layers_than_there_are_is_refused(tiny: Path) -> None:
         freeze(load_for_training(tiny, 1)[0], 3)
 
 
-def test_a_third_of_the_layers_is_two_of_the_packaged_backbones_six() -> None:
+def test_half_of_the_layers_are_three_of_the_packaged_backbones_six() -> None:
     model, _ = load_for_training(find(EMBEDDED), 1)
-    freeze(model, FREEZE_A_THIRD)
+    freeze(model, FREEZE_HALF)
     layers = model.base_model.encoder.layer
     trained = [any(parameter.requires_grad for parameter in layer.parameters()) for layer in layers]
-    assert trained == [False, False, True, True, True, True]
+    assert trained == [False, False, False, True, True, True]

@@ -32,7 +32,7 @@ from tests.benchmarks.reviews import SEED
 
 MAX_TOKENS = MOST_TOKENS
 BATCH = 32
-FEW, MANY = 1_000, 4_000
+FEW, MANY = 500, 2_000
 OURS = "jobs/score.py"
 NAME = "review_classifier"
 PLAIN = "plain-model"  # the directory of the weights in MLflow's own flavour

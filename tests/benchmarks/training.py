@@ -26,7 +26,7 @@ from tests.benchmarks.plain import plain_model, plain_tokenizer
 from tests.benchmarks.reviews import SEED, packaged_reviews
 
 MAX_TOKENS = 128
-RATE_FOR_ALL_LAYERS = 1.5e-4  # DECISIONS.md; ours freezes a third of them, at a higher rate
+RATE_FOR_ALL_LAYERS = 1.5e-4  # DECISIONS.md; ours freezes half of them, at a higher rate
 N_REVIEWS, HELD_OUT = 960, 1_000
 OURS = "jobs/train.py"
 Labels = NDArray[np.int64]
