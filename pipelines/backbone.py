@@ -89,7 +89,7 @@ def refuse_pooling(model: Any, pooling: str) -> None:
 
 
 def freeze(model: Any, freeze_layers: int) -> int:
-    """Stop the training of the embeddings (0) and the first n layers (n) or half of them (-2). Returns parameters frozen."""
+    """Stop training the embeddings (0) and the first n layers (n) or half of them (-2). Returns parameters frozen."""
     if freeze_layers == FREEZE_NOTHING:
         return 0
     body = model.base_model
