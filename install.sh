@@ -25,7 +25,8 @@ offline="no package index within reach. Connect to the network for the first ins
 export VIRTUAL_ENV=$PWD/$VENV
 # Compiled once here: else each process compiles torch and transformers anew wherever PYTHONDONTWRITEBYTECODE is set, as
 # in many containers, or .venv is read-only. Half a minute now, seven seconds for each process that scores.
-uv() { "$VENV/bin/uv" "$@" --compile-bytecode; }
+export UV_COMPILE_BYTECODE=1
+uv() { "$VENV/bin/uv" "$@"; }
 if [ -n "${UV_TORCH_BACKEND:-}" ]; then
   # Another build of torch has other hashes than the lock: its versions hold, as constraints.
   grep -vE '^ +--hash' requirements.lock | sed 's/ \\$//' >"$VENV/constraints.txt"

@@ -35,7 +35,8 @@ HUB_FILES = [
 ]  # fmt: skip
 HUB_TIMEOUT_S = 5.0  # the hub's own client waits without end when the API accepts and then says nothing
 KEEP_DROPOUT = -1.0
-FREEZE_NOTHING, FREEZE_HALF = -1, -2
+FREEZE_NOTHING, FREEZE_A_THIRD, FREEZE_HALF = -1, -2, -3
+SHARES = {FREEZE_A_THIRD: 3, FREEZE_HALF: 2}  # one layer in so many
 log = logging.getLogger("reviewlake")
 
 
@@ -89,7 +90,7 @@ def refuse_pooling(model: Any, pooling: str) -> None:
 
 
 def freeze(model: Any, freeze_layers: int) -> int:
-    """Stop training the embeddings (0) and the first n layers (n) or half of them (-2). Returns parameters frozen."""
+    """Stop training the embeddings (0) and the first n layers, a third (-2), half (-3). Returns parameters frozen."""
     if freeze_layers == FREEZE_NOTHING:
         return 0
     body = model.base_model
@@ -97,8 +98,8 @@ def freeze(model: Any, freeze_layers: int) -> int:
     lists = [part for part in body.modules() if isinstance(part, torch.nn.ModuleList) and len(part) == n_layers]
     layers: list[Any] = list(lists[0]) if lists else []  # ALBERT shares one layer: there is none to freeze by number
     if freeze_layers > len(layers):
-        raise InputError(f"--freeze-layers must be -2..{len(layers)} (the backbone's layers), got {freeze_layers}")
-    n_frozen = len(layers) // 2 if freeze_layers == FREEZE_HALF else freeze_layers
+        raise InputError(f"--freeze-layers must be -3..{len(layers)} (the backbone's layers), got {freeze_layers}")
+    n_frozen = len(layers) // SHARES[freeze_layers] if freeze_layers in SHARES else freeze_layers
     frozen = [p for part in (body.embeddings, *layers[:n_frozen]) for p in part.parameters()]
     for parameter in frozen:
         parameter.requires_grad_(False)

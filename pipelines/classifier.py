@@ -34,7 +34,7 @@ PRECISION_TRIALS = 7
 HOPELESS = 4.0  # times as slow: no more trials
 LEAST_GAIN = 1.3  # of bf16 over fp32; below it, full precision is worth more than the time
 PREDICT_ATTENTION = "sdpa"  # fused: 1.5 times as many reviews a second at 256 tokens on two cores as "eager"
-PAIRS, PAIR_FACTOR = 2**20, 1_000_003  # buckets that pairs of tokens are hashed to, and a prime that spreads them
+PAIR_FACTOR = 1_000_003  # odd: spreads pairs of tokens over their buckets
 TOKEN_BUDGET = 8_192  # rows x longest row of one forward pass; keeps the activations of a MiniLM under 1 GB
 OUTPUTS = {"probability": DataType.double, "prediction": DataType.long, "is_truncated": DataType.boolean}
 SIGNATURE = ModelSignature(
@@ -96,8 +96,7 @@ def tf_idf(
     bodies: Rows, idf: NDArray[np.float32], n_tokens: int
 ) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.float64]]:
     """Row, id and value of each token and pair of a text: (1 + ln count) x idf, scaled to unit length a text."""
-    n_pairs = len(idf) - n_tokens
-    found = [np.unique(_terms(bodies[row], n_tokens, n_pairs), return_counts=True) for row in range(len(bodies))]
+    found = [np.unique(_terms(bodies[row], n_tokens, len(idf)), return_counts=True) for row in range(len(bodies))]
     rows = np.repeat(np.arange(len(found)), [len(ids) for ids, _ in found])
     ids = np.concatenate([np.empty(0, np.int64), *(ids for ids, _ in found)]).astype(np.int64)
     counts = np.concatenate([np.empty(0, np.int64), *(counts for _, counts in found)])
@@ -286,8 +285,8 @@ def load(directory: str | Path, device: Any = None) -> Classifier:
     policy = Policy(**json.loads((root / "policy.json").read_text(encoding="utf-8")))
     tokenizer = Tokenizer.from_file(str(root / "tokenizer.json"))
     part, n_tokens = load_file(root / "lexical.safetensors"), tokenizer.get_vocab_size()
-    if len(part["idf"]) not in (n_tokens, n_tokens + PAIRS) or len(part["idf"]) != len(part["weight"]):
-        raise ModelFilesError(f"{root}/lexical.safetensors: expected {n_tokens} tokens, found others")
+    if not n_tokens <= len(part["idf"]) == len(part["weight"]):
+        raise ModelFilesError(f"{root}/lexical.safetensors: expected {n_tokens} tokens and some pairs, found others")
     lexical = Lexical(part["idf"], part["weight"], float(part["bias"][0]), n_tokens)
     return Classifier(model.to(device or best_device()).eval(), tokenizer, policy, lexical)
 
@@ -315,10 +314,11 @@ def _seconds_of_product(device_type: str, dtype: torch.dtype) -> float:
     return time.perf_counter() - started_s
 
 
-def _terms(body: NDArray[np.int32], n_tokens: int, n_pairs: int) -> NDArray[np.int64]:
+def _terms(body: NDArray[np.int32], n_tokens: int, n_terms: int) -> NDArray[np.int64]:
     """The ids of a text's tokens, and behind them those of the buckets of each two in a row."""
     ids = body.astype(np.int64)
-    return np.append(ids, n_tokens + (ids[:-1] * PAIR_FACTOR + ids[1:]) % n_pairs) if n_pairs else ids
+    pairs = (ids[:-1] * PAIR_FACTOR + ids[1:]) % (n_terms - n_tokens) if n_terms > n_tokens else ids[:0]
+    return np.append(ids, n_tokens + pairs)
 
 
 def _special_tokens(tokenizer: Tokenizer) -> tuple[NDArray[np.int32], NDArray[np.int32]]:

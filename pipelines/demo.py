@@ -98,7 +98,7 @@ def _model(client: MlflowClient) -> str:
 
 def _parts(metrics: Mapping[str, float]) -> str:
     """The accuracy of each part of the model by itself."""
-    alone = {"encoder": "the encoder alone", "lexical": "the linear part over all tokens alone"}
+    alone = {"encoder": "the encoder alone", "lexical": "the linear part over the whole text alone"}
     found = {words: metrics.get(f"test_accuracy_{part}") for part, words in alone.items()}
     return ", ".join(f"{value:.4f} {words}" for words, value in found.items() if value is not None)
 

@@ -67,7 +67,7 @@ def learn(
     seen, whole = ({split: tokenised[split][part] for split in SPLITS} for part in (0, 1))
     require_rows(seen, labels)
     vocabulary = tokenizer.get_vocab_size()
-    lexical = fit_lexical(whole["train"], labels["train"], vocabulary) if settings.lexical else None
+    lexical = fit_lexical(whole["train"], labels["train"], vocabulary, settings.pairs) if settings.lexical else None
     margins = {
         split: lexical.margin(whole[split]) if lexical else np.zeros(len(labels[split]))
         for split in ("validation", "test")

@@ -84,7 +84,7 @@ def load(directory: Path) -> Callable[[list[str]], pd.DataFrame]:
     # Python would leave __pycache__ beside the model's code: a file that the manifest does not hold.
     before, sys.dont_write_bytecode = sys.dont_write_bytecode, True
     try:
-        # No warnings: of packages in other versions, for which MLflow would list every package that there is.
+        # No warnings: for those of packages in other versions MLflow lists every package that there is, for a second.
         model = mlflow.pyfunc.load_model(str(directory), suppress_warnings=True)
     finally:
         sys.dont_write_bytecode = before

@@ -16,7 +16,7 @@ IDENTICAL, WITHIN, DIFFERENT = "bit-identical", "equal within tolerance", "not r
 DATA_IDENTICAL = "data identical"  # the verdict of --data-only
 
 # What settings that came later stood at before they could be set: a run of then is reproduced with these.
-LATER = {"processes": "1"}
+LATER = {"processes": "1", "pairs": "0"}
 NOTHING_DIFFERS = "Nothing recorded differs: look at the machine."
 
 # What a run is tagged with, by the kind of cause that a difference in it is.

@@ -146,9 +146,12 @@ class TableStore:
     def append(self, table: Table, frame: DataFrame) -> Commit:
         """Add rows. Raises ContractError, or IntegrityError where a row breaks a check; then nothing is written."""
         rows = conform(frame, table)
+        if rows.isEmpty():  # Delta makes no commit of nothing, so there would be none to find
+            self.create(table)
+            return Commit(table, self.version(table), 0)
         with self._commit(table) as (commit_id, before):
             rows.writeTo(self.physical(table.name)).append()
-        return self._committed(table, commit_id, before, rows)
+        return self._committed(table, commit_id, before)
 
     def merge(self, table: Table, frame: DataFrame) -> Commit:
         """Add the rows whose key is not there yet; the others stay as they are."""
@@ -216,17 +219,14 @@ class TableStore:
         finally:
             self.spark.conf.unset(USER_METADATA)
 
-    def _committed(self, table: Table, commit_id: str, before: int, rows: DataFrame | None = None) -> Commit:
+    def _committed(self, table: Table, commit_id: str, before: int) -> Commit:
         """One's own commit, found by its id: the newest entry of the history may be another writer's.
 
         Without an id, the first one after `before`: two writers of a table at once are then told apart by nothing.
-        Of `rows` that turn out to be none, Delta makes no commit.
         """
         history = self.sql(f"DESCRIBE HISTORY {table.name} LIMIT {RECENT_COMMITS}")
         is_mine = F.col("userMetadata") == commit_id if commit_id else F.col("version") > before
         mine = history.where(is_mine).orderBy("version").select("version", "operationMetrics").first()
-        if mine is None and rows is not None and rows.isEmpty():  # asked last, for it takes a pass
-            return Commit(table, self.version(table), 0)
         if mine is None:
             raise IntegrityError(
                 f"{table.name}: expected commit {commit_id} in the last {RECENT_COMMITS} versions, found none. "

@@ -43,20 +43,19 @@ class TrainSettings:
 
     backbone: str = flag(f"{EMBEDDED} (packaged), a directory, or a model of the hub", EMBEDDED)
     max_tokens: int = flag("tokens of a review that the encoder learns from, specials included", 96)
-    score_tokens: int = flag("the same when it predicts; as many where this is fewer", 0)
+    score_tokens: int = flag("tokens that it predicts from; never fewer than --max-tokens", 0)
     head_share: float = flag("share of the kept tokens taken from the review's head, the rest from its tail", 0.25)
     epochs: int = flag("most passes over the training rows", 1)
     batch_size: int = flag("reviews per step", 32)
     learning_rate: float = flag("peak rate of AdamW", 3e-4)
     weight_decay: float = flag("decay of AdamW", 0.01)
-    lexical: bool = flag(
-        "add a linear model over all of a review's tokens and pairs, those too that are cut away", True
-    )
+    lexical: bool = flag("add a linear model over all of a review's tokens, those too that are cut away", True)
+    pairs: int = flag("buckets that it hashes pairs of neighbouring tokens to; 0 = tokens alone", 2**20)
     pooling: str = flag("mean of the tokens' states, or the architecture's own ([CLS])", "mean", ("mean", "own"))
     schedule: str = flag("rate after the warm-up", "linear", ("linear", "constant"))
     warmup_share: float = flag("share of all steps in which the rate climbs to its peak", 0.1)
     freeze_layers: int = flag(
-        "what is not trained: -1 nothing, 0 embeddings, n embeddings and first n layers, -2 half of the layers",
+        "what is not trained: -1 nothing, 0 embeddings, n these and the first n layers, -2 a third of them, -3 half",
         FREEZE_HALF,
     )
     dropout: float = flag("dropout of every layer; -1 = the backbone's own", 0.0)
@@ -76,6 +75,7 @@ class TrainSettings:
         _require("batch_size", self.batch_size, 1, 4_096)
         _require("learning_rate", self.learning_rate, 1e-8, 1.0)
         _require("weight_decay", self.weight_decay, 0.0, 1.0)
+        _require("pairs", self.pairs, 0, 2**26)
         _require("warmup_share", self.warmup_share, 0.0, 1.0)
         _require("freeze_layers", self.freeze_layers, FREEZE_HALF, 100)
         _require("patience", self.patience, 1, 100)
@@ -92,7 +92,7 @@ class TrainSettings:
 
     @property
     def train_policy(self) -> Policy:
-        """The same while it learns: fewer tokens cost less, and a model that saw 128 reads 256 with profit."""
+        """The same while it learns: fewer tokens cost less."""
         return Policy(self.max_tokens, self.head_share, precision=self.precision, pooling=self.pooling)
 
     def n_steps(self, n_rows: int) -> int:

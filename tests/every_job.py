@@ -22,7 +22,7 @@ from tests import tiny_encoder
 FEW = 60
 # What differs between two runs of the same: times, and ids that MLflow or a clock gave.
 OWN = {"ingested_at", "scored_at", "run_id", "finished_at", "duration_s", "registered_at", "decided_at"}
-SETTINGS = ["--max-tokens", "32", "--score-tokens", "0", "--epochs", "2", "--precision", "fp32"]
+SETTINGS = ["--max-tokens", "32", "--epochs", "2", "--precision", "fp32"]
 LINKS = ("code_commit", "gold_version", "silver_version", "bronze_version", "source_sha256", "row_number")
 LINEAGE = f"SELECT count(*) AS n, {', '.join(f'count({link}) AS {link}' for link in LINKS)} FROM gold.lineage"
 

@@ -7,7 +7,7 @@ from pyspark.sql import DataFrame
 from pipelines.tables import TableStore
 from tests import tiny_encoder
 
-TRAIN = ["--max-tokens", "16", "--score-tokens", "0", "--epochs", "2", "--batch-size", "8", "--precision", "fp32"]
+TRAIN = ["--max-tokens", "16", "--epochs", "2", "--batch-size", "8", "--precision", "fp32"]
 SPLITS = ("validation", "validation", "test", "test", "train", "train", "train", "train")
 
 

@@ -18,7 +18,7 @@ import torch
 from safetensors.torch import load_file
 
 from pipelines import backbone
-from pipelines.backbone import EMBEDDED, FREEZE_HALF, KEEP_DROPOUT, find, freeze, load_for_training
+from pipelines.backbone import EMBEDDED, FREEZE_A_THIRD, FREEZE_HALF, KEEP_DROPOUT, find, freeze, load_for_training
 from pipelines.errors import InputError, SetupError
 from tests.tiny_encoder import build
 
@@ -283,7 +283,7 @@ def test_a_vocabulary_alone_makes_a_tokenizer(tiny: Path, tmp_path: Path) -> Non
     assert tokenizer.encode("A GOOD film").ids == [2, 5, 8, 7, 3]
 
 
-@pytest.mark.parametrize(("freeze_layers", "n_tensors"), [(-1, 0), (0, 5), (1, 21), (2, 37), (-2, 21)])
+@pytest.mark.parametrize(("freeze_layers", "n_tensors"), [(-1, 0), (0, 5), (1, 21), (2, 37), (-2, 5), (-3, 21)])
 def test_freezing_stops_the_embeddings_and_the_first_layers(tiny: Path, freeze_layers: int, n_tensors: int) -> None:
     model, _ = load_for_training(tiny, 1)
     n_parameters = freeze(model, freeze_layers)
@@ -292,13 +292,14 @@ def test_freezing_stops_the_embeddings_and_the_first_layers(tiny: Path, freeze_l
 
 
 def test_freezing_more_layers_than_there_are_is_refused(tiny: Path) -> None:
-    with pytest.raises(InputError, match=r"--freeze-layers must be -2\.\.2 \(the backbone's layers\), got 3"):
+    with pytest.raises(InputError, match=r"--freeze-layers must be -3\.\.2 \(the backbone's layers\), got 3"):
         freeze(load_for_training(tiny, 1)[0], 3)
 
 
-def test_half_of_the_layers_are_three_of_the_packaged_backbones_six() -> None:
+@pytest.mark.parametrize(("share", "n_frozen"), [(FREEZE_A_THIRD, 2), (FREEZE_HALF, 3)])
+def test_a_share_of_the_layers_is_that_of_the_packaged_backbones_six(share: int, n_frozen: int) -> None:
     model, _ = load_for_training(find(EMBEDDED), 1)
-    freeze(model, FREEZE_HALF)
+    freeze(model, share)
     layers = model.base_model.encoder.layer
     trained = [any(parameter.requires_grad for parameter in layer.parameters()) for layer in layers]
-    assert trained == [False, False, False, True, True, True]
+    assert trained == [False] * n_frozen + [True] * (6 - n_frozen)

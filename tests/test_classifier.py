@@ -314,11 +314,29 @@ def test_a_tokenizer_without_special_tokens_adds_none() -> None:
     assert token_ids[0].tolist() == [len(SPECIAL_TOKENS)] * 2
 
 
-def test_a_lexical_part_of_another_vocabulary_is_refused(copied: Path) -> None:
+@pytest.mark.parametrize("shortened", [("idf",), ("weight",), ("idf", "weight")])
+def test_a_lexical_part_of_another_vocabulary_is_refused(copied: Path, shortened: tuple[str, ...]) -> None:
     arrays = load_file(copied / "lexical.safetensors")
-    save_file(arrays | {"idf": arrays["idf"][:-1]}, copied / "lexical.safetensors")
-    with pytest.raises(ModelFilesError, match=r"lexical\.safetensors: expected \d+ tokens, found others"):
+    save_file(arrays | {name: arrays[name][:-1] for name in shortened}, copied / "lexical.safetensors")
+    with pytest.raises(
+        ModelFilesError, match=r"lexical\.safetensors: expected \d+ tokens and some pairs, found others"
+    ):
         classifier.load(copied)
+
+
+def test_a_lexical_part_with_pairs_weighs_the_order_of_words_saved_and_loaded(saved: Path, tmp_path: Path) -> None:
+    loaded = classifier.load(saved)
+    n_tokens = loaded.tokenizer.get_vocab_size()
+    weight = np.random.default_rng(5).normal(0, 5, n_tokens + 64).astype(np.float32)
+    part = Lexical(np.ones_like(weight), weight, 0.0, n_tokens)
+    policy = dataclasses.replace(loaded.policy, lexical_weight=1.0)
+    classifier.save(tmp_path / "wide", loaded.model, loaded.tokenizer, policy, part)
+    wide = classifier.load(tmp_path / "wide")
+    _, _, bodies = tokenise(loaded.tokenizer, ["very long", "long very"], policy)
+    assert wide.lexical is not None
+    margins = wide.lexical.margin(bodies)
+    np.testing.assert_array_equal(margins, part.margin(bodies))
+    assert abs(margins[0] - margins[1]) > 0.1
 
 
 def test_the_lexical_part_reads_what_the_encoder_does_not_see(saved: Path, tmp_path: Path) -> None:

@@ -13,6 +13,7 @@ from pipelines.curate import (
     check_splits,
     gold_rejects,
     normalised,
+    share_of,
     token_counter,
 )
 from pipelines.errors import InputError, IntegrityError
@@ -68,6 +69,11 @@ def test_normalised_texts_are_equal_whoever_typed_them(spark: SparkSession) -> N
     assert rows.where(~normalised(F.col("text")).eqNullSafe(F.col("expected"))).collect() == []
 
 
+def test_the_share_is_the_first_32_bits_of_the_hash(spark: SparkSession) -> None:
+    found = spark.range(1).select(share_of(F.sha2(F.lit("abc"), 256)).alias("share")).collect()
+    assert found == [(0xBA7816BF / 2**32,)]
+
+
 def test_the_hash_split_is_about_80_10_10_and_stays_when_the_table_grows(spark: SparkSession) -> None:
     rows: list[Row] = [(f"review {n}", n % 2, "imdb", None) for n in range(5_000)]
     grown = placed(assign(silver_of(spark, rows), "hash", ()))
@@ -97,13 +103,15 @@ CASES: list[Row] = [
     ("NO LABEL", 1, "imdb", "train"),  # the other one is out for its own reason
     ("no split", 1, "imdb", None),
     ("elsewhere", 1, "shop", "train"),
+    ("left out", None, "imdb", "test"),
+    ("Left out", 1, "imdb", "train"),  # what is left out holds nothing out
     ("!!!", 1, "imdb", "train"),
     ("???", 1, "imdb", "test"),
 ]
 PLACED = {
     "held out": "test", "Held out!": "text_in_two_splits", "chosen by": "validation",
     "Chosen by": "text_in_two_splits", "no label": "unlabelled", "NO LABEL": "train", "no split": "no_official_split",
-    "elsewhere": "source_not_chosen", "!!!": "train", "???": "test",
+    "left out": "unlabelled", "Left out": "train", "elsewhere": "source_not_chosen", "!!!": "train", "???": "test",
 }  # fmt: skip
 
 
@@ -112,10 +120,10 @@ def test_the_seeds_split_is_the_files_and_a_text_in_two_stays_held_out(spark: Sp
     assert placed(assigned) == PLACED
     reasons = gold_rejects(assigned).groupBy("reason").count().collect()
     assert {row["reason"]: row["count"] for row in reasons} == {
-        "text_in_two_splits": 2, "unlabelled": 1, "no_official_split": 1, "source_not_chosen": 1
+        "text_in_two_splits": 2, "unlabelled": 2, "no_official_split": 1, "source_not_chosen": 1
     }  # fmt: skip
     # Punctuation alone is no common text: !!! is in train and ??? in test.
-    assert check_splits(assigned) == {"train": 2, "validation": 1, "test": 2}
+    assert check_splits(assigned) == {"train": 3, "validation": 1, "test": 2}
 
 
 def test_the_official_split_takes_validation_from_train_and_leaves_test_alone(spark: SparkSession) -> None:

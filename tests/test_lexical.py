@@ -8,7 +8,7 @@ from pipelines.classifier import Lexical, Policy, blended, tf_idf
 from pipelines.errors import InputError
 from pipelines.lexical import fit_lexical
 
-N_TOKENS = 50
+N_TOKENS, N_PAIRS = 50, 2**12
 
 
 def bodies(*rows: list[int]) -> list[NDArray[np.int32]]:
@@ -49,12 +49,14 @@ def test_the_margin_weighs_each_token_of_a_text_of_unit_length(row: list[int], e
 
 def test_it_learns_what_the_labels_say_and_the_same_rows_give_the_same_bits() -> None:
     rows, labels = drawn(400, 1)
-    first, again = (fit_lexical(rows, labels, N_TOKENS) for _ in range(2))
+    first, again = (fit_lexical(rows, labels, N_TOKENS, N_PAIRS) for _ in range(2))
     unseen, truth = drawn(400, 2)
     assert np.mean((first.margin(unseen) > 0) == truth) > 0.95
     assert (first.weight[1] > 1, first.weight[2] < -1) == (True, True)
     assert first.weight.tobytes() == again.weight.tobytes()
-    assert np.mean((fit_lexical(rows, labels[::-1], N_TOKENS).margin(unseen) > 0) == truth) < 0.65  # labels of others
+    assert (
+        np.mean((fit_lexical(rows, labels[::-1], N_TOKENS, N_PAIRS).margin(unseen) > 0) == truth) < 0.65
+    )  # labels of others
 
 
 def test_pairs_of_tokens_tell_apart_what_the_tokens_alone_do_not() -> None:
@@ -65,7 +67,7 @@ def test_pairs_of_tokens_tell_apart_what_the_tokens_alone_do_not() -> None:
     learned_from, unseen, truth = rows[:200], rows[200:], labels[200:]
     found = [
         np.mean((fit_lexical(learned_from, labels[:200], N_TOKENS, n_pairs).margin(unseen) > 0) == truth)
-        for n_pairs in (0, 2**12)
+        for n_pairs in (0, N_PAIRS)
     ]
     assert found[0] < 0.65
     assert found[1] > 0.95
@@ -73,7 +75,7 @@ def test_pairs_of_tokens_tell_apart_what_the_tokens_alone_do_not() -> None:
 
 def test_one_class_is_nothing_to_learn_from() -> None:
     with pytest.raises(InputError, match=r"^train split: expected labels 0 and 1, found \[1\]\. Ingest both\.$"):
-        fit_lexical(bodies([1], [2]), np.array([1, 1]), N_TOKENS)
+        fit_lexical(bodies([1], [2]), np.array([1, 1]), N_TOKENS, N_PAIRS)
 
 
 def test_the_blend_moves_the_positive_side_only_and_keeps_what_is_not_finite() -> None:

@@ -81,10 +81,10 @@ def test_a_commit_is_found_though_another_writer_commits_before_it_is_looked_for
     store.create(GOLD_REJECTS)
     look_up, others = store._committed, []
 
-    def after_another(_table: object, commit_id: str, before: int, rows: DataFrame) -> Commit:
+    def after_another(_table: object, commit_id: str, before: int) -> Commit:
         store.spark.sql("INSERT INTO gold.rejects VALUES ('other', 'unlabelled')")
         others.append(store.version(GOLD_REJECTS))
-        return look_up(GOLD_REJECTS, commit_id, before, rows)
+        return look_up(GOLD_REJECTS, commit_id, before)
 
     monkeypatch.setattr(store, "_committed", after_another)
     assert store.append(GOLD_REJECTS, frame(store, [("a", SHARED), ("b", SHARED)])) == Commit(GOLD_REJECTS, 1, 2)

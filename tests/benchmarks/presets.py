@@ -9,7 +9,7 @@ from pathlib import Path
 
 from jobs import clean, curate, ingest, train
 from pipelines import cli, registry
-from pipelines.backbone import FREEZE_HALF
+from pipelines.backbone import SHARES
 from pipelines.presets import PRESETS
 from pipelines.session import LakeConfig, get_session
 from tests.benchmarks.compare import Program, seconds_of, table
@@ -51,7 +51,7 @@ def bench(directory: Path, _runs: int) -> list[str]:
 def described(flags: list[str]) -> list[str]:
     """The settings that the table shows."""
     settings = cli.parse(train.TrainConfig, flags, None, PRESETS).settings
-    n_frozen = N_LAYERS // 2 if settings.freeze_layers == FREEZE_HALF else max(settings.freeze_layers, 0)
+    n_frozen = N_LAYERS // SHARES[settings.freeze_layers]
     tokens = f"{settings.max_tokens} / {settings.policy.max_tokens}"
     return [tokens, f"{N_LAYERS - n_frozen} of {N_LAYERS}", str(settings.epochs)]
 

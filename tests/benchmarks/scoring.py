@@ -25,6 +25,7 @@ from pipelines import backbone, classifier, registry, runs
 from pipelines.models import model_row
 from pipelines.session import LakeConfig, get_session
 from pipelines.tables import TableStore
+from pipelines.train import TrainSettings
 from schemas import OPS_MODELS, SILVER_REVIEWS
 from tests.benchmarks.compare import Program, alternate, seconds_of, table
 from tests.benchmarks.plain import MOST_TOKENS, plain_model, plain_tokenizer
@@ -47,7 +48,7 @@ def prepare(directory: Path, n_reviews: int) -> None:
     model, tokenizer = backbone.load_for_training(backbone.find(backbone.EMBEDDED), 0)
     with tempfile.TemporaryDirectory() as scratch, runs.tracked(client, lake, "bench", {}, {}):
         n_tokens = tokenizer.get_vocab_size()
-        ones = np.ones(n_tokens + classifier.PAIRS, np.float32)
+        ones = np.ones(n_tokens + TrainSettings().pairs, np.float32)
         parts = classifier.Policy(MAX_TOKENS, lexical_weight=1.0), classifier.Lexical(ones, ones, 0.0, n_tokens)
         classifier.save(Path(scratch) / "model", model, tokenizer, *parts)
         registered = registry.register(client, NAME, Path(scratch) / "model", {"delta.version": "0"}, "A card.")
