@@ -96,7 +96,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         print(title, file=sys.stderr)
         with tempfile.TemporaryDirectory(prefix="bench-") as directory:
             body = bench(Path(directory), config.runs)
-        stamp = f"{datetime.datetime.now(datetime.UTC):%Y-%m-%d}, {commit}, {config.runs} runs. {machine()}."
+        stamp = f"{datetime.datetime.now(datetime.UTC):%Y-%m-%d}, {commit}. {machine()}."
         page = PAGE.read_text(encoding="utf-8") if PAGE.exists() else HEAD
         PAGE.write_text(with_section(page, title, [*body, "", stamp]), encoding="utf-8")
         print("\n".join(body))

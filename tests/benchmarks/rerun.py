@@ -20,7 +20,8 @@ def bench(directory: Path, runs: int) -> list[str]:
     timed = alternate([Program("pipeline, all done", "rerun", [lake])], runs)
     rows = [[name, f"{one['seconds']:.1f}"] for name, one in timed.items()]
     return [
-        "`jobs/demo.py` on a lake where it has run before, start of Python and Spark included.",
+        "`jobs/demo.py` on a lake where it has run before, start of Python and Spark included; "
+        f"the median of {runs} runs.",
         "",
         *table(["", "s"], rows),
     ]

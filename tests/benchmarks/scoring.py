@@ -145,7 +145,7 @@ def bench(directory: Path, runs: int) -> list[str]:
             [name, f"{one['seconds']:.1f}", f"{n_reviews / one['seconds']:.1f}", f"{one['seconds'] / ours:.2f}"]
             for name, one in timed.items()
         ]
-        words = f"{n_reviews:,} reviews as they are, at most {MAX_TOKENS} tokens each."
+        words = f"{n_reviews:,} reviews as they are, at most {MAX_TOKENS} tokens each; medians of {runs} runs."
         lines += [words, "", *table(["", "s", "reviews/s", "times ours"], rows), ""]
     return lines[:-1]
 

@@ -80,7 +80,10 @@ def bench(directory: Path, runs: int) -> list[str]:
     timed = alternate([program(key, directory, N_REVIEWS) for key in PROGRAMS], runs)
     plain = timed[PROGRAMS["plain"][0]]["seconds"]
     rows = [[name, f"{one['seconds']:.1f}", f"{one['seconds'] / plain:.2f}"] for name, one in timed.items()]
-    words = f"{N_REVIEWS:,} reviews from a CSV file to gold.reviews, five tables and the ledger on the way."
+    words = (
+        f"{N_REVIEWS:,} reviews from a CSV file to gold.reviews, five tables and the ledger on the way; "
+        f"medians of {runs} runs."
+    )
     return [words, "", *table(["", "s", "times the copy"], rows)]
 
 
@@ -99,7 +102,8 @@ def bench_growth(directory: Path, runs: int) -> list[str]:
     ]
     words = (
         f"From a CSV file to gold.reviews; {MANY:,} are the packaged reviews four times over, each copy with a word of "
-        "its own. Peak resident memory in MiB of the driver's Python, the JVM, the workers."
+        f"its own. Medians of {runs} runs: time, and peak resident memory in MiB of the driver's Python, the JVM and "
+        "the workers."
     )
     return [words, "", *table(["", "s", "times", "driver", "JVM", "workers"], rows)]
 

@@ -115,7 +115,7 @@ def bench(_directory: Path, runs: int) -> list[str]:
     ]
     words = (
         f"{N_REVIEWS:,} reviews once, at most {MAX_TOKENS} tokens each, MiniLM-L6, from texts to a trained encoder, "
-        f"tokenisation included. Loss and accuracy: on {HELD_OUT:,} others."
+        f"tokenisation included; medians of {runs} runs. Loss and accuracy: on {HELD_OUT:,} others."
     )
     return [words, "", *table(["", "s", "reviews/s", "times ours", "loss", "accuracy"], rows)]
 
