@@ -199,7 +199,7 @@ def test_a_killed_rank_ends_the_training_soon(backbone: Path, snapshot: Path) ->
 @pytest.mark.slow
 @pytest.mark.usefixtures("spark")
 def test_what_a_rank_refuses_arrives_in_its_own_words(backbone: Path, snapshot: Path) -> None:
-    words = r"^--freeze-layers must be -2\.\.2 \(the backbone's layers\), got 9$"
+    words = r"^--freeze-layers must be -3\.\.2 \(the backbone's layers\), got 9$"
     with pytest.raises(InputError, match=words) as caught:
         Trained(backbone, snapshot, dataclasses.replace(TWO, freeze_layers=9), nothing)
     assert cli.exit_code(caught.value) == 2
