@@ -89,6 +89,11 @@ def refuse_pooling(model: Any, pooling: str) -> None:
         raise InputError(f"--pooling mean: expected a linear head, found {type(head).__name__}. Pass --pooling own.")
 
 
+def n_frozen_layers(freeze_layers: int, n_layers: int) -> int:
+    """How many of the layers --freeze-layers leaves untrained: a number as it is, or a share of them."""
+    return n_layers // SHARES[freeze_layers] if freeze_layers in SHARES else max(freeze_layers, 0)
+
+
 def freeze(model: Any, freeze_layers: int) -> int:
     """Stop training the embeddings (0) and the first n layers, a third (-2), half (-3). Returns parameters frozen."""
     if freeze_layers == FREEZE_NOTHING:
@@ -98,9 +103,10 @@ def freeze(model: Any, freeze_layers: int) -> int:
     lists = [part for part in body.modules() if isinstance(part, torch.nn.ModuleList) and len(part) == n_layers]
     layers: list[Any] = list(lists[0]) if lists else []  # ALBERT shares one layer: there is none to freeze by number
     if freeze_layers > len(layers):
-        raise InputError(f"--freeze-layers must be -3..{len(layers)} (the backbone's layers), got {freeze_layers}")
-    n_frozen = len(layers) // SHARES[freeze_layers] if freeze_layers in SHARES else freeze_layers
-    frozen = [p for part in (body.embeddings, *layers[:n_frozen]) for p in part.parameters()]
+        limits = f"{FREEZE_HALF}..{len(layers)} (the backbone's layers)"
+        raise InputError(f"--freeze-layers must be {limits}, got {freeze_layers}")
+    untrained = (body.embeddings, *layers[: n_frozen_layers(freeze_layers, len(layers))])
+    frozen = [p for part in untrained for p in part.parameters()]
     for parameter in frozen:
         parameter.requires_grad_(False)
     return sum(parameter.numel() for parameter in frozen)

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from jobs import clean, curate, ingest, train
 from pipelines import cli, registry
-from pipelines.backbone import SHARES
+from pipelines.backbone import n_frozen_layers
 from pipelines.presets import PRESETS
 from pipelines.session import LakeConfig, get_session
 from tests.benchmarks.compare import Program, seconds_of, table
@@ -51,9 +51,9 @@ def bench(directory: Path, _runs: int) -> list[str]:
 def described(flags: list[str]) -> list[str]:
     """The settings that the table shows."""
     settings = cli.parse(train.TrainConfig, flags, None, PRESETS).settings
-    n_frozen = N_LAYERS // SHARES[settings.freeze_layers]
+    n_trained = N_LAYERS - n_frozen_layers(settings.freeze_layers, N_LAYERS)
     tokens = f"{settings.max_tokens} / {settings.policy.max_tokens}"
-    return [tokens, f"{N_LAYERS - n_frozen} of {N_LAYERS}", str(settings.epochs)]
+    return [tokens, f"{n_trained} of {N_LAYERS}", str(settings.epochs)]
 
 
 def main(lake: str, flags: list[str]) -> None:
