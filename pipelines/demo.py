@@ -29,6 +29,7 @@ What to look at next
   python jobs/ingest.py --lake "{lake}" --source rotten_tomatoes                     new arrivals, then
   python jobs/clean.py --lake "{lake}" && python jobs/score.py --lake "{lake}"       their scores
   TABLES.md                                                                        what each column means"""
+NOTHING_NEW = "Nothing was to do: no table has a new version."
 TOO_FEW = "QUICK: {n:,} reviews are too few to judge quality by. The figures below only show that every stage runs."
 
 
@@ -44,24 +45,22 @@ def table_versions(store: TableStore) -> dict[str, int]:
     return {table.name: store.version(table) for table in TABLES if store.exists(table)}
 
 
-def summary(store: TableStore, client: MlflowClient, lake: str, before: Mapping[str, int]) -> str:
+def summary(store: TableStore, client: MlflowClient) -> str:
     """Rows, versions, the run, its figures against the baseline's, the champion, and one question answered."""
-    parts = [_tables(store, before), _flow(store), _model(client)]
+    parts = [_tables(store), _flow(store), _model(client)]
     if store.exists(GOLD_SCORES):
         version = store.sql("SELECT max(model_version) AS version FROM gold.scores").collect()[0]["version"]
         question = EXAMPLE_SQL.format(version=version)
         answer = "\n".join(rendered(store.sql(question), "table", 0, 60))
         parts.append(f"SQL over the scored table\n{_indented(question)}\n\n{_indented(answer)}")
-    return "\n\n".join([*parts, NEXT_STEPS.format(lake=lake)])
+    return "\n\n".join(parts)
 
 
-def _tables(store: TableStore, before: Mapping[str, int]) -> str:
+def _tables(store: TableStore) -> str:
     now = table_versions(store)
     # As they are now: to count them by version takes five seconds more.
     counts = store.counts({name: f"SELECT count(*) FROM {name}" for name in now})
     lines = [f"  {name:<16} version {now[name]:>3} {counts[name]:>9,} rows" for name in now]
-    if now == dict(before):
-        lines.append("  Nothing was to do: no table has a new version.")
     return "\n".join(["Tables", *lines])
 
 

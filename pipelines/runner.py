@@ -170,10 +170,15 @@ def load_state(file: Path) -> dict[str, Done]:
 
 
 def save_state(file: Path, done: Mapping[str, Done]) -> None:
-    """Keep what became of each task, whole or not at all."""
+    """Keep what became of each task."""
+    write_json(file, {key: dataclasses.asdict(one) for key, one in done.items()})
+
+
+def write_json(file: Path, value: object) -> None:
+    """Write a value as JSON, whole or not at all."""
     file.parent.mkdir(parents=True, exist_ok=True)
     partial = file.with_name(file.name + ".partial")
-    partial.write_text(json.dumps({key: dataclasses.asdict(one) for key, one in done.items()}, indent=1), "utf-8")
+    partial.write_text(json.dumps(value, indent=1), encoding="utf-8")
     os.replace(partial, file)
 
 
