@@ -4,7 +4,7 @@
     python jobs/demo.py --lake lake-quick --max-rows 2000
 
 Reads   the packaged reviews and backbone
-Writes  every table of the lake, an MLflow run, a registered model
+Writes  every table of the lake, an MLflow run, a registered model, and a note of it, landing/runs/demo.json
 """
 
 import sys
@@ -15,7 +15,7 @@ from typing import Any
 
 from pipelines import bundle, cli, finished, registry, runner
 from pipelines.cli import flag
-from pipelines.demo import NEXT_STEPS, NOTHING_NEW, TOO_FEW, summary, table_versions, variables
+from pipelines.demo import MODEL_NAME, NEXT_STEPS, NOTHING_NEW, summary, variables
 from pipelines.errors import GateRefusedError
 from pipelines.finished import Finished
 from pipelines.graph import job_of
@@ -32,18 +32,18 @@ class DemoConfig:
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    """Run the bundle's job `pipeline` and print the summary; the exit code is the job's, but few reviews may fail."""
+    """Run the bundle's job `pipeline`, or find it done; print the summary. Few reviews may fail without exit code."""
     config = cli.parse(DemoConfig, argv, __doc__)
     started_s = time.monotonic()
     lake = LakeConfig(lake=config.lake)
-    # Absolute: the runner takes paths from the checkout's root.
     definition = bundle.resolved(bundle.LOCAL, variables(str(lake.lake_path), config.max_rows))
+    inputs = finished.inputs_of(definition, lake)
     done = finished.recall(lake)
-    if done and done.state == finished.state_of(definition, lake):
-        print(f"{NOTHING_NEW} Reviews, backbone, code, tables and aliases are as the last demo left them.")
+    if done and done.state == inputs | finished.left_in(lake, MODEL_NAME):
+        print(f"{NOTHING_NEW} All is as the last demo noted it in {finished.FILE} of the lake's landing directory.")
     else:
-        done = run_all(definition, lake, config.max_rows)
-        if done.said:
+        done = run_all(definition, lake, config.max_rows, inputs)
+        if done.state:
             finished.note(lake, done)
     print(f"\n[{time.monotonic() - started_s:3.0f} s] done\n")
     if done.said:
@@ -52,20 +52,20 @@ def main(argv: Sequence[str] | None = None) -> None:
         sys.exit(done.exit_code)
 
 
-def run_all(definition: Mapping[str, Any], lake: LakeConfig, max_rows: int) -> Finished:
+def run_all(definition: Mapping[str, Any], lake: LakeConfig, max_rows: int, inputs: Mapping[str, str]) -> Finished:
     """Run the demo's stages; there is nothing to say of the lake where one of them has failed."""
     store = TableStore(get_session("demo", lake), lake)
-    versions = table_versions(store)
+    before = finished.left_in(lake, MODEL_NAME)
     code = run(definition, "pipeline", {})
     if code == GateRefusedError.exit_code:  # there is no champion; its scores are worth a look all the same
         code = run(definition, "score", {"model": "challenger"}) or code
     if code not in (0, GateRefusedError.exit_code):
         return Finished({}, code, "")
-    state = finished.state_of(definition, lake)  # before the summary: it may say more than that state, never less
-    if table_versions(store) == versions:
+    state = finished.state_of(store, inputs, before, MODEL_NAME, is_refused=code != 0)
+    if before.items() <= state.items():
         print(f"\n{NOTHING_NEW}")
-    said = summary(store, registry.connect(lake))
-    return Finished(state, 0, f"{TOO_FEW.format(n=max_rows)}\n\n{said}") if max_rows else Finished(state, code, said)
+    said = summary(store, registry.connect(lake), max_rows, is_refused=code != 0)
+    return Finished(state, 0 if max_rows else code, said)
 
 
 def run(definition: Mapping[str, Any], name: str, parameters: dict[str, str]) -> int:

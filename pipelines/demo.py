@@ -30,24 +30,24 @@ What to look at next
   python jobs/clean.py --lake "{lake}" && python jobs/score.py --lake "{lake}"       their scores
   TABLES.md                                                                        what each column means"""
 NOTHING_NEW = "Nothing was to do: no table has a new version."
+REFUSED = "The gate refused the challenger; ops.promotions says why. The champion is as before."
 TOO_FEW = "QUICK: {n:,} reviews are too few to judge quality by. The figures below only show that every stage runs."
 
 
 def variables(lake: str, max_rows: int) -> dict[str, str]:
-    """What the demo sets of databricks.yml's variables."""
+    """What the demo sets of databricks.yml's variables; `lake` absolute, or it would be below the checkout's root."""
     # With fewer reviews smaller batches: some 200 steps at least, or the head has hardly left its random start.
     few = {"max_rows": str(max_rows), "batch_size": "8"} if max_rows else {}
     return {"lake": lake, **few}
 
 
-def table_versions(store: TableStore) -> dict[str, int]:
-    """The latest version of each table that exists."""
-    return {table.name: store.version(table) for table in TABLES if store.exists(table)}
+def summary(store: TableStore, client: MlflowClient, max_rows: int, is_refused: bool) -> str:
+    """Rows, versions, the run, its figures against the baseline's, the champion, and one question answered.
 
-
-def summary(store: TableStore, client: MlflowClient) -> str:
-    """Rows, versions, the run, its figures against the baseline's, the champion, and one question answered."""
-    parts = [_tables(store), _flow(store), _model(client)]
+    max_rows  how many reviews were taken; 0 = all
+    """
+    remarks = ([TOO_FEW.format(n=max_rows)] if max_rows else []) + ([REFUSED] if is_refused else [])
+    parts = [*remarks, _tables(store), _flow(store), _model(client)]
     if store.exists(GOLD_SCORES):
         version = store.sql("SELECT max(model_version) AS version FROM gold.scores").collect()[0]["version"]
         question = EXAMPLE_SQL.format(version=version)
@@ -57,7 +57,7 @@ def summary(store: TableStore, client: MlflowClient) -> str:
 
 
 def _tables(store: TableStore) -> str:
-    now = table_versions(store)
+    now = {table.name: store.version(table) for table in TABLES if store.exists(table)}
     # As they are now: to count them by version takes five seconds more.
     counts = store.counts({name: f"SELECT count(*) FROM {name}" for name in now})
     lines = [f"  {name:<16} version {now[name]:>3} {counts[name]:>9,} rows" for name in now]
@@ -91,7 +91,7 @@ def _model(client: MlflowClient) -> str:
         f"  parts     {_parts(metrics)}",
         f"  baseline  {metrics.get('baseline_accuracy', float('nan')):.4f}  accuracy of TF-IDF and logistic regression",
         f"  rows      {metrics['test_rows']:,.0f} held out; calibration error {metrics['test_calibration_error']:.4f}",
-        f"  champion  {f'version {champion.version}' if champion else 'none: the gate refused, see above'}",
+        f"  champion  {f'version {champion.version}' if champion else 'none'}",
     ]
     return "\n".join([f"Model {MODEL_NAME}", *lines])
 

@@ -1,8 +1,9 @@
-"""What a finished demo read and left: while neither has changed, another one has nothing to do.
+"""What the last finished demo read and left: while neither has changed, another one has nothing to do.
 
 The ledger tells each stage so, but it is a table, and Spark takes half a minute to start and to read it.
 """
 
+import contextlib
 import dataclasses
 import hashlib
 import importlib.metadata
@@ -13,56 +14,101 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import pyspark
+from pyspark.sql import functions as F
+
 from pipelines import backbone, places, registry, runner
+from pipelines.demo import STAGES
+from pipelines.errors import InputError
 from pipelines.graph import job_of
 from pipelines.ingest import Delivery, deliver
 from pipelines.promote import CHALLENGER, CHAMPION, PREVIOUS_CHAMPION
 from pipelines.provenance import ROOT, sha256_of
 from pipelines.session import LakeConfig
-from schemas import TABLES
+from pipelines.tables import TableStore
+from schemas import OPS_RUNS, TABLES
 
-ALIASES = (CHALLENGER, CHAMPION, PREVIOUS_CHAMPION)
+FILE = "runs/demo.json"  # below the lake's landing directory
+JOBS = ("pipeline", "score")  # the second where the gate refuses in the first
+PACKAGES = ("reviewlake", "tokenizers", "torch", "transformers")
+NONE = "none"
 log = logging.getLogger("reviewlake")
-
-
-FILE = "runs/demo.json"  # below the landing directory, beside the runner's own notes
 
 
 @dataclass(frozen=True)
 class Finished:
-    """A demo that ran to its end: what it depended on and left, its exit code, and what it said of the lake."""
+    """A demo: the state it left, empty where another has to look; its exit code; what there was to say of the lake."""
 
     state: Mapping[str, str]
     exit_code: int
     said: str
 
 
-def state_of(definition: Mapping[str, Any], lake: LakeConfig) -> dict[str, str]:
-    """All that the outcome of the job `pipeline` depends on, and all that it leaves: by content, or by version."""
-    variables, client = definition["variables"], registry.connect(lake)
-    delivery = Delivery(source=variables["source"], path=variables["path"], name=variables["name"])
-    aliases = {name: registry.version_of(client, variables["model"], name) for name in ALIASES}
+def inputs_of(definition: Mapping[str, Any], lake: LakeConfig) -> dict[str, str]:
+    """What the stages start from, by content or version: code, calls, delivered file, backbone, packages."""
+    variables, landing = definition["variables"], lake.landing_path
+    with contextlib.chdir(ROOT):  # as the runner does
+        try:
+            delivery = Delivery(source=variables["source"], path=variables["path"], name=variables["name"])
+        except ValueError as error:
+            raise InputError(str(error)) from error
+        return {
+            "code": code_sha256(ROOT),
+            "calls": "\n".join(line for job in JOBS for line in runner.plan(job_of(definition, job), {})),
+            "delivery": deliver(delivery, landing)[1],
+            "backbone": backbone.fingerprint(backbone.find(variables["backbone"])),
+            **{name: importlib.metadata.version(name) for name in PACKAGES},
+            "pyspark": pyspark.__version__,  # no package where it comes with a distribution of Spark
+        }
+
+
+def left_in(lake: LakeConfig, model: str) -> dict[str, str]:
+    """What a demo leaves: of each table the latest version and the hash of its log, of each alias the model version."""
+    client = registry.connect(lake)
+    aliases = {name: registry.version_of(client, model, name) for name in (CHALLENGER, CHAMPION, PREVIOUS_CHAMPION)}
     return {
-        "release": importlib.metadata.version("reviewlake"),
-        "code": code_sha256(ROOT),
-        "calls": "\n".join(runner.plan(job_of(definition, "pipeline"), {})),
-        "delivery": deliver(delivery, lake.landing_path)[1],
-        "backbone": backbone.fingerprint(backbone.find(variables["backbone"])),
-        **{table.name: head_of(Path(places.location(lake, table))) for table in TABLES},
-        **{name: str(version.version) if version else "none" for name, version in aliases.items()},
+        **{table.name: log_of(Path(places.location(lake, table))) for table in TABLES},
+        **{name: str(version.version) if version else NONE for name, version in aliases.items()},
     }
 
 
-def head_of(table: Path) -> str:
-    """A local table's latest version, and the hash of the commit that made it."""
+def log_of(table: Path) -> str:
+    """A local table's latest version, and the hash of all commits up to it."""
     commits = places.commits_of(table)
-    return f"{commits[-1].stem} {sha256_of(commits[-1])}" if commits else "none"
+    return f"{int(commits[-1].stem)} {sha256_of_all(commits)}" if commits else NONE
 
 
 def code_sha256(root: Path) -> str:
-    """SHA-256 of the code that runs."""
-    files = sorted(path for layer in ("jobs", "pipelines", "schemas") for path in (root / layer).rglob("*.py"))
-    return hashlib.sha256("".join(f"{path} {sha256_of(path)}\n" for path in files).encode()).hexdigest()
+    """SHA-256 of the Python code."""
+    found = (path for layer in ("jobs", "pipelines", "schemas") for path in (root / layer).rglob("*.py"))
+    return sha256_of_all(sorted(path for path in found if path.is_file()))
+
+
+def sha256_of_all(files: list[Path]) -> str:
+    """SHA-256 over the names and contents of files, in their order."""
+    return hashlib.sha256("".join(f"{file} {sha256_of(file)}\n" for file in files).encode()).hexdigest()
+
+
+def state_of(
+    store: TableStore, inputs: Mapping[str, str], before: Mapping[str, str], model: str, is_refused: bool
+) -> dict[str, str]:
+    """The state that a demo leaves, from its inputs and what it found; empty where another job came between two stages.
+
+    Where it left all as it was, every stage has seen this state. Else the versions there must be those that the stages'
+    last runs read and left.
+    """
+    left = left_in(store.config, model)
+    state = {**inputs, **left}
+    if left == before:
+        return state
+    now = {name: left[name].split()[0] for name in [CHALLENGER, *(table.name for table in TABLES)]}
+    now["model_version"] = left[CHALLENGER if is_refused else CHAMPION]  # of the model that scored
+    latest = [F.max_by(name, "finished_at").alias(name) for name in ("input_versions", "output_versions")]
+    runs = (
+        store.read(OPS_RUNS).where(F.col("stage").isin(*STAGES)).groupBy("stage").agg(*latest).collect()
+    )  # a row each
+    seen = [item for _, *maps in runs for versions in maps for item in versions.items()]
+    return state if all(now.get(name, str(n)) == str(n) for name, n in seen) else {}
 
 
 def recall(lake: LakeConfig) -> Finished | None:
@@ -70,8 +116,10 @@ def recall(lake: LakeConfig) -> Finished | None:
     file = lake.landing_path / FILE
     try:
         return Finished(**json.loads(file.read_text(encoding="utf-8")))
+    except (FileNotFoundError, NotADirectoryError):
+        return None
     except (OSError, ValueError, TypeError):
-        log.debug("%s: no finished demo that can be read; every stage is asked", file)
+        log.info("%s: cannot be read, so every stage is asked", file)
         return None
 
 

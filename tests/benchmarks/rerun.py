@@ -23,7 +23,6 @@ def bench(directory: Path, runs: int) -> list[str]:
     """The whole pipeline where all is done already."""
     lake = str(directory / "lake")
     Program("prepare", "rerun", ["noted", lake]).prepare()
-    # Asking last: each leaves the note that the next one finds.
     timed = alternate([Program(name, "rerun", [key, lake]) for key, name in PROGRAMS.items()], runs)
     noted = timed[PROGRAMS["noted"]]["seconds"]
     rows = [[name, f"{one['seconds']:.1f}", f"{one['seconds'] / noted:.2f}"] for name, one in timed.items()]
