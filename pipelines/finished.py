@@ -104,10 +104,9 @@ def state_of(
     now = {name: left[name].split()[0] for name in [CHALLENGER, *(table.name for table in TABLES)]}
     now["model_version"] = left[CHALLENGER if is_refused else CHAMPION]  # of the model that scored
     latest = [F.max_by(name, "finished_at").alias(name) for name in ("input_versions", "output_versions")]
-    runs = (
-        store.read(OPS_RUNS).where(F.col("stage").isin(*STAGES)).groupBy("stage").agg(*latest).collect()
-    )  # a row each
-    seen = [item for _, *maps in runs for versions in maps for item in versions.items()]
+    runs = store.read(OPS_RUNS).where(F.col("stage").isin(*STAGES))
+    last = runs.groupBy("stage").agg(*latest).collect()  # a row a stage
+    seen = [item for _, *maps in last for versions in maps for item in versions.items()]
     return state if all(now.get(name, str(n)) == str(n) for name, n in seen) else {}
 
 
