@@ -3,14 +3,12 @@
 from collections.abc import Mapping
 
 from mlflow.tracking import MlflowClient
-from pyspark.sql import Column
-from pyspark.sql import functions as F
 
-from pipelines import registry
+from pipelines import ledger, registry
 from pipelines.promote import CHALLENGER, CHAMPION
 from pipelines.query import rendered
 from pipelines.tables import TableStore
-from schemas import GOLD_SCORES, OPS_RUNS, TABLES
+from schemas import GOLD_SCORES, TABLES
 
 MODEL_NAME = "review_classifier"
 STAGES = ("ingest", "clean", "curate", "train", "promote", "score")
@@ -65,12 +63,11 @@ def _tables(store: TableStore) -> str:
 
 
 def _flow(store: TableStore) -> str:
-    latest = store.read(OPS_RUNS).groupBy("stage").agg(*_latest("rows", "duration_s"))
-    found = {row["stage"]: row for row in latest.collect()}  # one row a stage
-    order = [name for name in STAGES if name in found]
+    found = {row["stage"]: row["rows"] for row in ledger.last_runs(store, "rows").collect()}  # one row a stage
     lines = [
-        f"  {name:<8} " + ", ".join(f"{n:,} {key.replace('_', ' ')}" for key, n in found[name]["rows"].items())
-        for name in order
+        f"  {name:<8} " + ", ".join(f"{n:,} {key.replace('_', ' ')}" for key, n in found[name].items())
+        for name in STAGES
+        if name in found
     ]
     return "\n".join(["Rows by stage", *lines])
 
@@ -101,10 +98,6 @@ def _parts(metrics: Mapping[str, float]) -> str:
     alone = {"encoder": "the encoder alone", "lexical": "the linear part over the whole text alone"}
     found = {words: metrics.get(f"test_accuracy_{part}") for part, words in alone.items()}
     return ", ".join(f"{value:.4f} {words}" for words, value in found.items() if value is not None)
-
-
-def _latest(*names: str) -> list[Column]:
-    return [F.max_by(name, "finished_at").alias(name) for name in names]
 
 
 def _indented(text: str) -> str:

@@ -17,7 +17,7 @@ from pipelines.content import content_hash
 from pipelines.errors import JobError
 from pipelines.locks import holder_of, is_held
 from pipelines.models import ModelRecord, records
-from pipelines.places import location
+from pipelines.places import commits_of, location
 from pipelines.promote import CHAMPION
 from pipelines.session import LakeConfig
 from pipelines.tables import TableStore
@@ -164,7 +164,7 @@ def lineage_faults(store: TableStore) -> Iterator[Fault]:
 
 def missing_versions(log: Path) -> list[int]:
     """Versions between the first and the last that a local log has no file of."""
-    present = {int(file.stem) for file in log.glob("*.json") if file.stem.isdigit()}
+    present = {int(file.stem) for file in commits_of(log)}
     return sorted(set(range(min(present, default=0), max(present, default=-1) + 1)) - present)
 
 

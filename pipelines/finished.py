@@ -5,11 +5,10 @@ The ledger tells each stage so, but it is a table, and Spark takes half a minute
 
 import contextlib
 import dataclasses
-import hashlib
 import importlib.metadata
 import json
 import logging
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,16 +16,16 @@ from typing import Any
 import pyspark
 from pyspark.sql import functions as F
 
-from pipelines import backbone, places, registry, runner
+from pipelines import backbone, cli, ledger, places, registry, runner
 from pipelines.demo import STAGES
-from pipelines.errors import InputError
 from pipelines.graph import job_of
 from pipelines.ingest import Delivery, deliver
+from pipelines.manifest import manifest_sha256
 from pipelines.promote import CHALLENGER, CHAMPION, PREVIOUS_CHAMPION
 from pipelines.provenance import ROOT, sha256_of
 from pipelines.session import LakeConfig
 from pipelines.tables import TableStore
-from schemas import OPS_RUNS, TABLES
+from schemas import TABLES
 
 FILE = "runs/demo.json"  # below the lake's landing directory
 JOBS = ("pipeline", "score")  # the second where the gate refuses in the first
@@ -48,10 +47,8 @@ def inputs_of(definition: Mapping[str, Any], lake: LakeConfig) -> dict[str, str]
     """What the stages start from, by content or version: code, calls, delivered file, backbone, packages."""
     variables, landing = definition["variables"], lake.landing_path
     with contextlib.chdir(ROOT):  # as the runner does
-        try:
-            delivery = Delivery(source=variables["source"], path=variables["path"], name=variables["name"])
-        except ValueError as error:
-            raise InputError(str(error)) from error
+        given = {name: variables[name] for name in ("source", "path", "name")}
+        delivery = cli.from_params(Delivery, cli.as_params(Delivery()) | given)
         return {
             "code": code_sha256(ROOT),
             "calls": "\n".join(line for job in JOBS for line in runner.plan(job_of(definition, job), {})),
@@ -67,26 +64,26 @@ def left_in(lake: LakeConfig, model: str) -> dict[str, str]:
     client = registry.connect(lake)
     aliases = {name: registry.version_of(client, model, name) for name in (CHALLENGER, CHAMPION, PREVIOUS_CHAMPION)}
     return {
-        **{table.name: log_of(Path(places.location(lake, table))) for table in TABLES},
+        **{table.name: log_of(Path(places.location(lake, table), "_delta_log")) for table in TABLES},
         **{name: str(version.version) if version else NONE for name, version in aliases.items()},
     }
 
 
-def log_of(table: Path) -> str:
-    """A local table's latest version, and the hash of all commits up to it."""
-    commits = places.commits_of(table)
+def log_of(log: Path) -> str:
+    """The latest version in a local table's log, and the hash of all commits up to it."""
+    commits = places.commits_of(log)
     return f"{int(commits[-1].stem)} {sha256_of_all(commits)}" if commits else NONE
 
 
 def code_sha256(root: Path) -> str:
     """SHA-256 of the Python code."""
     found = (path for layer in ("jobs", "pipelines", "schemas") for path in (root / layer).rglob("*.py"))
-    return sha256_of_all(sorted(path for path in found if path.is_file()))
+    return sha256_of_all(path for path in found if path.is_file())
 
 
-def sha256_of_all(files: list[Path]) -> str:
-    """SHA-256 over the names and contents of files, in their order."""
-    return hashlib.sha256("".join(f"{file} {sha256_of(file)}\n" for file in files).encode()).hexdigest()
+def sha256_of_all(files: Iterable[Path]) -> str:
+    """SHA-256 over the paths and contents of files."""
+    return manifest_sha256((str(file), 0, sha256_of(file)) for file in files)
 
 
 def state_of(
@@ -103,10 +100,8 @@ def state_of(
         return state
     now = {name: left[name].split()[0] for name in [CHALLENGER, *(table.name for table in TABLES)]}
     now["model_version"] = left[CHALLENGER if is_refused else CHAMPION]  # of the model that scored
-    latest = [F.max_by(name, "finished_at").alias(name) for name in ("input_versions", "output_versions")]
-    runs = store.read(OPS_RUNS).where(F.col("stage").isin(*STAGES))
-    last = runs.groupBy("stage").agg(*latest).collect()  # a row a stage
-    seen = [item for _, *maps in last for versions in maps for item in versions.items()]
+    runs = ledger.last_runs(store, "input_versions", "output_versions").where(F.col("stage").isin(*STAGES))
+    seen = [item for _, *maps in runs.collect() for versions in maps for item in versions.items()]
     return state if all(now.get(name, str(n)) == str(n) for name, n in seen) else {}
 
 

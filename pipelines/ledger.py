@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from datetime import UTC
 from typing import Any
 
+from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
 from pipelines import cli
@@ -112,6 +113,12 @@ def complete(store: TableStore, run: Run) -> None:
     """Write the row of a run whose work is found done, where it has none: it was killed before it came to that."""
     if not store.exists(OPS_RUNS) or store.read(OPS_RUNS).where(F.col("run_key") == run.key).isEmpty():
         finish(store, run, [], {})
+
+
+def last_runs(store: TableStore, *columns: str) -> DataFrame:
+    """A row a stage: its name, and these columns of the run that ended last."""
+    latest = [F.max_by(name, "finished_at").alias(name) for name in columns]
+    return store.read(OPS_RUNS).groupBy("stage").agg(*latest)
 
 
 def input_version(store: TableStore, stage: str, output: str, output_version: int | None, source: str) -> int | None:

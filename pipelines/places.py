@@ -62,15 +62,15 @@ def _register(spark: SparkSession, config: LakeConfig) -> None:
             spark.catalog.createTable(physical(table.name, config.schema_names), path=path, source="delta")
 
 
-def commits_of(table: Path) -> list[Path]:
-    """The commits in a local table's log, in order: files named by their version. Empty where there is no table."""
-    return sorted(file for file in Path(table, "_delta_log").glob("*.json") if file.stem.isdigit())
+def commits_of(log: Path) -> list[Path]:
+    """The commits in a local table's log, in order: files named by their version. Empty where there is no log."""
+    return sorted(file for file in log.glob("*.json") if file.stem.isdigit())
 
 
 def _is_table(spark: SparkSession, config: LakeConfig, path: str) -> bool:
     """Whether a table's first commit is there. A local log is looked for by its file names: Delta takes longer."""
     if config.is_local:
-        return bool(commits_of(Path(path)))
+        return bool(commits_of(Path(path, "_delta_log")))
     try:
         spark.read.format("delta").load(path).schema  # noqa: B018  # Spark looks when it is asked for
     except AnalysisException as error:

@@ -119,7 +119,7 @@ class TableStore:
     def version(self, table: Table) -> int:
         """The table's latest version now. A local log is read by its file names: DESCRIBE HISTORY takes a second."""
         if self.config.is_local:
-            return int(places.commits_of(Path(self.location(table)))[-1].stem)
+            return int(places.commits_of(Path(self.location(table), "_delta_log"))[-1].stem)
         return int(self.sql(f"DESCRIBE HISTORY {table.name} LIMIT 1").select("version").first()["version"])  # type: ignore[index]  # a table has at least its creation
 
     def latest(self, table: Table) -> int:
