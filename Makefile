@@ -45,7 +45,7 @@ lock: ## resolve the dependencies anew
 
 generated: venv ## write TABLES.md and spark-defaults.conf from their sources
 	@$(BIN)/python -m schemas.document > TABLES.md
-	@$(BIN)/python -m pipelines.session > spark-defaults.conf
+	@$(BIN)/python -m pipelines.lake.session > spark-defaults.conf
 
 bench: venv ## each comparison into BENCHMARKS.md: two hours (ONLY=training,scoring: some of them)
 	@$(BIN)/python -m tests.benchmarks $(if $(ONLY),--only $(ONLY))

@@ -9,13 +9,14 @@ Writes  silver.reviews, silver.rejects
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from pipelines import cli, ledger
+from pipelines import cli
 from pipelines.clean import clean_reviews, group_by_text, silver_rejects, silver_reviews
 from pipelines.cli import group
-from pipelines.content import content_hash, require_conserved
-from pipelines.session import LakeConfig, get_session
-from pipelines.staging import staged
-from pipelines.tables import TableStore
+from pipelines.lake import ledger
+from pipelines.lake.frames import content_hash, require_conserved
+from pipelines.lake.session import LakeConfig, get_session
+from pipelines.lake.staging import staged
+from pipelines.lake.tables import TableStore
 from schemas import BRONZE_REVIEWS, SILVER_REJECTS, SILVER_REVIEWS
 
 

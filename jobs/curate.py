@@ -10,21 +10,16 @@ import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from pipelines import backbone, cli, ledger, task_values
+from pipelines import cli
+from pipelines.bundle import task_values
 from pipelines.cli import flag, group
-from pipelines.content import content_hash, require_conserved
-from pipelines.curate import (
-    POLICIES,
-    assign,
-    check_sources,
-    check_splits,
-    gold_rejects,
-    gold_reviews,
-    with_tokens,
-)
-from pipelines.session import LakeConfig, get_session
-from pipelines.staging import staged
-from pipelines.tables import TableStore
+from pipelines.curate import POLICIES, assign, check_sources, check_splits, gold_rejects, gold_reviews, with_tokens
+from pipelines.lake import ledger
+from pipelines.lake.frames import content_hash, require_conserved
+from pipelines.lake.session import LakeConfig, get_session
+from pipelines.lake.staging import staged
+from pipelines.lake.tables import TableStore
+from pipelines.model import backbone
 from schemas import GOLD_REJECTS, GOLD_REVIEWS, SILVER_REVIEWS
 
 

@@ -13,14 +13,17 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from pipelines import bundle, cli, finished, registry, runner
+from pipelines import cli, finished
+from pipelines.bundle import __main__ as bundle
+from pipelines.bundle import runner
+from pipelines.bundle.graph import job_of
 from pipelines.cli import flag
 from pipelines.demo import MODEL_NAME, NEXT_STEPS, NOTHING_NEW, summary, variables
 from pipelines.errors import GateRefusedError
 from pipelines.finished import Finished
-from pipelines.graph import job_of
-from pipelines.session import LakeConfig, get_session
-from pipelines.tables import TableStore
+from pipelines.lake.session import LakeConfig, get_session
+from pipelines.lake.tables import TableStore
+from pipelines.tracking import registry
 
 
 @dataclass(frozen=True)

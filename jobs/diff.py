@@ -11,10 +11,10 @@ from dataclasses import dataclass
 
 from pipelines import cli
 from pipelines.cli import flag, group
-from pipelines.diff import counts, differences, examples
-from pipelines.refusals import reading
-from pipelines.session import LakeConfig, get_session
-from pipelines.tables import TableStore
+from pipelines.lake.delta_errors import reading
+from pipelines.lake.session import LakeConfig, get_session
+from pipelines.lake.tables import TableStore
+from pipelines.operate.diff import counts, differences, examples
 from schemas import TABLES
 
 ADVICE = "jobs/vacuum.py --dry-run says which versions are kept, jobs/doctor.py what is damaged."

@@ -11,9 +11,9 @@ from dataclasses import dataclass
 
 from pipelines import cli
 from pipelines.cli import group
-from pipelines.doctor import examine
 from pipelines.errors import IntegrityError
-from pipelines.session import LakeConfig, get_session
+from pipelines.lake.session import LakeConfig, get_session
+from pipelines.operate.doctor import examine
 
 
 @dataclass(frozen=True)

@@ -13,9 +13,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
-from pipelines import cli, ledger
-from pipelines.content import require_conserved
-from pipelines.ingest import (
+from pipelines import cli
+from pipelines.ingest.sources import (
     Delivery,
     bronze_rows,
     compared,
@@ -25,8 +24,10 @@ from pipelines.ingest import (
     require_same,
     stage,
 )
-from pipelines.session import LakeConfig, get_session
-from pipelines.tables import TableStore
+from pipelines.lake import ledger
+from pipelines.lake.frames import require_conserved
+from pipelines.lake.session import LakeConfig, get_session
+from pipelines.lake.tables import TableStore
 from schemas import BRONZE_REVIEWS
 
 log = logging.getLogger("reviewlake")

@@ -10,12 +10,16 @@ Writes  ops.promotions, the aliases champion and previous_champion; tells the ta
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from pipelines import cli, gate, ledger, registry, task_values
+from pipelines import cli
+from pipelines.bundle import task_values
 from pipelines.cli import flag, group
 from pipelines.errors import GateRefusedError
-from pipelines.promote import CHALLENGER, CHAMPION, PREVIOUS_CHAMPION, as_json, moves
-from pipelines.session import LakeConfig, get_session
-from pipelines.tables import TableStore
+from pipelines.lake import ledger
+from pipelines.lake.session import LakeConfig, get_session
+from pipelines.lake.tables import TableStore
+from pipelines.promote import gate
+from pipelines.promote.checks import CHALLENGER, CHAMPION, PREVIOUS_CHAMPION, as_json, moves
+from pipelines.tracking import registry
 
 
 @dataclass(frozen=True)

@@ -17,9 +17,9 @@ from pathlib import Path
 from pipelines import cli
 from pipelines.cli import flag, group
 from pipelines.errors import InputError
-from pipelines.query import FORMATS, ask, rendered
-from pipelines.session import LakeConfig, get_session
-from pipelines.tables import TableStore
+from pipelines.lake.session import LakeConfig, get_session
+from pipelines.lake.tables import TableStore
+from pipelines.operate.query import FORMATS, ask, rendered
 
 
 @dataclass(frozen=True)

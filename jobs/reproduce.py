@@ -10,14 +10,17 @@ Writes  an MLflow run linked to the first, ops.runs
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from pipelines import backbone, cli, ledger, models, registry, replay, reproduce, runs
+from pipelines import cli, replay, reproduce
 from pipelines.cli import argument, flag, group
 from pipelines.errors import IntegrityError
-from pipelines.evaluation import EPOCH_METRICS
+from pipelines.lake import ledger
+from pipelines.lake.session import LakeConfig, get_session
+from pipelines.lake.tables import TableStore
+from pipelines.model import backbone
 from pipelines.provenance import environment
-from pipelines.session import LakeConfig, get_session
-from pipelines.tables import TableStore
-from pipelines.train import TrainSettings
+from pipelines.tracking import model_table, registry, runs
+from pipelines.train.evaluation import EPOCH_METRICS
+from pipelines.train.loop import TrainSettings
 from schemas import GOLD_REVIEWS
 
 
@@ -40,7 +43,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     config = cli.parse(ReproduceConfig, argv, __doc__)
     store = TableStore(get_session("reproduce", config.lake), config.lake)
     client = registry.connect(config.lake)
-    model = models.record_of_run(store, registry.run_id_of(client, config.run))
+    model = model_table.record_of_run(store, registry.run_id_of(client, config.run))
     first = runs.past_run(client, model.run_id, EPOCH_METRICS)
     settings = cli.from_params(TrainSettings, {**reproduce.LATER, **first.params})
     settings = replace(settings, threads=int(first.tags["torch.threads"]))

@@ -12,14 +12,16 @@ from datetime import UTC, datetime
 
 from pyspark.sql import DataFrame
 
-from pipelines import cli, ledger, model_files, models, registry
+from pipelines import cli
 from pipelines.cli import flag, group
-from pipelines.manifest import manifest_sha256
-from pipelines.promote import CHAMPION
+from pipelines.lake import ledger
+from pipelines.lake.session import LakeConfig, get_session
+from pipelines.lake.staging import staged, staged_parts
+from pipelines.lake.tables import Commit, TableStore
+from pipelines.model.manifest import manifest_sha256
+from pipelines.promote.checks import CHAMPION
 from pipelines.score import check_scores, in_slices, load_once, n_slices, n_tasks, score_rows, scorer, unscored
-from pipelines.session import LakeConfig, get_session
-from pipelines.staging import staged, staged_parts
-from pipelines.tables import Commit, TableStore
+from pipelines.tracking import model_files, model_table, registry
 from schemas import GOLD_SCORES, SILVER_REVIEWS
 
 
@@ -54,7 +56,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         cli.log.info("score: nothing to do, %s version %d has scored all reviews", name, number)
         ledger.finish(store, run, [Commit(GOLD_SCORES, store.version(GOLD_SCORES), 0)], {"in": 0, "scored": 0})
         return
-    record = models.record_of(store, version)
+    record = model_table.record_of(store, version)
     files, key = record.files, manifest_sha256(record.files)
     directory = model_files.directory_for_workers(client, version, files, config.lake)
     score, now = scorer(lambda: load_once(key, lambda: model_files.load_verified(directory, files))), datetime.now(UTC)

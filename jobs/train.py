@@ -13,16 +13,19 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from pipelines import backbone, cli, ledger, models, registry, runs
+from pipelines import cli
 from pipelines.cli import flag, group
-from pipelines.learn import learn
-from pipelines.presets import PRESETS
+from pipelines.lake import ledger
+from pipelines.lake.session import LakeConfig, get_session
+from pipelines.lake.snapshot import snapshot_of
+from pipelines.lake.tables import TableStore
+from pipelines.model import backbone
 from pipelines.provenance import environment
-from pipelines.session import LakeConfig, get_session
-from pipelines.snapshot import snapshot_of
-from pipelines.tables import TableStore
-from pipelines.train import TrainSettings
-from pipelines.training_log import TrainingLog
+from pipelines.tracking import model_table, registry, runs
+from pipelines.train.loop import TrainSettings
+from pipelines.train.mlflow_log import TrainingLog
+from pipelines.train.presets import PRESETS
+from pipelines.train.training import learn
 from schemas import GOLD_REVIEWS
 
 
@@ -57,8 +60,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     if ledger.left_by(store, run):
         return
     client = registry.connect(config.lake)
-    if found := registry.cut_off(client, name, run.key, {model.key for model in models.records(store)}):
-        models.record(store, run, *found, {})
+    if found := registry.cut_off(client, name, run.key, {model.key for model in model_table.records(store)}):
+        model_table.record(store, run, *found, {})
         return
     with snapshot_of(store, version) as (snapshot, content_hash), tempfile.TemporaryDirectory() as scratch:
         tags = environment(settings.threads) | store.data_tags(GOLD_REVIEWS, version, content_hash)
@@ -71,7 +74,7 @@ def main(argv: Sequence[str] | None = None) -> None:
             card = steps.test(name, learned, tags)
             learned.save(Path(scratch) / "model")
             registered = registry.register(client, name, Path(scratch) / "model", tags, card)
-    models.record(store, run, registered, content_hash, learned.n_rows)
+    model_table.record(store, run, registered, content_hash, learned.n_rows)
 
 
 if __name__ == "__main__":

@@ -14,11 +14,13 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from pipelines import cli, files, models, registry, runs
+from pipelines import cli
 from pipelines.cli import flag, group
-from pipelines.session import LakeConfig, get_session
-from pipelines.tables import TableStore
-from pipelines.vacuum import RECENT, Pin, pins_of_model, require_known, summary, unneeded, versions_kept
+from pipelines.lake.session import LakeConfig, get_session
+from pipelines.lake.tables import TableStore
+from pipelines.operate import files
+from pipelines.operate.vacuum import RECENT, Pin, pins_of_model, require_known, summary, unneeded, versions_kept
+from pipelines.tracking import model_table, registry, runs
 from schemas import TABLES
 
 HOUR_MS = 3_600_000
@@ -46,7 +48,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     config = cli.parse(VacuumConfig, argv, __doc__)
     store = TableStore(get_session("vacuum", config.lake), config.lake)
     client = registry.connect(config.lake)
-    known = models.records(store)
+    known = model_table.records(store)
     recorded = {model.name for model in known}
     # After the tables: what is registered meanwhile is missed by neither.
     names = registry.names(client, config.lake, recorded)

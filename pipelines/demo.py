@@ -4,10 +4,11 @@ from collections.abc import Mapping
 
 from mlflow.tracking import MlflowClient
 
-from pipelines import ledger, registry
-from pipelines.promote import CHALLENGER, CHAMPION
-from pipelines.query import rendered
-from pipelines.tables import TableStore
+from pipelines.lake import ledger
+from pipelines.lake.tables import TableStore
+from pipelines.operate.query import rendered
+from pipelines.promote.checks import CHALLENGER, CHAMPION
+from pipelines.tracking import registry
 from schemas import GOLD_SCORES, TABLES
 
 MODEL_NAME = "review_classifier"

@@ -16,15 +16,19 @@ from typing import Any
 import pyspark
 from pyspark.sql import functions as F
 
-from pipelines import backbone, cli, ledger, places, registry, runner
+from pipelines import cli
+from pipelines.bundle import runner
+from pipelines.bundle.graph import job_of
 from pipelines.demo import STAGES
-from pipelines.graph import job_of
-from pipelines.ingest import Delivery, deliver
-from pipelines.manifest import manifest_sha256
-from pipelines.promote import CHALLENGER, CHAMPION, PREVIOUS_CHAMPION
+from pipelines.ingest.sources import Delivery, deliver
+from pipelines.lake import catalog, ledger
+from pipelines.lake.session import LakeConfig
+from pipelines.lake.tables import TableStore
+from pipelines.model import backbone
+from pipelines.model.manifest import manifest_sha256
+from pipelines.promote.checks import CHALLENGER, CHAMPION, PREVIOUS_CHAMPION
 from pipelines.provenance import ROOT, sha256_of
-from pipelines.session import LakeConfig
-from pipelines.tables import TableStore
+from pipelines.tracking import registry
 from schemas import TABLES
 
 FILE = "runs/demo.json"  # below the lake's landing directory
@@ -64,14 +68,14 @@ def left_in(lake: LakeConfig, model: str) -> dict[str, str]:
     client = registry.connect(lake)
     aliases = {name: registry.version_of(client, model, name) for name in (CHALLENGER, CHAMPION, PREVIOUS_CHAMPION)}
     return {
-        **{table.name: log_of(Path(places.location(lake, table), "_delta_log")) for table in TABLES},
+        **{table.name: log_of(Path(catalog.location(lake, table), "_delta_log")) for table in TABLES},
         **{name: str(version.version) if version else NONE for name, version in aliases.items()},
     }
 
 
 def log_of(log: Path) -> str:
     """The latest version in a local table's log, and the hash of all commits up to it."""
-    commits = places.commits_of(log)
+    commits = catalog.commits_of(log)
     return f"{int(commits[-1].stem)} {sha256_of_all(commits)}" if commits else NONE
 
 

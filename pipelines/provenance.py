@@ -33,7 +33,7 @@ def environment(threads: int) -> dict[str, str]:
     """What to tag a run with so that a difference can be named when it is reproduced; threads: 0 = torch's choice."""
     import torch  # seconds to import, and only training needs it
 
-    from pipelines.classifier import best_device, faster_precision
+    from pipelines.model.classifier import best_device, faster_precision
 
     lock = ROOT / "requirements.lock"
     return {

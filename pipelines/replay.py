@@ -9,12 +9,14 @@ from typing import Any
 
 from mlflow.tracking import MlflowClient
 
-from pipelines import ledger, reproduce, runs
-from pipelines.learn import learn
-from pipelines.models import ModelRecord
-from pipelines.snapshot import snapshot_of
-from pipelines.tables import TableStore
-from pipelines.train import TrainSettings
+from pipelines import reproduce
+from pipelines.lake import ledger
+from pipelines.lake.snapshot import snapshot_of
+from pipelines.lake.tables import TableStore
+from pipelines.tracking import runs
+from pipelines.tracking.model_table import ModelRecord
+from pipelines.train.loop import TrainSettings
+from pipelines.train.training import learn
 
 
 def trained_again(

@@ -7,10 +7,10 @@ import numpy as np
 import pyarrow as pa
 
 from pipelines.errors import IntegrityError
-from pipelines.evaluation import epoch_metrics, prediction_table, test_metrics
-from pipelines.learn import Learned
-from pipelines.models import ModelRecord
-from pipelines.runs import PastRun
+from pipelines.tracking.model_table import ModelRecord
+from pipelines.tracking.runs import PastRun
+from pipelines.train.evaluation import epoch_metrics, prediction_table, test_metrics
+from pipelines.train.training import Learned
 
 IDENTICAL, WITHIN, DIFFERENT = "bit-identical", "equal within tolerance", "not reproduced"
 DATA_IDENTICAL = "data identical"  # the verdict of --data-only

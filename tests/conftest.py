@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 from pyspark.sql import SparkSession
 
-from pipelines.session import LakeConfig, get_session
-from pipelines.tables import TableStore
+from pipelines.lake.session import LakeConfig, get_session
+from pipelines.lake.tables import TableStore
 
 
 @pytest.fixture(scope="session")

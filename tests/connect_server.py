@@ -9,8 +9,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from pipelines.jars import jar_settings
-from pipelines.session import LOG4J, SETTINGS
+from pipelines.lake.jars import jar_settings
+from pipelines.lake.session import LOG4J, SETTINGS
 
 ROOT = Path(__file__).resolve().parent.parent
 SERVER = "org.apache.spark.sql.connect.service.SparkConnectServer"

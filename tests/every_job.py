@@ -11,11 +11,11 @@ import pandas as pd
 from pyspark import SparkContext
 from pyspark.sql import functions as F
 
-from pipelines.content import content_hash
 from pipelines.errors import JobError
-from pipelines.ingest import packaged_file
-from pipelines.session import LakeConfig, get_session
-from pipelines.tables import TableStore
+from pipelines.ingest.sources import packaged_file
+from pipelines.lake.frames import content_hash
+from pipelines.lake.session import LakeConfig, get_session
+from pipelines.lake.tables import TableStore
 from schemas import TABLES
 from tests import tiny_encoder
 

@@ -5,9 +5,10 @@ from pathlib import Path
 
 from mlflow.tracking import MlflowClient
 
-from pipelines import backbone, classifier, registry, runs
-from pipelines.models import model_row
-from pipelines.tables import TableStore
+from pipelines.lake.tables import TableStore
+from pipelines.model import backbone, classifier
+from pipelines.tracking import registry, runs
+from pipelines.tracking.model_table import model_row
 from schemas import OPS_MODELS
 from tests import tiny_encoder
 

@@ -4,7 +4,7 @@ from pathlib import Path
 
 from pyspark.sql import DataFrame
 
-from pipelines.tables import TableStore
+from pipelines.lake.tables import TableStore
 from tests import tiny_encoder
 
 TRAIN = ["--max-tokens", "16", "--epochs", "2", "--batch-size", "8", "--precision", "fp32"]

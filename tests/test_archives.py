@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from pipelines.archives import Limits, unpack
 from pipelines.errors import InputError
+from pipelines.ingest.archives import Limits, unpack
 
 ZEROS = b"\0" * (4 << 20)
 

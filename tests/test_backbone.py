@@ -17,9 +17,17 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from pipelines import backbone
-from pipelines.backbone import EMBEDDED, FREEZE_A_THIRD, FREEZE_HALF, KEEP_DROPOUT, find, freeze, load_for_training
 from pipelines.errors import InputError, SetupError
+from pipelines.model import backbone
+from pipelines.model.backbone import (
+    EMBEDDED,
+    FREEZE_A_THIRD,
+    FREEZE_HALF,
+    KEEP_DROPOUT,
+    find,
+    freeze,
+    load_for_training,
+)
 from tests.tiny_encoder import build
 
 REVISION = "a" * 40

@@ -2,8 +2,8 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from pipelines.baseline import fit_baseline, predict
 from pipelines.errors import InputError
+from pipelines.promote.baseline import fit_baseline, predict
 
 TEXTS = ["a good film", "good fun", "a bad film", "bad and dull", "good good", "so bad", "good film", "bad film"]
 LABELS = [1, 1, 0, 0, 1, 0, 1, 0]

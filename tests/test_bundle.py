@@ -11,11 +11,11 @@ from typing import Any
 import pytest
 import yaml
 
-from pipelines import bundle
-from pipelines.bundle_faults import examine
-from pipelines.definition import load, targets_of
+from pipelines.bundle import __main__ as bundle
+from pipelines.bundle.faults import examine
+from pipelines.bundle.graph import Loop, Script, job_of
+from pipelines.bundle.resolve import load, targets_of
 from pipelines.errors import InputError
-from pipelines.graph import Loop, Script, job_of
 
 ROOT = Path(__file__).resolve().parent.parent
 SOMEONE = "someone@example.com"
@@ -52,7 +52,7 @@ def test_every_tasks_arguments_and_every_jobs_parameters_are_those_that_the_clou
 def test_a_plan_is_printed_and_nothing_is_run(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("pipelines.runner.run_job", lambda *_: pytest.fail("ran"))
+    monkeypatch.setattr("pipelines.bundle.runner.run_job", lambda *_: pytest.fail("ran"))
     assert bundle.main(["run", "score", "--target", "dev", "--user", SOMEONE, "--plan", "--param", "model=7"]) == 0
     lines = capsys.readouterr().out.splitlines()
     assert [line.split(",")[0] for line in lines[::2]] == ["1 ingest", "2 clean", "3 score"]
@@ -94,7 +94,7 @@ def test_check_prints_each_fault_and_exits_2(
     text = bundle.DEFINITION.read_text().replace("jobs/clean.py", "jobs/cleen.py")
     (tmp_path / "databricks.yml").write_text(text)
     (tmp_path / "jobs").symlink_to(ROOT / "jobs")
-    monkeypatch.setattr("pipelines.bundle.DEFINITION", tmp_path / "databricks.yml")
+    monkeypatch.setattr("pipelines.bundle.__main__.DEFINITION", tmp_path / "databricks.yml")
     assert bundle.main(["check"]) == 2
     lines = capsys.readouterr().out.splitlines()
     assert "target prod, job score: task clean: jobs/cleen.py: expected a file, found none" in lines

@@ -3,7 +3,7 @@ from pathlib import Path
 
 import pytest
 
-from pipelines.bundle_faults import examine
+from pipelines.bundle.faults import examine
 
 DEFINITION = """
     bundle: {name: small}
@@ -27,7 +27,7 @@ DEFINITION = """
 WAITS = "depends_on: [{task_key: count}]"
 COUNT = """
     from dataclasses import dataclass
-    from pipelines import task_values
+    from pipelines.bundle import task_values
     from pipelines.cli import flag
 
     @dataclass(frozen=True)

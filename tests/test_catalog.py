@@ -6,9 +6,9 @@ from typing import Any
 import pytest
 from pyspark.sql import SparkSession
 
-from pipelines import registry
-from pipelines.session import LakeConfig
-from pipelines.tables import TableStore
+from pipelines.lake.session import LakeConfig
+from pipelines.lake.tables import TableStore
+from pipelines.tracking import registry
 from schemas import GOLD_LINEAGE, GOLD_REJECTS, OPS_MODELS, TABLES
 from tests.every_job import FEW, LINKS, encoder_in, run_every_job
 

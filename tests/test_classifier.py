@@ -16,9 +16,9 @@ from hypothesis import strategies as st
 from safetensors.numpy import load_file, save_file
 from tokenizers import Tokenizer
 
-from pipelines import classifier
-from pipelines.backbone import load_for_training
-from pipelines.classifier import (
+from pipelines.model import classifier
+from pipelines.model.backbone import load_for_training
+from pipelines.model.classifier import (
     Classifier,
     Lexical,
     ModelFilesError,
@@ -27,7 +27,7 @@ from pipelines.classifier import (
     token_budget_batches,
     tokenise,
 )
-from pipelines.manifest import manifest_of, verify_manifest
+from pipelines.model.manifest import manifest_of, verify_manifest
 from tests.tiny_encoder import CLS, SEP, SPECIAL_TOKENS, build, tokenizer_of
 
 TEXTS = ["a good film", "a bad film, and long: " + "very " * 60 + "long", "", "good"]

@@ -19,9 +19,9 @@ from pipelines.clean import (
     silver_rejects,
     silver_reviews,
 )
-from pipelines.content import content_hash
 from pipelines.errors import IntegrityError
-from pipelines.tables import TableStore
+from pipelines.lake.frames import content_hash
+from pipelines.lake.tables import TableStore
 from schemas import BRONZE_REVIEWS, OPS_RUNS, SILVER_REJECTS, SILVER_REVIEWS
 
 NOW = datetime(2026, 1, 2, tzinfo=UTC)

@@ -19,8 +19,8 @@ from pipelines.errors import (
     JobError,
     SetupError,
 )
-from pipelines.presets import SEED_PRESET
-from pipelines.train import TrainSettings
+from pipelines.train.loop import TrainSettings
+from pipelines.train.presets import SEED_PRESET
 
 REVIEW = "words of a review"
 

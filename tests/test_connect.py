@@ -17,8 +17,8 @@ from tests.every_job import FEW, LINKS, encoder_in
 BREAK_A_CHECK = """
     import sys
     from pipelines import cli
-    from pipelines.session import LakeConfig, get_session
-    from pipelines.tables import TableStore
+    from pipelines.lake.session import LakeConfig, get_session
+    from pipelines.lake.tables import TableStore
     from schemas import GOLD_REJECTS
     def main(_argv):
         store = TableStore(get_session("broken", LakeConfig(lake=sys.argv[1])), LakeConfig(lake=sys.argv[1]))

@@ -2,8 +2,8 @@ import pytest
 from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
 
-from pipelines.content import conform, content_hash, require_conserved
 from pipelines.errors import ContractError, IntegrityError
+from pipelines.lake.frames import conform, content_hash, require_conserved
 from schemas import GOLD_REJECTS
 
 ROWS: list[tuple[str | None, str | None]] = [("a", "1"), ("b", "2"), ("c", None)]

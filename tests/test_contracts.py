@@ -23,8 +23,8 @@ from pyspark.sql.types import (
 )
 
 from pipelines.errors import IntegrityError
-from pipelines.session import LakeConfig
-from pipelines.tables import TableStore
+from pipelines.lake.session import LakeConfig
+from pipelines.lake.tables import TableStore
 from schemas import SILVER_REVIEWS, TABLES, VIEWS, Table
 from schemas.contract import KEEP_HISTORY
 from schemas.ddl import text

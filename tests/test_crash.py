@@ -19,7 +19,7 @@ import pandas as pd
 import pytest
 from deltalake import DeltaTable
 
-from pipelines.ingest import packaged_file
+from pipelines.ingest.sources import packaged_file
 from schemas import TABLES
 from tests import tiny_encoder
 from tests.preload import library
@@ -37,9 +37,9 @@ PASSING = {
 # A tiny encoder cannot beat the baseline: the gate is told to pass it, since a promotion changes more than a refusal.
 PROMOTE = """
     import runpy, sys
-    import pipelines.gate
-    from pipelines.promote import Check, Verdict
-    pipelines.gate.judge_challenger = lambda *_: Verdict((Check("told", True, {}, None, "told to pass"),))
+    import pipelines.promote.gate
+    from pipelines.promote.checks import Check, Verdict
+    pipelines.promote.gate.judge_challenger = lambda *_: Verdict((Check("told", True, {}, None, "told to pass"),))
     sys.argv = ["jobs/promote.py", *sys.argv[1:]]
     runpy.run_path("jobs/promote.py", run_name="__main__")
 """

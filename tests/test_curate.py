@@ -7,17 +7,9 @@ from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
 
 from jobs import curate as job
-from pipelines.curate import (
-    STATES_SCORE,
-    assign,
-    check_splits,
-    gold_rejects,
-    normalised,
-    share_of,
-    token_counter,
-)
+from pipelines.curate import STATES_SCORE, assign, check_splits, gold_rejects, normalised, share_of, token_counter
 from pipelines.errors import InputError, IntegrityError
-from pipelines.tables import TableStore
+from pipelines.lake.tables import TableStore
 from schemas import GOLD_REJECTS, GOLD_REVIEWS, OPS_RUNS, SILVER_REVIEWS
 from tests import tiny_encoder
 

@@ -7,9 +7,12 @@ import pytest
 
 from jobs import promote, score, train
 from jobs import vacuum as vacuum_job
-from pipelines import gate, ledger, models, registry, task_values
-from pipelines.promote import Check, Verdict
-from pipelines.tables import TableStore
+from pipelines.bundle import task_values
+from pipelines.lake import ledger
+from pipelines.lake.tables import TableStore
+from pipelines.promote import gate
+from pipelines.promote.checks import Check, Verdict
+from pipelines.tracking import model_table, registry
 from schemas import GOLD_REVIEWS, OPS_MODELS, OPS_RUNS, SILVER_REVIEWS
 from tests.registered import NAME
 from tests.small_gold import TRAIN, encoder_in, gold_rows
@@ -54,7 +57,7 @@ def test_each_stage_cut_off_before_its_last_row_is_completed_by_the_next_run(
     flags = [*place, *TRAIN, "--backbone", encoder_in(tmp_path / "encoder")]
     client = registry.connect(store.config)
 
-    killed(monkeypatch, "pipelines.models.record", train.main, flags)
+    killed(monkeypatch, "pipelines.tracking.model_table.record", train.main, flags)
     assert registry.live_versions(client, [NAME]) == {(NAME, 1)}
     assert not store.exists(OPS_MODELS)
     trained = []
@@ -62,18 +65,18 @@ def test_each_stage_cut_off_before_its_last_row_is_completed_by_the_next_run(
     train.main(flags)
     assert trained == []  # an hour of training is not lost to a kill in its last second
     assert registry.live_versions(client, [NAME]) == {(NAME, 1)}
-    [model] = models.records(store)
+    [model] = model_table.records(store)
     assert (model.version, model.gold_version, client.get_run(model.run_id).info.status) == (1, 1, "FINISHED")
     vacuum_job.main([*place, "--dry-run"])  # which refuses where registry and table disagree
 
     passes = Verdict((Check("told", True, {}, None, "told to pass"),))
     monkeypatch.setattr(gate, "judge_challenger", lambda *_: passes)
-    killed(monkeypatch, "pipelines.ledger.finish", promote.main, place)
+    killed(monkeypatch, "pipelines.lake.ledger.finish", promote.main, place)
     assert stages_of(store) == [("train", "done")]
     promote.main(place)
 
     store.append(SILVER_REVIEWS, silver_rows(store))
-    killed(monkeypatch, "pipelines.ledger.finish", score.main, place)
+    killed(monkeypatch, "pipelines.lake.ledger.finish", score.main, place)
     score.main(place)
     expected = [("train", "done"), ("promote", "done"), ("score", "done")]
     assert stages_of(store) == expected

@@ -2,9 +2,9 @@ from pathlib import Path
 
 import pytest
 
-from pipelines.decoding import Source
 from pipelines.errors import ContractError, InputError
-from pipelines.readers import Columns, read_csv, read_jsonl
+from pipelines.ingest.decoding import Source
+from pipelines.ingest.readers import Columns, read_csv, read_jsonl
 
 TEXT = Columns("text")
 

@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from pipelines.definition import load, short_name, targets_of
+from pipelines.bundle.resolve import load, short_name, targets_of
 from pipelines.errors import InputError
 
 BUNDLE = """

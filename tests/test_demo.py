@@ -10,10 +10,10 @@ import pytest
 from deltalake import DeltaTable
 
 from pipelines import finished
-from pipelines.bundle import LOCAL, resolved
+from pipelines.bundle.__main__ import LOCAL, resolved
+from pipelines.bundle.graph import Script, job_of
 from pipelines.demo import STAGES, variables
-from pipelines.graph import Script, job_of
-from pipelines.session import LakeConfig
+from pipelines.lake.session import LakeConfig
 from schemas import TABLES
 from tests.test_end_to_end import submit
 

@@ -4,9 +4,9 @@ from typing import Any
 import pytest
 
 from jobs import diff as job
-from pipelines.diff import counts, differences, examples
 from pipelines.errors import InputError
-from pipelines.tables import TableStore
+from pipelines.lake.tables import TableStore
+from pipelines.operate.diff import counts, differences, examples
 from schemas import GOLD_REJECTS, SILVER_REVIEWS
 
 ORIGIN = [("f" * 64, 1, "f.csv")]

@@ -20,17 +20,20 @@ from numpy.typing import NDArray
 from pyspark.sql import SparkSession
 
 from jobs import reproduce, train
-from pipelines import classifier, cli, distributed, models, registry
-from pipelines.backbone import EMBEDDED, find, load_for_training, load_tokenizer
-from pipelines.distributed import fit_in_processes, write_shards
+from pipelines import cli
 from pipelines.errors import InputError, IntegrityError, JobError, SetupError
-from pipelines.ingest import packaged_file
-from pipelines.learn import learn
-from pipelines.ranks import ALONE, Ranks, epoch_batches, ranks_of
-from pipelines.session import LakeConfig
-from pipelines.snapshot import SCHEMA, labels_of, open_shards, open_snapshot, rows_of, tokenise_rows
-from pipelines.tables import TableStore
-from pipelines.train import EpochRow, Fit, TrainSettings, fit
+from pipelines.ingest.sources import packaged_file
+from pipelines.lake.session import LakeConfig
+from pipelines.lake.snapshot import SCHEMA, labels_of, open_shards, open_snapshot, rows_of, tokenise_rows
+from pipelines.lake.tables import TableStore
+from pipelines.model import classifier
+from pipelines.model.backbone import EMBEDDED, find, load_for_training, load_tokenizer
+from pipelines.tracking import model_table, registry
+from pipelines.train import launch
+from pipelines.train.launch import fit_in_processes, write_shards
+from pipelines.train.loop import EpochRow, Fit, TrainSettings, fit
+from pipelines.train.ranks import ALONE, Ranks, epoch_batches, ranks_of
+from pipelines.train.training import learn
 from schemas import GOLD_REVIEWS
 from tests.processes import LOOPBACK, descendants, listening, variable
 from tests.small_gold import TRAIN, encoder_in, gold_rows
@@ -161,7 +164,7 @@ def test_a_run_in_two_processes_is_recorded_and_reproduced_bit_by_bit(
     store = TableStore(spark, place)
     store.append(GOLD_REVIEWS, gold_rows(store, 0, 60))
     train.main(["--lake", "lake", *TRAIN, "--backbone", "encoder", "--processes", "2"])
-    record = models.records(store)[0]
+    record = model_table.records(store)[0]
     client = registry.connect(place)
     assert client.get_run(record.run_id).data.params["processes"] == "2"
     n_steps = TrainSettings(batch_size=8, epochs=2).n_steps(30)
@@ -237,7 +240,7 @@ def test_how_a_rank_ended_is_one_line(
 ) -> None:
     if noted:
         (tmp_path / "fault-1.json").write_text(json.dumps(noted), encoding="utf-8")
-    found = distributed._fault(tmp_path, 2, output)
+    found = launch._fault(tmp_path, 2, output)
     assert type(found) is kind
     assert re.search(line, str(found))
     assert "\n" not in str(found)
@@ -259,19 +262,19 @@ def test_a_rank_notes_why_it_gave_up(
 
     for name, value in {"RANK": "0", "WORLD_SIZE": "1", "LOCAL_RANK": "0"}.items():
         monkeypatch.setenv(name, value)
-    monkeypatch.setattr(distributed, "_train", give_up)
+    monkeypatch.setattr(launch, "_train", give_up)
     monkeypatch.setattr("torch.distributed.init_process_group", lambda *_: None)
     params = {name: str(value) for name, value in cli.as_params(TWO).items()}
     before = torch.get_num_threads()
     with pytest.raises(type(error)):
-        distributed.train_rank("no snapshot", str(tmp_path), "", before, params)
+        launch.train_rank("no snapshot", str(tmp_path), "", before, params)
     assert json.loads((tmp_path / "fault-0.json").read_text(encoding="utf-8"))["kind"] == kind
 
 
 def test_an_event_that_is_not_yet_written_to_its_end_waits(tmp_path: Path) -> None:
     steps: list[tuple[float, ...]] = []
     epochs: list[EpochRow] = []
-    follower = distributed._Follower(tmp_path / "events.jsonl", lambda *step: steps.append(step), epochs.append)
+    follower = launch._Follower(tmp_path / "events.jsonl", lambda *step: steps.append(step), epochs.append)
     row = EpochRow(1, 0.7, 0.6, 0.5, None, 0.0, 0.0)
     with (tmp_path / "events.jsonl").open("a", encoding="utf-8") as file:
         for text, n_steps in (('{"step": [1, 0.5, 0.1]}\n{"st', 1), ('ep": [2, 0.4, 0.1]}\n', 2)):
@@ -342,7 +345,7 @@ def test_a_rank_knows_its_place_and_alone_it_is_the_whole() -> None:
 @pytest.mark.parametrize(("threads", "processes", "expected"), [(4, 2, 2), (5, 2, 2), (1, 2, 1), (8, 3, 2)])
 def test_the_threads_are_shared_by_the_processes(threads: int, processes: int, expected: int) -> None:
     settings = dataclasses.replace(SETTINGS, threads=threads, processes=processes)
-    assert distributed._threads_of_each(settings) == expected
+    assert launch._threads_of_each(settings) == expected
 
 
 @pytest.mark.stress

@@ -11,13 +11,14 @@ import pytest
 from mlflow.tracking import MlflowClient
 
 from jobs import doctor as job
-from pipelines import ledger, registry
-from pipelines.content import content_hash, one_row
-from pipelines.doctor import alias_faults, ledger_faults, log_faults, missing_versions, model_faults
 from pipelines.errors import InputError, IntegrityError, SetupError
-from pipelines.jars import DELTA_JARS
-from pipelines.models import ModelRecord, records
-from pipelines.tables import Commit, TableStore
+from pipelines.lake import ledger
+from pipelines.lake.frames import content_hash, one_row
+from pipelines.lake.jars import DELTA_JARS
+from pipelines.lake.tables import Commit, TableStore
+from pipelines.operate.doctor import alias_faults, ledger_faults, log_faults, missing_versions, model_faults
+from pipelines.tracking import registry
+from pipelines.tracking.model_table import ModelRecord, records
 from schemas import GOLD_REVIEWS, OPS_MODELS, OPS_PROMOTIONS
 from tests.registered import NAME, register_tiny
 
@@ -165,7 +166,7 @@ def test_a_hanging_writer_is_named_by_its_process(
     with_a_model(store, tmp_path)
     file = store.config.lake_path / "locks" / "gold.reviews"
     hold = (
-        "import sys, time; from pathlib import Path; from pipelines.locks import _try_python;"
+        "import sys, time; from pathlib import Path; from pipelines.lake.locks import _try_python;"
         "kept = _try_python(Path(sys.argv[1]), sys.argv[2]); print('held', flush=True); time.sleep(600)"
     )
     note = json.dumps({"pid": 4711, "app": "curate", "since": time.time() - 3 * 3600})

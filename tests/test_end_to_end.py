@@ -9,7 +9,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from pipelines.ingest import packaged_file
+from pipelines.ingest.sources import packaged_file
 from tests import tiny_encoder
 
 ROOT = Path(__file__).resolve().parent.parent

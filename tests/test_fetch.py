@@ -10,9 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from pipelines import fetch as fetch_module
 from pipelines.errors import ConflictError, InputError, IntegrityError, JobError, SetupError
-from pipelines.fetch import fetch
+from pipelines.ingest import fetch as fetch_module
+from pipelines.ingest.fetch import fetch
 from pipelines.provenance import sha256_of
 
 CONTENT = b"text,label\n" + b"A fine film.,1\n" * 40_000

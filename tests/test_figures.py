@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 from matplotlib.figure import Figure
 
-from pipelines import figures
-from pipelines.metrics import Confusion
-from pipelines.train import EpochRow
+from pipelines.model.metrics import Confusion
+from pipelines.train import figures
+from pipelines.train.loop import EpochRow
 
 HISTORY = [EpochRow(1, 0.6, 0.5, 0.7, None, 0.0, None), EpochRow(2, 0.4, 0.45, 0.8, 0.8, 0.7, 0.75)]
 RNG = np.random.default_rng(0)

@@ -8,14 +8,19 @@ from typing import Any
 import pytest
 
 from jobs import demo
-from pipelines import backbone, bundle, finished, ingest, ledger, registry
+from pipelines import finished
+from pipelines.bundle import __main__ as bundle
 from pipelines.demo import MODEL_NAME, NOTHING_NEW, variables
 from pipelines.errors import InputError
 from pipelines.finished import Finished, inputs_of, left_in, note, recall, state_of
-from pipelines.promote import CHALLENGER, CHAMPION
+from pipelines.ingest import sources
+from pipelines.lake import ledger
+from pipelines.lake.session import LakeConfig
+from pipelines.lake.tables import Commit, TableStore
+from pipelines.model import backbone
+from pipelines.promote.checks import CHALLENGER, CHAMPION
 from pipelines.provenance import sha256_of
-from pipelines.session import LakeConfig
-from pipelines.tables import Commit, TableStore
+from pipelines.tracking import registry
 from schemas import BRONZE_REVIEWS, GOLD_REVIEWS, SILVER_REVIEWS, TABLES
 
 
@@ -94,7 +99,7 @@ def test_other_arguments_reviews_backbones_and_packages_are_seen(
     other = {**inputs_for(lake, max_rows=2_000)}
     delivered = tmp_path / "other.csv"
     delivered.write_text("text\nA good film.\n")
-    monkeypatch.setattr(ingest, "packaged_file", lambda: (delivered, ""))
+    monkeypatch.setattr(sources, "packaged_file", lambda: (delivered, ""))
     other["delivery"] = inputs_for(lake)["delivery"]
     (tmp_path / "config.json").write_text("{}")
     monkeypatch.setattr(backbone, "find", lambda _: tmp_path)

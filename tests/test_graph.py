@@ -2,8 +2,7 @@ from typing import Any
 
 import pytest
 
-from pipelines.errors import InputError
-from pipelines.graph import (
+from pipelines.bundle.graph import (
     EXCLUDED,
     FAILED,
     SUCCEEDED,
@@ -21,6 +20,7 @@ from pipelines.graph import (
     ordered,
     state_before,
 )
+from pipelines.errors import InputError
 
 NOTHING = Script("jobs/x.py", ())
 

@@ -14,7 +14,7 @@ from pyspark.sql import functions as F
 
 from jobs import ingest as job
 from pipelines.errors import ContractError, InputError, IntegrityError, SetupError
-from pipelines.ingest import (
+from pipelines.ingest.sources import (
     PACKAGED,
     SOURCES,
     Delivery,
@@ -25,9 +25,9 @@ from pipelines.ingest import (
     require_equal_counts,
     stage,
 )
+from pipelines.lake.session import LakeConfig
+from pipelines.lake.tables import TableStore
 from pipelines.provenance import sha256_of
-from pipelines.session import LakeConfig
-from pipelines.tables import TableStore
 from schemas import BRONZE_REVIEWS, OPS_RUNS
 
 NOW = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)

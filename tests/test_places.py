@@ -6,8 +6,8 @@ import pytest
 from pyspark.sql import SparkSession
 
 from jobs import query
-from pipelines.session import LakeConfig
-from pipelines.tables import TableStore
+from pipelines.lake.session import LakeConfig
+from pipelines.lake.tables import TableStore
 from schemas import GOLD_REJECTS, TABLES, VIEWS
 from schemas.ddl import SCHEMAS, physical
 from tests.every_job import FEW, LINKS, encoder_in, run_every_job

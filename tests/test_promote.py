@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from pipelines.errors import InputError
-from pipelines.promote import EXAMPLES, Limits, Predictions, Verdict, as_json, judge, moves
+from pipelines.promote.checks import EXAMPLES, Limits, Predictions, Verdict, as_json, judge, moves
 
 NAMES = ["beats_baseline", "not_worse_than_champion", "example_sentences", "recall_gap", "calibration"]
 LABELS = np.array([1, 0] * 100)

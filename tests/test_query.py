@@ -8,9 +8,9 @@ from pyspark.sql import SparkSession
 
 from jobs.query import QueryConfig, main, statement_of
 from pipelines.errors import InputError
-from pipelines.query import ask, rendered
-from pipelines.session import LakeConfig
-from pipelines.tables import TableStore
+from pipelines.lake.session import LakeConfig
+from pipelines.lake.tables import TableStore
+from pipelines.operate.query import ask, rendered
 from schemas import GOLD_REJECTS, GOLD_REVIEWS
 
 ONE_OF_EACH = """

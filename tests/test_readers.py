@@ -11,9 +11,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipelines.decoding import Source
 from pipelines.errors import ContractError, InputError
-from pipelines.readers import Columns, Record, read_csv, read_jsonl, read_parquet
+from pipelines.ingest.decoding import Source
+from pipelines.ingest.readers import Columns, Record, read_csv, read_jsonl, read_parquet
 
 REVIEWS = Columns("text", "label", "split")
 TEXT = Columns("text")

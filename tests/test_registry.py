@@ -9,11 +9,12 @@ from pathlib import Path
 import pytest
 from mlflow.tracking import MlflowClient
 
-from pipelines import gate, model_files, models, registry
 from pipelines.errors import GateRefusedError, InputError, IntegrityError, SetupError
-from pipelines.promote import Check, Verdict
-from pipelines.session import LakeConfig
-from pipelines.tables import TableStore
+from pipelines.lake.session import LakeConfig
+from pipelines.lake.tables import TableStore
+from pipelines.promote import gate
+from pipelines.promote.checks import Check, Verdict
+from pipelines.tracking import model_files, model_table, registry
 from schemas import OPS_PROMOTIONS
 from tests.registered import NAME, register_tiny
 
@@ -41,7 +42,7 @@ def test_a_registered_model_is_the_challenger_and_says_what_it_is_made_of(
     assert {"MLmodel", "artifacts/model/model.safetensors", "artifacts/model/tokenizer.json"} <= paths
     assert [path for path in paths if path.endswith((".pkl", ".pickle", ".bin"))] == []
     assert found.tags["weights.sha256"] == registered.weights_sha256
-    assert models.record_of(store, found).files == [tuple(file) for file in json.loads(found.tags["manifest"])]
+    assert model_table.record_of(store, found).files == [tuple(file) for file in json.loads(found.tags["manifest"])]
 
 
 def test_a_verified_model_scores_text(store: TableStore, client: MlflowClient, tmp_path: Path) -> None:
@@ -124,7 +125,7 @@ def test_a_store_is_there_whole_or_not_at_all(tmp_path: Path, monkeypatch: pytes
         raise KeyboardInterrupt  # as a kill in the last moment
 
     with monkeypatch.context() as patch:
-        patch.setattr("pipelines.registry.os.link", link)
+        patch.setattr("pipelines.tracking.registry.os.link", link)
         with pytest.raises(KeyboardInterrupt):
             registry.connect(place)
     assert seen == [((1,), False)]

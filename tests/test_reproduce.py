@@ -18,11 +18,10 @@ from mlflow.entities import Run
 
 from jobs import reproduce as job
 from jobs import train
-from pipelines import models, registry
-from pipelines.content import content_hash
 from pipelines.errors import InputError, IntegrityError
-from pipelines.learn import learn
-from pipelines.models import ModelRecord
+from pipelines.lake.frames import content_hash
+from pipelines.lake.session import LakeConfig
+from pipelines.lake.tables import TableStore
 from pipelines.reproduce import (
     DIFFERENT,
     IDENTICAL,
@@ -36,10 +35,11 @@ from pipelines.reproduce import (
     surroundings_that_differ,
     verdict_of,
 )
-from pipelines.runs import PastRun
-from pipelines.session import LakeConfig
-from pipelines.tables import TableStore
-from pipelines.train import fit
+from pipelines.tracking import model_table, registry
+from pipelines.tracking.model_table import ModelRecord
+from pipelines.tracking.runs import PastRun
+from pipelines.train.loop import fit
+from pipelines.train.training import learn
 from schemas import GOLD_REVIEWS, OPS_MODELS, OPS_RUNS
 from tests.preload import library
 from tests.small_gold import TRAIN, encoder_in, gold_rows
@@ -167,8 +167,8 @@ def test_figures_are_logged_of_a_comparison_only() -> None:
 
 APPEND = """
     import sys
-    from pipelines.session import LakeConfig, get_session
-    from pipelines.tables import TableStore
+    from pipelines.lake.session import LakeConfig, get_session
+    from pipelines.lake.tables import TableStore
     from schemas import GOLD_REVIEWS
     from tests.small_gold import gold_rows
     lake = LakeConfig(lake=sys.argv[1])
@@ -197,7 +197,7 @@ def test_a_run_logs_the_version_it_reads_though_another_process_writes_meanwhile
         written.append(subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False))
         return fit(*arguments)
 
-    monkeypatch.setattr("pipelines.learn.fit", fit_beside_a_writer)
+    monkeypatch.setattr("pipelines.train.training.fit", fit_beside_a_writer)
     place = ["--lake", store.config.lake]
     train.main([*place, *TRAIN, "--backbone", encoder_in(tmp_path / "encoder")])
     assert [done.returncode for done in written] == [0], written
@@ -206,7 +206,7 @@ def test_a_run_logs_the_version_it_reads_though_another_process_writes_meanwhile
     assert (run.data.tags["delta.version"], run.data.tags["content_hash"]) == ("1", read)
     assert run.data.metrics["test_rows"] == 16
 
-    monkeypatch.setattr("pipelines.learn.fit", fit)
+    monkeypatch.setattr("pipelines.train.training.fit", fit)
     capsys.readouterr()
     before = torch.get_num_threads()
     torch.set_num_threads(1 if before > 1 else 2)  # the recorded number is restored, here as on another machine
@@ -231,14 +231,14 @@ def test_a_run_logs_the_version_it_reads_though_another_process_writes_meanwhile
     stages = [row.stage for row in store.read(OPS_RUNS).orderBy("finished_at").collect()]
     assert stages == ["train", "reproduce", "reproduce"]
 
-    known = models.records(store)
+    known = model_table.records(store)
     other_seed = lambda snapshot, place, s: learn(snapshot, place, replace(s, seed=s.seed + 1))  # noqa: E731
     monkeypatch.setattr("pipelines.replay.learn", other_seed)
     with pytest.raises(IntegrityError, match=r"not reproduced: weights differ, .* Differs: Nothing recorded differs"):
         job.main([run.info.run_id, *place, "--tolerance", "0"])
     assert newest_run(store).data.tags["verdict"] == "not reproduced"
     monkeypatch.setattr(
-        "pipelines.models.records", lambda _: [replace(record, content_hash="0" * 32) for record in known]
+        "pipelines.tracking.model_table.records", lambda _: [replace(record, content_hash="0" * 32) for record in known]
     )
     with pytest.raises(IntegrityError, match=r"^not reproduced: gold\.reviews version 1: expected content hash 0000"):
         job.main([run.info.run_id, *place])

@@ -5,10 +5,20 @@ from pathlib import Path
 
 import pytest
 
-from pipelines import task_values
+from pipelines.bundle import task_values
+from pipelines.bundle.graph import Condition, Job, Loop, Script, Task
+from pipelines.bundle.runner import (
+    Done,
+    exit_code,
+    in_process,
+    load_state,
+    plan,
+    run_job,
+    save_state,
+    submitted,
+    summary,
+)
 from pipelines.errors import GateRefusedError
-from pipelines.graph import Condition, Job, Loop, Script, Task
-from pipelines.runner import Done, exit_code, in_process, load_state, plan, run_job, save_state, submitted, summary
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -157,7 +167,8 @@ def test_the_plan_shows_order_branches_and_what_only_a_run_will_know() -> None:
 
 JOB_FILE = """
 import sys
-from pipelines import cli, task_values
+from pipelines import cli
+from pipelines.bundle import task_values
 from pipelines.errors import GateRefusedError
 
 def main(argv=None):

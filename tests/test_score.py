@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 from pyspark.sql import DataFrame, Row, SparkSession
 from pyspark.sql import functions as F
 
-from pipelines.content import conform
 from pipelines.errors import IntegrityError
+from pipelines.lake.frames import conform
 from pipelines.score import Predict, check_scores, load_once, score_rows, score_texts, scorer, unscored
 from schemas import GOLD_SCORES, SILVER_REVIEWS
 

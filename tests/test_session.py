@@ -9,8 +9,8 @@ from pyspark.errors import AnalysisException, PySparkException
 from pyspark.sql import SparkSession
 
 from pipelines.errors import InputError, SetupError
-from pipelines.jars import DELTA_JARS, jar_settings
-from pipelines.session import (
+from pipelines.lake.jars import DELTA_JARS, jar_settings
+from pipelines.lake.session import (
     LakeConfig,
     _start_fault,
     check_disk,

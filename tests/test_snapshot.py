@@ -5,9 +5,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from pipelines.classifier import Policy
 from pipelines.errors import ContractError, IntegrityError
-from pipelines.snapshot import SCHEMA, labels_of, open_snapshot, rows_of, tokenise_rows, write_snapshot
+from pipelines.lake.snapshot import SCHEMA, labels_of, open_snapshot, rows_of, tokenise_rows, write_snapshot
+from pipelines.model.classifier import Policy
 from tests.tiny_encoder import SPECIAL_TOKENS, tokenizer_of
 
 Row = tuple[str, str, int, str]
@@ -105,7 +105,7 @@ def test_columns_off_the_contract_are_named(tmp_path: Path, change: tuple[str, p
 def test_tokens_stand_in_one_flat_array_and_read_back_row_by_row(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("pipelines.snapshot.CHUNK_ROWS", 2)  # three rows, two chunks
+    monkeypatch.setattr("pipelines.lake.snapshot.CHUNK_ROWS", 2)  # three rows, two chunks
     rows = rows_of(snapshot_from(tmp_path, ROWS), "train")
     good, bad, film = (len(SPECIAL_TOKENS) + number for number in range(3))
     tokens, whole = tokenise_rows(rows, tokenizer_of([*SPECIAL_TOKENS, "good", "bad", "film"]), Policy(max_tokens=8))

@@ -1,9 +1,9 @@
 import pytest
 
 from pipelines.errors import ConflictError
-from pipelines.session import LakeConfig
-from pipelines.staging import staged_parts
-from pipelines.tables import TableStore
+from pipelines.lake.session import LakeConfig
+from pipelines.lake.staging import staged_parts
+from pipelines.lake.tables import TableStore
 
 
 @pytest.mark.parametrize("fails", [False, True])

@@ -8,11 +8,13 @@ from typing import Any
 import pytest
 from pyspark.sql import SparkSession
 
-from pipelines import files, locks, registry
 from pipelines.errors import InputError
-from pipelines.locks import MULTI_CLUSTER, require_atomic
-from pipelines.session import LakeConfig
-from pipelines.tables import Commit, TableStore
+from pipelines.lake import locks
+from pipelines.lake.locks import MULTI_CLUSTER, require_atomic
+from pipelines.lake.session import LakeConfig
+from pipelines.lake.tables import Commit, TableStore
+from pipelines.operate import files
+from pipelines.tracking import registry
 from schemas import GOLD_REJECTS, TABLES, VIEWS
 from tests.every_job import FEW, LINKS, encoder_in, run_every_job
 

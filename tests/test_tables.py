@@ -5,11 +5,11 @@ import pytest
 from pyspark.errors import PySparkException
 from pyspark.sql import DataFrame
 
-from pipelines import files
 from pipelines.errors import ConflictError, InputError, IntegrityError, SetupError
-from pipelines.refusals import worded
-from pipelines.session import LakeConfig
-from pipelines.tables import Commit, TableStore
+from pipelines.lake.delta_errors import worded
+from pipelines.lake.session import LakeConfig
+from pipelines.lake.tables import Commit, TableStore
+from pipelines.operate import files
 from schemas import GOLD_REJECTS, OPS_PROMOTIONS, SILVER_REVIEWS
 
 Rows = Sequence[tuple[str, str]]

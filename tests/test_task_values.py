@@ -4,7 +4,7 @@ from types import ModuleType, SimpleNamespace
 
 import pytest
 
-from pipelines import task_values
+from pipelines.bundle import task_values
 
 
 def test_under_the_local_runner_values_go_to_its_file_and_the_last_of_a_name_counts(

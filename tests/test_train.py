@@ -10,14 +10,14 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from pipelines import cli
-from pipelines.backbone import FREEZE_HALF, KEEP_DROPOUT, load_for_training
-from pipelines.classifier import predict_logits, tokenise
 from pipelines.errors import InputError, IntegrityError
-from pipelines.metrics import cross_entropy
-from pipelines.optimizer import rate_share
-from pipelines.presets import PRESETS, SEED_PRESET
-from pipelines.ranks import epoch_batches
-from pipelines.train import EpochRow, Fit, TrainSettings, deterministic, fit
+from pipelines.model.backbone import FREEZE_HALF, KEEP_DROPOUT, load_for_training
+from pipelines.model.classifier import predict_logits, tokenise
+from pipelines.model.metrics import cross_entropy
+from pipelines.train.loop import EpochRow, Fit, TrainSettings, deterministic, fit
+from pipelines.train.optimizer import rate_share
+from pipelines.train.presets import PRESETS, SEED_PRESET
+from pipelines.train.ranks import epoch_batches
 from tests.tiny_encoder import build
 
 WORDS = ["good", "fine", "bad", "dull", "film", "plot", "the", "a"]

@@ -2,8 +2,8 @@
 
 import pytest
 
-from pipelines.session import LakeConfig
-from pipelines.unity import is_ours, tag_name, uris, version_tags
+from pipelines.lake.session import LakeConfig
+from pipelines.tracking.unity import is_ours, tag_name, uris, version_tags
 
 CONFIG = LakeConfig(catalog="main", landing="/Volumes/x", schemas="dev_bronze,dev_silver,dev_gold,dev_ops")
 

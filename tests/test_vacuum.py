@@ -9,13 +9,14 @@ from mlflow.tracking import MlflowClient
 
 from jobs import train
 from jobs import vacuum as job
-from pipelines import files, registry, runs
-from pipelines.content import content_hash
 from pipelines.errors import InputError, IntegrityError
-from pipelines.models import ModelRecord
-from pipelines.snapshot import snapshot_of
-from pipelines.tables import TableStore
-from pipelines.vacuum import RECENT, Pin, pins_of_model, plain_path, require_known, summary, versions_kept
+from pipelines.lake.frames import content_hash
+from pipelines.lake.snapshot import snapshot_of
+from pipelines.lake.tables import TableStore
+from pipelines.operate import files
+from pipelines.operate.vacuum import RECENT, Pin, pins_of_model, plain_path, require_known, summary, versions_kept
+from pipelines.tracking import registry, runs
+from pipelines.tracking.model_table import ModelRecord
 from schemas import GOLD_REJECTS, GOLD_REVIEWS
 from tests.preload import library
 from tests.registered import register_tiny

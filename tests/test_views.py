@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from pipelines.tables import TableStore
+from pipelines.lake.tables import TableStore
 from schemas import GOLD_SCORES, OPS_MODELS, OPS_PROMOTIONS, OPS_RUNS, VIEWS, Table
 
 REVIEW = hashlib.sha256(b"Good.").hexdigest()

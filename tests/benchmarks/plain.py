@@ -4,7 +4,7 @@ from typing import Any
 
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
-from pipelines import backbone
+from pipelines.model import backbone
 
 MOST_TOKENS = 512
 

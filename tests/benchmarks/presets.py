@@ -8,10 +8,11 @@ import sys
 from pathlib import Path
 
 from jobs import clean, curate, ingest, train
-from pipelines import cli, registry
-from pipelines.backbone import n_frozen_layers
-from pipelines.presets import PRESETS
-from pipelines.session import LakeConfig, get_session
+from pipelines import cli
+from pipelines.lake.session import LakeConfig, get_session
+from pipelines.model.backbone import n_frozen_layers
+from pipelines.tracking import registry
+from pipelines.train.presets import PRESETS
 from tests.benchmarks.compare import Program, seconds_of, table
 
 TRIED = {"64 tokens": ["--max-tokens", "64"], "default": [], "`--preset best`": ["--preset", "best"]}

@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from pipelines.ingest import Delivery, packaged_file, records
+from pipelines.ingest.sources import Delivery, packaged_file, records
 
 SEED = 7
 

@@ -21,11 +21,12 @@ from deltalake import DeltaTable
 from pyspark.sql import functions as F
 
 from jobs import clean, ingest, score
-from pipelines import backbone, classifier, registry, runs
-from pipelines.models import model_row
-from pipelines.session import LakeConfig, get_session
-from pipelines.tables import TableStore
-from pipelines.train import TrainSettings
+from pipelines.lake.session import LakeConfig, get_session
+from pipelines.lake.tables import TableStore
+from pipelines.model import backbone, classifier
+from pipelines.tracking import registry, runs
+from pipelines.tracking.model_table import model_row
+from pipelines.train.loop import TrainSettings
 from schemas import OPS_MODELS, SILVER_REVIEWS
 from tests.benchmarks.compare import Program, alternate, seconds_of, table
 from tests.benchmarks.plain import MOST_TOKENS, plain_model, plain_tokenizer

@@ -17,10 +17,10 @@ from numpy.typing import NDArray
 from torch.utils.data import DataLoader, Dataset
 from transformers import DataCollatorWithPadding, Trainer, TrainingArguments
 
-from pipelines import backbone
-from pipelines.classifier import Policy, best_device, faster_precision, predict_logits, tokenise
-from pipelines.metrics import cross_entropy
-from pipelines.train import TrainSettings, fit
+from pipelines.model import backbone
+from pipelines.model.classifier import Policy, best_device, faster_precision, predict_logits, tokenise
+from pipelines.model.metrics import cross_entropy
+from pipelines.train.loop import TrainSettings, fit
 from tests.benchmarks.compare import Program, alternate, table
 from tests.benchmarks.plain import plain_model, plain_tokenizer
 from tests.benchmarks.reviews import SEED, packaged_reviews

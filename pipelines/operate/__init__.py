@@ -1,0 +1,1 @@
+"""Query, compare, examine and clean up a lake: query, diff, doctor, vacuum."""

@@ -1,0 +1,190 @@
+"""What is wrong with a lake, and how to mend it: tables, the data behind every model, models, locks."""
+
+import re
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+from mlflow.tracking import MlflowClient
+from py4j.protocol import Py4JError
+from pyspark.errors import PySparkException
+from pyspark.sql import SparkSession
+from pyspark.sql import functions as F
+
+from pipelines.errors import JobError
+from pipelines.lake.catalog import commits_of, location
+from pipelines.lake.frames import content_hash
+from pipelines.lake.locks import holder_of, is_held
+from pipelines.lake.session import LakeConfig
+from pipelines.lake.tables import TableStore
+from pipelines.operate import files
+from pipelines.promote.checks import CHAMPION
+from pipelines.tracking import model_files, registry
+from pipelines.tracking.model_table import ModelRecord, records
+from schemas import GOLD_LINEAGE, GOLD_REVIEWS, GOLD_SCORES, OPS_MODELS, OPS_PROMOTIONS, OPS_RUNS, TABLES, Table
+
+LONG_HELD_S = 3_600.0  # no stage holds a table's lock nearly as long
+RESTORE = "Restore it from a backup"
+
+
+@dataclass(frozen=True)
+class Fault:
+    """Where it is wrong, what was found there, what to do."""
+
+    where: str
+    found: str
+    fix: str
+
+    def __str__(self) -> str:
+        return f"{self.where}: {self.found}. {self.fix}."
+
+
+def examine(spark: SparkSession, config: LakeConfig) -> Iterator[Fault]:
+    """Every fault of the lake, as it is found; none of a healthy one. Reads all latest rows, and gold of each model."""
+    broken = [fault for table in TABLES for fault in log_faults(config, table)]
+    yield from broken
+    if broken:  # Delta can not open such a table, nor we the lake
+        return
+    try:
+        store = TableStore(spark, config)
+    except (PySparkException, Py4JError) as error:
+        yield Fault(config.where, _cause(str(error)), RESTORE)
+        return
+    client = registry.connect(config)
+    for table in TABLES:
+        if store.exists(table):
+            yield from lock_faults(store, table)
+            yield from table_faults(store, table)
+    for where, faults in (
+        (OPS_RUNS.name, ledger_faults(store)),
+        (OPS_MODELS.name, model_faults(store, client)),
+        (OPS_PROMOTIONS.name, alias_faults(store, client)),
+        (GOLD_LINEAGE.name, lineage_faults(store)),
+    ):
+        try:
+            yield from faults
+        except (JobError, PySparkException, Py4JError) as error:
+            yield Fault(where, _cause(str(error)), RESTORE)
+
+
+def log_faults(config: LakeConfig, table: Table) -> Iterator[Fault]:
+    """A version that a local table's log lacks between its first and its last."""
+    log = Path(location(config, table), "_delta_log")  # of a local table; elsewhere there is none by that name
+    if config.is_local and (missing := missing_versions(log)):
+        listing = ", ".join(str(version) for version in missing)
+        yield Fault(table.name, f"its log lacks version {listing}", f"{RESTORE}, the whole directory _delta_log")
+
+
+def lock_faults(store: TableStore, table: Table) -> Iterator[Fault]:
+    """A lock that has been held for longer than any stage takes."""
+    file = store.config.lake_path / "locks" / table.name
+    holder, held_s = holder_of(file)
+    if store.config.is_local and held_s > LONG_HELD_S and is_held(file):
+        found = f"its lock has been held by {holder} for {held_s / 3600:.0f} h"
+        yield Fault(table.name, found, "End that process if it hangs: the lock goes with it")
+
+
+def table_faults(store: TableStore, table: Table) -> Iterator[Fault]:
+    """A file that is missing or damaged, so that the latest rows cannot be read."""
+    yield from _caught(table.name, lambda: content_hash(store.read(table)), RESTORE)
+
+
+def ledger_faults(store: TableStore) -> Iterator[Fault]:
+    """A table that is gone, or behind what the ledger says was left of it."""
+    if not store.exists(OPS_RUNS):
+        return
+    left = store.read(OPS_RUNS).select(F.explode("output_versions").alias("name", "version"))
+    for row in left.groupBy("name").agg(F.max("version").alias("version")).orderBy("name").collect():
+        table = next((table for table in TABLES if table.name == row["name"]), None)
+        found = store.version(table) if table and store.exists(table) else None
+        if found is None or found < row["version"]:
+            is_at = "no such table" if found is None else f"version {found}"
+            yield Fault(row["name"], f"{is_at}, but the ledger knows version {row['version']}", RESTORE)
+
+
+def model_faults(store: TableStore, client: MlflowClient) -> Iterator[Fault]:
+    """Model versions whose files, data or entries are not what was registered."""
+    known = {model.key: model for model in records(store)}
+    recorded = {name for name, _ in known}
+    names = registry.names(client, store.config, recorded)
+    live = registry.live_versions(client, names)
+    for name in sorted(recorded - names):
+        yield Fault(name, "in ops.models, but the registry has no such model", f"{RESTORE}: <lake>/mlflow")
+    for name, version in sorted(live - set(known)):
+        fix = "Delete the version in the registry, and train again" if known else f"{RESTORE}: ops.models"
+        yield Fault(f"{name} version {version}", "in the registry, but not in ops.models", fix)
+    hashes: dict[int, str] = {}
+    for key in sorted(live & set(known)):
+        model = known[key]
+        registered = registry.resolve(client, model.name, str(model.version))
+        verify = partial(model_files.verified_directory, client, registered, model.files)
+        yield from _caught(str(model), verify, "Do not use this version")
+        yield from data_faults(store, model, hashes)
+
+
+def alias_faults(store: TableStore, client: MlflowClient) -> Iterator[Fault]:
+    """A champion in the registry that is not the one of the gate's latest decision."""
+    if not store.exists(OPS_PROMOTIONS):
+        return
+    moved = store.read(OPS_PROMOTIONS).where("decision IN ('promoted', 'rolled_back')").groupBy("model_name")
+    for row in moved.agg(F.max_by("model_version", "decided_at").alias("version")).collect():  # one row a model
+        champion = registry.version_of(client, row["model_name"], CHAMPION)
+        if champion is None or int(champion.version) != row["version"]:
+            found = f"alias {CHAMPION} is {f'version {champion.version}' if champion else 'not set'}"
+            decided = f"the latest decision names version {row['version']}"
+            yield Fault(row["model_name"], f"{found}, but {decided}", "Run jobs/promote.py again, or --rollback")
+
+
+def data_faults(store: TableStore, model: ModelRecord, hashes: dict[int, str]) -> Iterator[Fault]:
+    """Whether gold at the model's version is still what it learned from; `hashes` keeps what was read already."""
+    where = f"{model}, gold.reviews version {model.gold_version}"
+
+    def read_again() -> None:
+        if model.gold_version not in hashes:
+            files.require_present(store, GOLD_REVIEWS, files.needed(store, GOLD_REVIEWS, [model.gold_version]))
+            hashes[model.gold_version] = content_hash(store.read(GOLD_REVIEWS, model.gold_version))
+
+    faults = list(_caught(where, read_again, f"{RESTORE}; until then the model cannot be reproduced"))
+    yield from faults
+    found = hashes.get(model.gold_version)
+    if not faults and found != model.content_hash:
+        yield Fault(where, f"content hash {found}, but the model learned from {model.content_hash}", RESTORE)
+
+
+def lineage_faults(store: TableStore) -> Iterator[Fault]:
+    """Scored rows that do not lead back to a table version and to a file."""
+    if not (store.exists(GOLD_SCORES) and store.exists(GOLD_LINEAGE)):
+        return
+    for link in ("gold_version", "bronze_version", "source_sha256"):
+        lost = f"SELECT count(DISTINCT review_id, model_name, model_version) FROM gold.lineage WHERE {link} IS NULL"
+        if n_rows := store.counts({"rows": lost})["rows"]:
+            found = f"{n_rows:,} scored rows have no {link}"
+            yield Fault(GOLD_LINEAGE.name, found, "Restore ops.models and ops.runs from a backup: the link is in them")
+
+
+def missing_versions(log: Path) -> list[int]:
+    """Versions between the first and the last that a local log has no file of."""
+    present = {int(file.stem) for file in commits_of(log)}
+    return sorted(set(range(min(present, default=0), max(present, default=-1) + 1)) - present)
+
+
+def _caught(where: str, look: Callable[[], object], fix: str) -> Iterator[Fault]:
+    """The fault that a look meets, in words without a row's text; none where it goes well."""
+    try:
+        look()
+    except JobError as error:
+        yield Fault(where, str(error).rstrip("."), fix)
+    except (PySparkException, Py4JError) as error:
+        yield Fault(where, _cause(str(error)), fix)
+
+
+def _cause(message: str) -> str:
+    """What is wrong with which file, from Spark's or Delta's message."""
+    file = re.search(r"\w:/+(\S+?\.(?:parquet|json))", message)
+    name = file[1].rpartition("/")[2] if file else "a file"
+    if "checksum" in message.lower():
+        return f"{name} is damaged: its checksum does not fit"
+    if re.search(r"does not exist|FILE_NOT_EXIST|FileNotFound|no such file", message, re.IGNORECASE):
+        return f"{name} is missing"
+    return f"{name} cannot be read"

@@ -1,0 +1,102 @@
+"""Which versions of which tables must stay readable, and which files no one of them needs."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from urllib.parse import unquote
+
+from pyspark.sql import DataFrame
+from pyspark.sql import functions as F
+
+from pipelines.errors import InputError, IntegrityError
+from pipelines.tracking.model_table import ModelRecord
+from schemas import BRONZE_REVIEWS, GOLD_REVIEWS, SILVER_REVIEWS
+
+RECENT = "latest or recent"
+
+
+@dataclass(frozen=True)
+class Pin:
+    """A table version that must stay readable, and for whom."""
+
+    table: str
+    version: int
+    reason: str
+
+
+def pins_of_model(model: ModelRecord) -> list[Pin]:
+    """What a model learned from: gold, and the silver and bronze behind it where the ledger knew them."""
+    read = {
+        GOLD_REVIEWS.name: model.gold_version,
+        SILVER_REVIEWS.name: model.silver_version,
+        BRONZE_REVIEWS.name: model.bronze_version,
+    }
+    return [Pin(table, version, str(model)) for table, version in read.items() if version is not None]
+
+
+def require_known(live: set[tuple[str, int]], known: set[tuple[str, int]], names: set[str]) -> None:
+    """Raise IntegrityError where registry and ops.models do not tell of the same models: a pin may be lost.
+
+    A version that is gone from the registry was deleted; a name that is gone means that the registry itself was lost.
+    """
+    unrecorded = [f"{name} version {version} in the registry only" for name, version in sorted(live - known)]
+    lost = [f"{name} in ops.models only" for name in sorted({name for name, _ in known} - names)]
+    if unrecorded or lost:
+        raise IntegrityError(
+            f"models: expected the same in the registry and in ops.models, found {'; '.join(unrecorded + lost)}. "
+            "Nothing was deleted; jobs/doctor.py says what to do."
+        )
+
+
+def versions_kept(table: str, forget: str, latest: int, pins: Sequence[Pin]) -> set[int]:
+    """The versions that must stay readable: those pinned, or, where --forget names some, all but those.
+
+    Raises InputError where --forget names a version that somebody needs (and says who), or that there never was.
+    """
+    if not forget:
+        return {pin.version for pin in pins}
+    asked = set(_versions_asked(forget, latest))
+    if losing := sorted({(pin.version, pin.reason) for pin in pins if pin.version in asked}):
+        listing = ", ".join(f"version {version} ({reason})" for version, reason in losing)
+        raise InputError(
+            f"--forget: expected versions of {table} that nobody needs, found {listing}. Nothing was deleted. "
+            "Delete those model versions in the registry, or take the tag keep off the runs, if they are to go."
+        )
+    return set(range(latest + 1)) - asked
+
+
+def _versions_asked(forget: str, latest: int) -> range:
+    first, _, last = forget.partition("-")
+    if not first.isdigit() or not (last or first).isdigit():
+        raise InputError(f"--forget must be a version or a range of them, as 3 or 3-7, got {forget!r}")
+    asked = range(int(first), int(last or first) + 1)
+    if not asked or asked[-1] > latest:
+        raise InputError(f"--forget must name versions of 0-{latest}, the first one first, got {forget}")
+    return asked
+
+
+def plain_path(uri: str) -> str:
+    """A file's path as Spark's listing writes it: file:/a b, not file:///a%20b."""
+    path = unquote(uri)
+    return f"file:/{path.removeprefix('file:').lstrip('/')}" if path.startswith("file:") else path
+
+
+def unneeded(inventory: DataFrame, needed: DataFrame, before_ms: int) -> DataFrame:
+    """The files of an inventory that no pinned version needs and that are older than `before_ms` (epoch).
+
+    inventory  path, length, modificationTime        returns  what VACUUM USING INVENTORY takes
+    A younger file may belong to a write that has not committed yet.
+    """
+    left = inventory.join(needed, "path", "left_anti").where(F.unix_millis("modificationTime") < before_ms)
+    is_dir = F.expr("nullif(false, true)")  # false, of a nullable column: VACUUM compares the schema to the letter
+    modified_ms = F.unix_millis("modificationTime").alias("modificationTime")
+    return left.select("path", "length", is_dir.alias("isDir"), modified_ms)
+
+
+def summary(table: str, pins: Sequence[Pin], n_files: int, n_bytes: int, is_dry_run: bool) -> str:
+    """A table's line: what goes, and which versions are needed by whom."""
+    reasons: dict[int, list[str]] = {}
+    for pin in sorted(pins, key=lambda pin: (pin.version, pin.reason)):
+        reasons.setdefault(pin.version, []).append(pin.reason)
+    needed = "; ".join(f"version {version} ({', '.join(dict.fromkeys(who))})" for version, who in reasons.items())
+    verb = "would be deleted" if is_dry_run else "deleted"
+    return f"{table}: {n_files:,} files, {n_bytes:,} bytes {verb}; needed: {needed}"

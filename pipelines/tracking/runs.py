@@ -1,0 +1,137 @@
+"""Every effect on MLflow's runs: starting one, what is logged into it, reading a past one back."""
+
+import contextlib
+import logging
+import os
+import re
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import mlflow
+import pyarrow as pa
+import pyarrow.parquet as pq
+from mlflow.data.delta_dataset_source import DeltaDatasetSource
+from mlflow.data.meta_dataset import MetaDataset
+from mlflow.entities import Metric
+from mlflow.exceptions import MlflowException
+from mlflow.tracking import MlflowClient
+
+from pipelines.errors import InputError, IntegrityError
+from pipelines.lake.session import LakeConfig
+
+log = logging.getLogger("reviewlake")
+
+METRICS_A_REQUEST = 1_000  # the tracking store's limit
+PREDICTIONS = "test_predictions.parquet"
+
+
+@dataclass(frozen=True)
+class PastRun:
+    """What a training run logged."""
+
+    run_id: str
+    experiment: str
+    params: Mapping[str, str]
+    tags: Mapping[str, str]
+    metrics: Mapping[str, float]
+    epochs: Mapping[tuple[str, int], float]  # by metric and epoch
+
+
+@contextlib.contextmanager
+def tracked(
+    client: MlflowClient, config: LakeConfig, experiment: str, params: Mapping[str, object], tags: Mapping[str, str]
+) -> Iterator[str]:
+    """A run from start to end; failed if what is inside fails. Yields its id."""
+    for name in ("MLFLOW_RUN_ID", "MLFLOW_EXPERIMENT_ID"):  # `mlflow run` exports them, of a run in another store
+        os.environ.pop(name, None)
+    found = client.get_experiment_by_name(experiment)
+    if found and found.lifecycle_stage != "active":
+        raise InputError(f"--experiment {experiment}: expected an active one, found it deleted. Pass another name.")
+    place = artifacts_of(config, mlflow.get_tracking_uri())
+    experiment_id = found.experiment_id if found else client.create_experiment(experiment, artifact_location=place)
+    with mlflow.start_run(experiment_id=experiment_id, tags=dict(tags), log_system_metrics=False) as run:
+        mlflow.log_params(dict(params))
+        yield run.info.run_id
+    log.info("run %s of experiment %s: finished", run.info.run_id, experiment)
+
+
+def artifacts_of(config: LakeConfig, tracking_uri: str) -> str | None:
+    """Where a store without a server keeps artifacts, for all workers to read; None where a server knows its place."""
+    if config.is_local:
+        return (config.lake_path / "mlflow" / "artifacts").as_uri()
+    return (
+        (config.landing_path / "mlflow").as_uri() if re.match("(sqlite|postgresql|mysql|mssql)", tracking_uri) else None
+    )
+
+
+def log_dataset(table: str, location: str, version: int, digest: str) -> None:
+    """The data as MLflow's own dataset entry, with our digest; it drops version 0, so the name says it too.
+
+    By its path where it has one: by name, MLflow looks for a Databricks workspace, with a warning and seconds lost.
+    """
+    given = {"path": location} if location else {"delta_table_name": table}
+    source = DeltaDatasetSource(**given, delta_table_version=version)
+    dataset = MetaDataset(source, name=f"{table}@{version}", digest=digest)  # type: ignore[abstract]  # it is not
+    mlflow.log_input(dataset, context="training")
+
+
+def log_steps(client: MlflowClient, run_id: str, metrics: Sequence[Metric]) -> None:
+    """Many metrics in few requests."""
+    for start in range(0, len(metrics), METRICS_A_REQUEST):
+        client.log_batch(run_id, metrics=metrics[start : start + METRICS_A_REQUEST])
+
+
+def log_predictions(predictions: pa.Table) -> None:
+    """The held-out rows with what the model says of each, as an artifact of the running run."""
+    with tempfile.TemporaryDirectory() as directory:
+        file = Path(directory) / PREDICTIONS
+        pq.write_table(predictions, file)  # type: ignore[no-untyped-call]
+        mlflow.log_artifact(str(file))
+
+
+def past_run(client: MlflowClient, run_id: str, epoch_metrics: Sequence[str]) -> PastRun:
+    """A training run as it was logged; InputError where there is none of that id."""
+    try:
+        run = client.get_run(run_id)
+    except MlflowException as error:
+        raise InputError(f"run {run_id}: expected a run of this lake, found none. Look it up in ops.models.") from error
+    if "delta.version" not in run.data.tags or run.info.status != "FINISHED":
+        found = f"a {run.info.status.lower()} one{'' if 'delta.version' in run.data.tags else ' without delta.version'}"
+        raise InputError(f"run {run_id}: expected a finished training run, found {found}. Look it up in ops.models.")
+    epochs = {
+        (name, point.step): point.value for name in epoch_metrics for point in client.get_metric_history(run_id, name)
+    }
+    experiment = client.get_experiment(run.info.experiment_id).name
+    return PastRun(run_id, experiment, run.data.params, run.data.tags, run.data.metrics, epochs)
+
+
+def kept(client: MlflowClient) -> list[tuple[str, str, int]]:
+    """Run id, table and version of every run that somebody tagged keep, but keep=false: it must stay readable."""
+    experiments = [experiment.experiment_id for experiment in client.search_experiments()]
+    found = client.search_runs(experiments, "tags.keep LIKE '%'", max_results=50_000)
+    tagged = [
+        (run.info.run_id, run.data.tags)
+        for run in found
+        if run.data.tags["keep"].lower() not in ("", "false") and "delta.version" in run.data.tags
+    ]
+    return [(run_id, tags["delta.table"], int(tags["delta.version"])) for run_id, tags in tagged]
+
+
+def log_verdict(verdict: str, differing: Sequence[str], figures: Mapping[str, float]) -> None:
+    """What a reproduction found, into the running run."""
+    mlflow.set_tags({"verdict": verdict, "differs": "; ".join(differing)})
+    mlflow.log_metrics(dict(figures))
+
+
+def predictions_of(client: MlflowClient, run_id: str) -> pa.Table:
+    """What a run's model said of each held-out row; IntegrityError where the artifact is gone or damaged."""
+    try:
+        with tempfile.TemporaryDirectory() as directory:
+            return pq.read_table(client.download_artifacts(run_id, PREDICTIONS, directory))  # type: ignore[no-untyped-call]
+    except (MlflowException, OSError, pa.ArrowInvalid) as error:
+        raise IntegrityError(
+            f"run {run_id}: expected its artifact {PREDICTIONS}, found none that can be read. "
+            "Restore <lake>/mlflow from a backup; --data-only does without."
+        ) from error

@@ -1,0 +1,90 @@
+"""What a training run leaves in MLflow and in ops.models: steps, epochs, figures, pictures, the card."""
+
+import logging
+import time
+from collections.abc import Mapping
+
+import mlflow
+from mlflow.entities import Metric
+from mlflow.tracking import MlflowClient
+
+from pipelines.model.classifier import probability_of
+from pipelines.model.metrics import confusion_of, expected_calibration_error
+from pipelines.tracking import runs
+from pipelines.train import evaluation, figures
+from pipelines.train.loop import EpochRow
+from pipelines.train.training import Learned
+
+log = logging.getLogger("reviewlake")
+
+
+class TrainingLog:
+    """Collects one run's steps and epochs, and logs them together: a request a step would slow training down."""
+
+    def __init__(self, client: MlflowClient, run_id: str) -> None:
+        self.client = client
+        self.run_id = run_id
+        self.metrics: list[Metric] = []
+
+    def step(self, step: int, loss: float, rate: float) -> None:
+        """One optimiser step's loss and learning rate."""
+        self._add({"step_loss": loss, "step_learning_rate": rate}, step)
+
+    def epoch(self, row: EpochRow) -> None:
+        """One epoch's figures; also the moment at which what was collected is sent."""
+        self._add(evaluation.epoch_metrics(row), row.epoch)
+        runs.log_steps(self.client, self.run_id, self.metrics)
+        self.metrics = []
+        accuracy = "undefined" if row.valid_accuracy is None else f"{row.valid_accuracy:.4f}"
+        log.info(
+            "epoch %d: train loss %.4f, validation loss %.4f, validation accuracy %s",
+            row.epoch, row.train_loss, row.valid_loss, accuracy,
+        )  # fmt: skip
+
+    def test(self, name: str, learned: Learned, tags: Mapping[str, str]) -> str:
+        """Log what the model is worth on the held-out rows, row by row too; returns its card."""
+        label, probability, prediction = learned.test_labels, learned.test_probability, learned.test_predictions
+        self._calibration(learned)
+        metrics = evaluation.test_metrics(label, probability, learned.policy.threshold)
+        metrics |= {f"test_accuracy_{part}": float((said == label).mean()) for part, said in learned.test_parts.items()}
+        slices = evaluation.slices_of(learned.test_rows, label, prediction)
+        mlflow.log_metrics(metrics | evaluation.slice_metrics(slices))
+        mlflow.log_table(slices, "test_slices.json")
+        runs.log_predictions(evaluation.prediction_table(learned))
+        pictures = {
+            "learning_curves": figures.learning_curves(learned.fitted.history),
+            "confusion_matrix": figures.confusion_matrix(confusion_of(label, prediction)),
+            "roc": figures.roc(probability, label),
+            "calibration": figures.calibration(probability, label),
+        }
+        for title, picture in pictures.items():
+            mlflow.log_figure(picture, f"figures/{title}.png")
+        card = evaluation.model_card(name, tags, metrics, slices, learned.fitted.history)
+        mlflow.log_text(card, "model_card.md")
+        log.info(
+            "test: accuracy %.4f (95 %% %.4f-%.4f) on %s rows",
+            metrics["test_accuracy"], metrics["test_accuracy_low"], metrics["test_accuracy_high"],
+            f"{len(label):,}",
+        )  # fmt: skip
+        return card
+
+    def _calibration(self, learned: Learned) -> None:
+        fitted, policy, label = learned.fitted, learned.policy, learned.valid_labels
+        before = expected_calibration_error(probability_of(fitted.valid_logits, 1.0), label)
+        after = expected_calibration_error(learned.valid_probability, label)
+        accuracy = float(((learned.valid_probability >= policy.threshold) == label).mean())
+        mlflow.log_metrics(
+            {
+                "temperature": policy.temperature, "lexical_weight": policy.lexical_weight, "bias": policy.bias,
+                "blended_valid_accuracy": accuracy,
+                "best_epoch": fitted.best_epoch, "n_steps": fitted.n_steps,
+            }
+        )  # fmt: skip
+        log.info(
+            "temperature %.3f, lexical weight %.3f: validation accuracy %.4f, calibration error %.4f, before %.4f",
+            policy.temperature, policy.lexical_weight, accuracy, after, before,
+        )  # fmt: skip
+
+    def _add(self, figures_by_name: Mapping[str, float], step: int) -> None:
+        now_ms = int(time.time() * 1_000)
+        self.metrics += [Metric(name, value, now_ms, step) for name, value in figures_by_name.items()]
