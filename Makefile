@@ -36,8 +36,8 @@ test-slow: venv ## the tests with the real backbone, the real reviews, every job
 stress: venv ## four writers at once, 50 versions vacuumed, stages killed at CRASH_KILLS changes each (0 = at all: days)
 	@CRASH_KILLS=$(or $(CRASH_KILLS),3) $(BIN)/python -m pytest -q -m stress --timeout 0
 
-lint: venv ## ruff and mypy
-	@$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy
+lint: venv ## ruff, the layers of imports, mypy
+	@$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/lint-imports && $(BIN)/mypy
 
 lock: ## resolve the dependencies anew
 	uv pip compile --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-annotate \
@@ -51,7 +51,7 @@ bench: venv ## each comparison into BENCHMARKS.md: two hours (ONLY=training,scor
 	@$(BIN)/python -m tests.benchmarks $(if $(ONLY),--only $(ONLY))
 
 bundle-check: venv ## databricks.yml against the real Databricks CLI (on PATH, or DATABRICKS_CLI=…) and no workspace
-	@$(BIN)/python -m tests.bundle_check
+	@$(BIN)/python -m tests.bundle.bundle_check
 
 clean: ## remove the environment, not the lakes
 	rm -rf $(VENV) dist

@@ -9,12 +9,13 @@ Writes  silver.reviews, silver.rejects
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from pipelines import cli
+from pipelines import cli, program
 from pipelines.clean import clean_reviews, group_by_text, silver_rejects, silver_reviews
 from pipelines.cli import group
 from pipelines.lake import ledger
+from pipelines.lake.config import LakeConfig
 from pipelines.lake.frames import content_hash, require_conserved
-from pipelines.lake.session import LakeConfig, get_session
+from pipelines.lake.session import get_session
 from pipelines.lake.staging import staged
 from pipelines.lake.tables import TableStore
 from schemas import BRONZE_REVIEWS, SILVER_REJECTS, SILVER_REVIEWS
@@ -55,4 +56,4 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
-    cli.run(main)
+    program.run(main)

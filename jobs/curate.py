@@ -10,13 +10,14 @@ import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from pipelines import cli
+from pipelines import cli, program
 from pipelines.bundle import task_values
 from pipelines.cli import flag, group
 from pipelines.curate import POLICIES, assign, check_sources, check_splits, gold_rejects, gold_reviews, with_tokens
 from pipelines.lake import ledger
+from pipelines.lake.config import LakeConfig
 from pipelines.lake.frames import content_hash, require_conserved
-from pipelines.lake.session import LakeConfig, get_session
+from pipelines.lake.session import get_session
 from pipelines.lake.staging import staged
 from pipelines.lake.tables import TableStore
 from pipelines.model import backbone
@@ -67,4 +68,4 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
-    cli.run(main)
+    program.run(main)

@@ -13,17 +13,19 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from pipelines import cli, finished
+from pipelines import cli, finished, program
 from pipelines.bundle import __main__ as bundle
 from pipelines.bundle import runner
 from pipelines.bundle.graph import job_of
 from pipelines.cli import flag
-from pipelines.demo import MODEL_NAME, NEXT_STEPS, NOTHING_NEW, summary, variables
+from pipelines.demo import NEXT_STEPS, NOTHING_NEW, summary, variables
 from pipelines.errors import GateRefusedError
 from pipelines.finished import Finished
-from pipelines.lake.session import LakeConfig, get_session
+from pipelines.lake.config import LakeConfig
+from pipelines.lake.session import get_session
 from pipelines.lake.tables import TableStore
-from pipelines.tracking import registry
+from pipelines.tracking.names import MODEL_NAME
+from pipelines.tracking.store import connect
 
 
 @dataclass(frozen=True)
@@ -67,7 +69,7 @@ def run_all(definition: Mapping[str, Any], lake: LakeConfig, max_rows: int, inpu
     state = finished.state_of(store, inputs, before, MODEL_NAME, is_refused=code != 0)
     if before.items() <= state.items():
         print(f"\n{NOTHING_NEW}")
-    said = summary(store, registry.connect(lake), max_rows, is_refused=code != 0)
+    said = summary(store, connect(lake), max_rows, is_refused=code != 0)
     return Finished(state, 0 if max_rows else code, said)
 
 
@@ -80,4 +82,4 @@ def run(definition: Mapping[str, Any], name: str, parameters: dict[str, str]) ->
 
 
 if __name__ == "__main__":
-    cli.run(main)
+    program.run(main)

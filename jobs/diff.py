@@ -9,10 +9,11 @@ Writes  nothing
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from pipelines import cli
+from pipelines import cli, program
 from pipelines.cli import flag, group
+from pipelines.lake.config import LakeConfig
 from pipelines.lake.delta_errors import reading
-from pipelines.lake.session import LakeConfig, get_session
+from pipelines.lake.session import get_session
 from pipelines.lake.tables import TableStore
 from pipelines.operate.diff import counts, differences, examples
 from schemas import TABLES
@@ -52,4 +53,4 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
-    cli.run(main)
+    program.run(main)

@@ -13,20 +13,20 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
-from pipelines import cli
-from pipelines.ingest.sources import (
-    Delivery,
+from pipelines import cli, program
+from pipelines.ingest.bronze import (
     bronze_rows,
-    compared,
-    deliver,
+    compare_with_bronze,
     evenly_spread,
     require_equal_counts,
     require_same,
     stage,
 )
+from pipelines.ingest.sources import Delivery, deliver
 from pipelines.lake import ledger
+from pipelines.lake.config import LakeConfig
 from pipelines.lake.frames import require_conserved
-from pipelines.lake.session import LakeConfig, get_session
+from pipelines.lake.session import get_session
 from pipelines.lake.tables import TableStore
 from schemas import BRONZE_REVIEWS
 
@@ -61,7 +61,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         rows = bronze_rows(evenly_spread(records, staged.n_rows, config.max_rows), staged, run.key, datetime.now(UTC))
         store.create(BRONZE_REVIEWS)
         bronze = store.read(BRONZE_REVIEWS)
-        found = compared(rows, bronze)
+        found = compare_with_bronze(rows, bronze)
         require_same(file.name, found.pop("differing"))
         left_out = max(staged.n_rows - config.max_rows, 0) if config.max_rows else 0
         counts = {"in": staged.n_rows, **found, "left_out": left_out}
@@ -73,4 +73,4 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
-    cli.run(main)
+    program.run(main)

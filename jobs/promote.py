@@ -10,23 +10,26 @@ Writes  ops.promotions, the aliases champion and previous_champion; tells the ta
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from pipelines import cli
+from pipelines import cli, program
 from pipelines.bundle import task_values
 from pipelines.cli import flag, group
 from pipelines.errors import GateRefusedError
 from pipelines.lake import ledger
-from pipelines.lake.session import LakeConfig, get_session
+from pipelines.lake.config import LakeConfig
+from pipelines.lake.session import get_session
 from pipelines.lake.tables import TableStore
 from pipelines.promote import gate
-from pipelines.promote.checks import CHALLENGER, CHAMPION, PREVIOUS_CHAMPION, as_json, moves
+from pipelines.promote.checks import as_json, moves
 from pipelines.tracking import registry
+from pipelines.tracking.names import CHALLENGER, CHAMPION, MODEL_NAME, PREVIOUS_CHAMPION
+from pipelines.tracking.store import connect
 
 
 @dataclass(frozen=True)
 class PromoteConfig:
     """Flags of this job."""
 
-    model_name: str = flag("registered model", "review_classifier")
+    model_name: str = flag("registered model", MODEL_NAME)
     rollback: bool = flag("make previous_champion the champion again, without the gate", False)
     lake: LakeConfig = group(LakeConfig)
 
@@ -35,7 +38,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     """Decide, write the decision down, then move the aliases; a refusal moves nothing and exits 6."""
     config = cli.parse(PromoteConfig, argv, __doc__)
     store = TableStore(get_session("promote", config.lake), config.lake)
-    client = registry.connect(config.lake)
+    client = connect(config.lake)
     name = config.model_name
     champion, previous = (registry.version_of(client, name, alias) for alias in (CHAMPION, PREVIOUS_CHAMPION))
     now, before = (None if found is None else int(found.version) for found in (champion, previous))
@@ -70,4 +73,4 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
-    cli.run(main)
+    program.run(main)

@@ -14,10 +14,11 @@ from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 
-from pipelines import cli
+from pipelines import cli, program
 from pipelines.cli import flag, group
 from pipelines.errors import InputError
-from pipelines.lake.session import LakeConfig, get_session
+from pipelines.lake.config import LakeConfig
+from pipelines.lake.session import get_session
 from pipelines.lake.tables import TableStore
 from pipelines.operate.query import FORMATS, ask, rendered
 
@@ -68,4 +69,4 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
-    cli.run(main)
+    program.run(main)

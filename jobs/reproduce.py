@@ -10,17 +10,19 @@ Writes  an MLflow run linked to the first, ops.runs
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from pipelines import cli, replay, reproduce
+from pipelines import cli, program, reproduce
 from pipelines.cli import argument, flag, group
 from pipelines.errors import IntegrityError
 from pipelines.lake import ledger
-from pipelines.lake.session import LakeConfig, get_session
+from pipelines.lake.config import LakeConfig
+from pipelines.lake.session import get_session
 from pipelines.lake.tables import TableStore
 from pipelines.model import backbone
-from pipelines.provenance import environment
 from pipelines.tracking import model_table, registry, runs
+from pipelines.tracking.store import connect
+from pipelines.train.environment import environment
 from pipelines.train.evaluation import EPOCH_METRICS
-from pipelines.train.loop import TrainSettings
+from pipelines.train.settings import TrainSettings
 from schemas import GOLD_REVIEWS
 
 
@@ -42,7 +44,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     """Read the same version, train with the same settings and threads, compare; exit 3 where it is not the same."""
     config = cli.parse(ReproduceConfig, argv, __doc__)
     store = TableStore(get_session("reproduce", config.lake), config.lake)
-    client = registry.connect(config.lake)
+    client = connect(config.lake)
     model = model_table.record_of_run(store, registry.run_id_of(client, config.run))
     first = runs.past_run(client, model.run_id, EPOCH_METRICS)
     settings = cli.from_params(TrainSettings, {**reproduce.LATER, **first.params})
@@ -55,12 +57,12 @@ def main(argv: Sequence[str] | None = None) -> None:
     differing = reproduce.surroundings_that_differ(first.tags, now)
     with runs.tracked(client, config.lake, first.experiment, cli.as_params(config), tags):
         try:
-            found = replay.trained_again(store, client, model, first, settings, directory)
+            found = reproduce.trained_again(store, client, model, first, settings, directory)
         except IntegrityError as error:
-            replay.note(store, run, reproduce.DIFFERENT, [f"data: {error}"], None)
+            reproduce.note(store, run, reproduce.DIFFERENT, [f"data: {error}"], None)
             raise
         verdict = reproduce.verdict_of(found, config.tolerance) if found else reproduce.DATA_IDENTICAL
-        replay.note(store, run, verdict, differing, found)
+        reproduce.note(store, run, verdict, differing, found)
     for line in reproduce.report(model, first, verdict, found, differing):
         print(line)
     if verdict == reproduce.DIFFERENT:
@@ -69,4 +71,4 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
-    cli.run(main)
+    program.run(main)

@@ -12,16 +12,18 @@ from datetime import UTC, datetime
 
 from pyspark.sql import DataFrame
 
-from pipelines import cli
+from pipelines import cli, program
 from pipelines.cli import flag, group
 from pipelines.lake import ledger
-from pipelines.lake.session import LakeConfig, get_session
+from pipelines.lake.config import LakeConfig
+from pipelines.lake.session import get_session
 from pipelines.lake.staging import staged, staged_parts
 from pipelines.lake.tables import Commit, TableStore
 from pipelines.model.manifest import manifest_sha256
-from pipelines.promote.checks import CHAMPION
 from pipelines.score import check_scores, in_slices, load_once, n_slices, n_tasks, score_rows, scorer, unscored
 from pipelines.tracking import model_files, model_table, registry
+from pipelines.tracking.names import CHAMPION, MODEL_NAME
+from pipelines.tracking.store import connect
 from schemas import GOLD_SCORES, SILVER_REVIEWS
 
 
@@ -30,7 +32,7 @@ class ScoreConfig:
     """Flags of this job."""
 
     model: str = flag("alias or version number of the registered model", CHAMPION)
-    model_name: str = flag("registered model", "review_classifier")
+    model_name: str = flag("registered model", MODEL_NAME)
     tasks: int = flag("Spark tasks that score at a time, each with a model of its own; 0 = one a core", 0)
     lake: LakeConfig = group(LakeConfig)
 
@@ -43,7 +45,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     """Resolve the model once, verify it, score what is missing, add one row for each review."""
     config = cli.parse(ScoreConfig, argv, __doc__)
     store = TableStore(get_session("score", config.lake), config.lake)
-    client = registry.connect(config.lake)
+    client = connect(config.lake)
     version = registry.resolve(client, config.model_name, config.model)
     name, number, silver_version = version.name, int(version.version), store.latest(SILVER_REVIEWS)
     run = ledger.start("score", config, {SILVER_REVIEWS.name: silver_version, "model_version": number})
@@ -79,4 +81,4 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
-    cli.run(main)
+    program.run(main)

@@ -13,18 +13,20 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from pipelines import cli
+from pipelines import cli, program
 from pipelines.cli import flag, group
 from pipelines.lake import ledger
-from pipelines.lake.session import LakeConfig, get_session
+from pipelines.lake.config import LakeConfig
+from pipelines.lake.session import get_session
 from pipelines.lake.snapshot import snapshot_of
 from pipelines.lake.tables import TableStore
 from pipelines.model import backbone
-from pipelines.provenance import environment
 from pipelines.tracking import model_table, registry, runs
-from pipelines.train.loop import TrainSettings
+from pipelines.tracking.names import MODEL_NAME
+from pipelines.tracking.store import connect
+from pipelines.train.environment import environment
 from pipelines.train.mlflow_log import TrainingLog
-from pipelines.train.presets import PRESETS
+from pipelines.train.settings import PRESETS, TrainSettings
 from pipelines.train.training import learn
 from schemas import GOLD_REVIEWS
 
@@ -38,8 +40,8 @@ class TrainConfig:
         "best: more tokens of each review, more time; seed: the settings of the project this one grew from",
         "default", ("default", *PRESETS),
     )  # fmt: skip
-    model_name: str = flag("registered model", "review_classifier")
-    experiment: str = flag("MLflow experiment", "review_classifier")
+    model_name: str = flag("registered model", MODEL_NAME)
+    experiment: str = flag("MLflow experiment", MODEL_NAME)
     settings: TrainSettings = group(TrainSettings)
     lake: LakeConfig = group(LakeConfig)
 
@@ -59,7 +61,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     run = ledger.start("train", config, {GOLD_REVIEWS.name: version, "backbone": weights})
     if ledger.left_by(store, run):
         return
-    client = registry.connect(config.lake)
+    client = connect(config.lake)
     if found := registry.cut_off(client, name, run.key, {model.key for model in model_table.records(store)}):
         model_table.record(store, run, *found, {})
         return
@@ -78,4 +80,4 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
-    cli.run(main)
+    program.run(main)

@@ -14,13 +14,15 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from pipelines import cli
+from pipelines import cli, program
 from pipelines.cli import flag, group
-from pipelines.lake.session import LakeConfig, get_session
+from pipelines.lake.config import LakeConfig
+from pipelines.lake.session import get_session
 from pipelines.lake.tables import TableStore
-from pipelines.operate import files
+from pipelines.operate import vacuum
 from pipelines.operate.vacuum import RECENT, Pin, pins_of_model, require_known, summary, unneeded, versions_kept
 from pipelines.tracking import model_table, registry, runs
+from pipelines.tracking.store import connect
 from schemas import TABLES
 
 HOUR_MS = 3_600_000
@@ -47,7 +49,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     """List the pins, find the files that none of them needs, delete those, look that the needed ones are there."""
     config = cli.parse(VacuumConfig, argv, __doc__)
     store = TableStore(get_session("vacuum", config.lake), config.lake)
-    client = registry.connect(config.lake)
+    client = connect(config.lake)
     known = model_table.records(store)
     recorded = {model.name for model in known}
     # After the tables: what is registered meanwhile is missed by neither.
@@ -60,21 +62,21 @@ def main(argv: Sequence[str] | None = None) -> None:
     for table in TABLES:
         if store.exists(table) and config.table in ("", table.name):
             with store.lock(table):
-                recent = [Pin(table.name, v, RECENT) for v in files.current_since(store, table, before_ms)]
+                recent = [Pin(table.name, v, RECENT) for v in vacuum.current_since(store, table, before_ms)]
                 mine = [pin for pin in pins if pin.table == table.name] + recent
                 kept = versions_kept(table.name, config.forget, store.version(table), mine)
-                needed = files.needed(store, table, {pin.version for pin in mine})
-                files.require_present(store, table, needed)
-                spared = files.needed(store, table, kept) if config.forget else needed
-                gone = unneeded(files.inventory(store, table), spared, before_ms)
-                n_files, n_bytes = files.size_of(gone)
+                needed = vacuum.needed(store, table, {pin.version for pin in mine})
+                vacuum.require_present(store, table, needed)
+                spared = vacuum.needed(store, table, kept) if config.forget else needed
+                gone = unneeded(vacuum.inventory(store, table), spared, before_ms)
+                n_files, n_bytes = vacuum.size_of(gone)
                 print(summary(table.name, mine, n_files, n_bytes, config.dry_run))
                 if n_files and not config.dry_run:
-                    files.delete(store, table, gone)
-                    files.require_present(store, table, needed)
+                    vacuum.delete(store, table, gone)
+                    vacuum.require_present(store, table, needed)
     if not config.dry_run:
-        files.clear_staging(config.lake.landing_path, before_ms)
+        vacuum.clear_staging(config.lake.landing_path, before_ms)
 
 
 if __name__ == "__main__":
-    cli.run(main)
+    program.run(main)

@@ -7,11 +7,10 @@ from mlflow.tracking import MlflowClient
 from pipelines.lake import ledger
 from pipelines.lake.tables import TableStore
 from pipelines.operate.query import rendered
-from pipelines.promote.checks import CHALLENGER, CHAMPION
 from pipelines.tracking import registry
+from pipelines.tracking.names import CHALLENGER, CHAMPION, MODEL_NAME
 from schemas import GOLD_SCORES, TABLES
 
-MODEL_NAME = "review_classifier"
 STAGES = ("ingest", "clean", "curate", "train", "promote", "score")
 EXAMPLE_SQL = """\
 SELECT s.source, label, count(*) AS reviews, round(avg(probability), 3) AS mean_probability,

@@ -22,13 +22,14 @@ from pipelines.bundle.graph import job_of
 from pipelines.demo import STAGES
 from pipelines.ingest.sources import Delivery, deliver
 from pipelines.lake import catalog, ledger
-from pipelines.lake.session import LakeConfig
+from pipelines.lake.config import LakeConfig
 from pipelines.lake.tables import TableStore
 from pipelines.model import backbone
 from pipelines.model.manifest import manifest_sha256
-from pipelines.promote.checks import CHALLENGER, CHAMPION, PREVIOUS_CHAMPION
 from pipelines.provenance import ROOT, sha256_of
 from pipelines.tracking import registry
+from pipelines.tracking.names import CHALLENGER, CHAMPION, PREVIOUS_CHAMPION
+from pipelines.tracking.store import connect
 from schemas import TABLES
 
 FILE = "runs/demo.json"  # below the lake's landing directory
@@ -65,7 +66,7 @@ def inputs_of(definition: Mapping[str, Any], lake: LakeConfig) -> dict[str, str]
 
 def left_in(lake: LakeConfig, model: str) -> dict[str, str]:
     """What a demo leaves: of each table the latest version and the hash of its log, of each alias the model version."""
-    client = registry.connect(lake)
+    client = connect(lake)
     aliases = {name: registry.version_of(client, model, name) for name in (CHALLENGER, CHAMPION, PREVIOUS_CHAMPION)}
     return {
         **{table.name: log_of(Path(catalog.location(lake, table), "_delta_log")) for table in TABLES},

@@ -1,16 +1,26 @@
 """Whether a training run again gave the same: what is compared, how far apart it is, the verdict and why."""
 
+import hashlib
+import tempfile
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
+from mlflow.tracking import MlflowClient
 
 from pipelines.errors import IntegrityError
+from pipelines.lake import ledger
+from pipelines.lake.snapshot import snapshot_of
+from pipelines.lake.tables import TableStore
+from pipelines.tracking import runs
 from pipelines.tracking.model_table import ModelRecord
 from pipelines.tracking.runs import PastRun
 from pipelines.train.evaluation import epoch_metrics, prediction_table, test_metrics
-from pipelines.train.training import Learned
+from pipelines.train.settings import TrainSettings
+from pipelines.train.training import Learned, learn
 
 IDENTICAL, WITHIN, DIFFERENT = "bit-identical", "equal within tolerance", "not reproduced"
 DATA_IDENTICAL = "data identical"  # the verdict of --data-only
@@ -172,3 +182,40 @@ def report(
     if verdict == WITHIN:
         lines.append(f"warning  not the same bits; what differs: {'; '.join(differing) or NOTHING_DIFFERS}")
     return [*lines, f"verdict  {verdict}"]
+
+
+def trained_again(
+    store: TableStore,
+    client: MlflowClient,
+    model: ModelRecord,
+    first: runs.PastRun,
+    settings: TrainSettings,
+    backbone: Path | None,
+) -> Comparison | None:
+    """Read the version again and train the backbone on it; None where only the data is asked for, by no backbone.
+
+    Raises IntegrityError where the data are not those that the run read.
+    """
+    with snapshot_of(store, model.gold_version) as (snapshot, content_hash):
+        require_same_data(model, content_hash)
+        if backbone is None:
+            return None
+        predictions = runs.predictions_of(client, model.run_id)
+        learned = learn(snapshot, backbone, settings)
+    again = evidence_of(learned, weights_sha256(learned.model))
+    return compare(evidence_logged(first, predictions, model.weights_sha256), again)
+
+
+def note(store: TableStore, run: ledger.Run, verdict: str, differing: Sequence[str], found: Comparison | None) -> None:
+    """The verdict into the running MLflow run and into the ledger."""
+    runs.log_verdict(verdict, differing, figures_of(found))
+    state = "refused" if verdict == DIFFERENT else "done"
+    rows = {"test": found.n_rows, "called_otherwise": found.n_flipped} if found else {}
+    ledger.finish(store, replace(run, config={**run.config, "verdict": verdict}), [], rows, state=state)
+
+
+def weights_sha256(model: Any) -> str:
+    """SHA-256 of the model.safetensors that `classifier.save` would write."""
+    with tempfile.TemporaryDirectory() as directory:
+        model.save_pretrained(directory, safe_serialization=True)
+        return hashlib.sha256(Path(directory, "model.safetensors").read_bytes()).hexdigest()

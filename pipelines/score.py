@@ -3,7 +3,6 @@
 import os
 from collections.abc import Callable, Iterator
 from datetime import datetime
-from typing import Any
 
 import pandas as pd
 from pyspark.sql import Column, DataFrame
@@ -12,9 +11,8 @@ from pyspark.sql.pandas.functions import pandas_udf
 from pyspark.sql.types import BooleanType, DoubleType, IntegerType, StringType, StructField, StructType
 
 from pipelines.errors import IntegrityError
+from pipelines.model.predict import Predict, score_texts
 from schemas import GOLD_SCORES
-
-Predict = Callable[[list[str]], pd.DataFrame]  # columns probability, prediction, is_truncated; a row a text, in order
 
 SCORE = StructType(
     [
@@ -27,8 +25,6 @@ SCORE = StructType(
 SLICE_REVIEWS = 2_500
 TASK_REVIEWS = 1_000  # on a cluster: a task of some ten seconds, which loads the model in one
 LEAST_JUDGED = 10  # fewer reviews than these may well all be poisonous
-# What a tokenizer or torch raises for one bad text; anything else is a fault of the machine or the code.
-TEXT_FAULTS = (RuntimeError, ValueError, TypeError, KeyError, IndexError)
 
 _loaded: dict[str, Predict] = {}  # of this Python process: Spark reuses its workers from task to task
 
@@ -54,19 +50,6 @@ def scorer(load: Callable[[], Predict]) -> Callable[[Column], Column]:
 
     # Nondeterministic: Spark may otherwise move the call, or make it again for each field that is read.
     return pandas_udf(score, SCORE).asNondeterministic()  # type: ignore[call-overload, no-any-return]  # stubs predate type-hinted UDFs
-
-
-def score_texts(texts: pd.Series, predict: Predict) -> pd.DataFrame:
-    """Score one batch; a row that has no score says why in `score_error`, never by its text."""
-    faults = [_fault_of_text(text) for text in texts]
-    sound = [row for row, fault in enumerate(faults) if fault is None]
-    predicted = _predict_or_halve([texts.iloc[row] for row in sound], predict)
-    found = dict(zip(sound, predicted, strict=True))
-    rows = [found[row] if fault is None else _no_score(fault) for row, fault in enumerate(faults)]
-    scored = pd.DataFrame(rows, columns=SCORE.names)
-    return scored.astype(
-        {"probability": "Float64", "prediction": "Int32", "is_truncated": "bool", "score_error": "object"}
-    )
 
 
 def unscored(reviews: DataFrame, scores: DataFrame, model_name: str, model_version: int) -> DataFrame:
@@ -127,46 +110,3 @@ def score_rows(
         F.lit(silver_version).cast("long").alias("silver_version"),
         F.lit(scored_at).alias("scored_at"),
     ).select(*GOLD_SCORES.column_names)
-
-
-def _predict_or_halve(texts: list[str], predict: Predict) -> list[tuple[Any, ...]]:
-    """Predict all at once; where that raises, halve until the poisonous text stands alone."""
-    if not texts:
-        return []
-    try:
-        predicted = predict(texts)
-    except TEXT_FAULTS as error:
-        if len(texts) == 1:
-            return [_no_score(type(error).__name__)]  # its message may quote the review
-        middle = len(texts) // 2
-        return _predict_or_halve(texts[:middle], predict) + _predict_or_halve(texts[middle:], predict)
-    missing = set(SCORE.names[:3]) - set(predicted.columns)
-    if missing:
-        raise IntegrityError(
-            f"predict: expected a column {', '.join(sorted(missing))}, found none. Fix the model's code."
-        )
-    if len(predicted) != len(texts):
-        raise IntegrityError(f"predict: expected {len(texts):,} rows, found {len(predicted):,}. Fix the model's code.")
-    columns = (predicted["probability"], predicted["prediction"], predicted["is_truncated"])
-    return [_checked(*row) for row in zip(*columns, strict=True)]
-
-
-def _checked(probability: Any, prediction: Any, is_truncated: Any) -> tuple[Any, ...]:
-    """One score, or why it is none: Spark would turn a NaN into NULL without a word."""
-    if pd.isna(probability):
-        return _no_score("probability is NaN")
-    if not 0 <= probability <= 1:
-        return _no_score("probability is outside 0-1")
-    if pd.isna(prediction) or prediction not in (0, 1):
-        return _no_score("prediction is neither 0 nor 1")
-    return float(probability), int(prediction), bool(is_truncated), None
-
-
-def _no_score(reason: str) -> tuple[Any, ...]:
-    return None, None, False, reason
-
-
-def _fault_of_text(text: object) -> str | None:
-    if not isinstance(text, str):
-        return "text is null"
-    return None if text.strip() else "text is blank"

@@ -6,7 +6,8 @@ from pathlib import Path
 import pytest
 from pyspark.sql import SparkSession
 
-from pipelines.lake.session import LakeConfig, get_session
+from pipelines.lake.config import LakeConfig
+from pipelines.lake.session import get_session
 from pipelines.lake.tables import TableStore
 
 

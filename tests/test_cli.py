@@ -9,7 +9,7 @@ import pytest
 from py4j.protocol import Py4JError
 from pyspark.errors import PySparkException
 
-from pipelines import cli
+from pipelines import cli, program
 from pipelines.errors import (
     ConflictError,
     ContractError,
@@ -19,8 +19,7 @@ from pipelines.errors import (
     JobError,
     SetupError,
 )
-from pipelines.train.loop import TrainSettings
-from pipelines.train.presets import SEED_PRESET
+from pipelines.train.settings import SEED_PRESET, TrainSettings
 
 REVIEW = "words of a review"
 
@@ -171,17 +170,17 @@ def test_an_error_is_one_line_and_its_exit_code(
 ) -> None:
     monkeypatch.setattr(sys, "argv", ["job.py"])
     with pytest.raises(SystemExit, match=f"^{code}$"):
-        cli.run(raising(error))
+        program.run(raising(error))
     assert [record.getMessage() for record in caplog.records] == [line]
     assert caplog.records[0].levelno == logging.ERROR
 
 
 def test_debug_lets_the_error_through_and_an_error_of_ours_is_never_hidden(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(ZeroDivisionError):  # a bug is no fault of the user's: it keeps its traceback
-        cli.run(raising(ZeroDivisionError()))
+        program.run(raising(ZeroDivisionError()))
     monkeypatch.setattr(sys, "argv", ["job.py", "--debug"])
     with pytest.raises(IntegrityError, match="x"):
-        cli.run(raising(IntegrityError("x")))
+        program.run(raising(IntegrityError("x")))
 
 
 @pytest.mark.parametrize(("argv", "has_traceback"), [([], False), (["--debug"], True)])

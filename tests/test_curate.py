@@ -11,7 +11,7 @@ from pipelines.curate import STATES_SCORE, assign, check_splits, gold_rejects, n
 from pipelines.errors import InputError, IntegrityError
 from pipelines.lake.tables import TableStore
 from schemas import GOLD_REJECTS, GOLD_REVIEWS, OPS_RUNS, SILVER_REVIEWS
-from tests import tiny_encoder
+from tests.support import tiny_encoder
 
 Row = tuple[str, int | None, str, str | None]  # text, label, source, source split
 

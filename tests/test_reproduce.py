@@ -19,8 +19,8 @@ from mlflow.entities import Run
 from jobs import reproduce as job
 from jobs import train
 from pipelines.errors import InputError, IntegrityError
+from pipelines.lake.config import LakeConfig
 from pipelines.lake.frames import content_hash
-from pipelines.lake.session import LakeConfig
 from pipelines.lake.tables import TableStore
 from pipelines.reproduce import (
     DIFFERENT,
@@ -35,14 +35,15 @@ from pipelines.reproduce import (
     surroundings_that_differ,
     verdict_of,
 )
-from pipelines.tracking import model_table, registry
+from pipelines.tracking import model_table
 from pipelines.tracking.model_table import ModelRecord
 from pipelines.tracking.runs import PastRun
+from pipelines.tracking.store import connect
 from pipelines.train.loop import fit
 from pipelines.train.training import learn
 from schemas import GOLD_REVIEWS, OPS_MODELS, OPS_RUNS
-from tests.preload import library
-from tests.small_gold import TRAIN, encoder_in, gold_rows
+from tests.support.preload import library
+from tests.support.small_gold import TRAIN, encoder_in, gold_rows
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -170,7 +171,7 @@ APPEND = """
     from pipelines.lake.session import LakeConfig, get_session
     from pipelines.lake.tables import TableStore
     from schemas import GOLD_REVIEWS
-    from tests.small_gold import gold_rows
+    from tests.support.small_gold import gold_rows
     lake = LakeConfig(lake=sys.argv[1])
     store = TableStore(get_session("second", lake), lake)
     store.append(GOLD_REVIEWS, gold_rows(store, 64, 80))
@@ -178,7 +179,7 @@ APPEND = """
 
 
 def newest_run(store: TableStore) -> Run:
-    client = registry.connect(store.config)
+    client = connect(store.config)
     experiment = client.get_experiment_by_name("review_classifier")
     assert experiment
     return client.search_runs([experiment.experiment_id], order_by=["start_time DESC"], max_results=1)[0]
@@ -233,7 +234,7 @@ def test_a_run_logs_the_version_it_reads_though_another_process_writes_meanwhile
 
     known = model_table.records(store)
     other_seed = lambda snapshot, place, s: learn(snapshot, place, replace(s, seed=s.seed + 1))  # noqa: E731
-    monkeypatch.setattr("pipelines.replay.learn", other_seed)
+    monkeypatch.setattr("pipelines.reproduce.learn", other_seed)
     with pytest.raises(IntegrityError, match=r"not reproduced: weights differ, .* Differs: Nothing recorded differs"):
         job.main([run.info.run_id, *place, "--tolerance", "0"])
     assert newest_run(store).data.tags["verdict"] == "not reproduced"

@@ -15,7 +15,8 @@ from pyspark.sql import functions as F
 
 from pipelines.errors import IntegrityError
 from pipelines.lake.frames import conform
-from pipelines.score import Predict, check_scores, load_once, score_rows, score_texts, scorer, unscored
+from pipelines.model.predict import Predict, score_texts
+from pipelines.score import check_scores, load_once, score_rows, scorer, unscored
 from schemas import GOLD_SCORES, SILVER_REVIEWS
 
 NOW = datetime(2026, 5, 1, 12, tzinfo=UTC)

@@ -14,7 +14,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from pipelines import cli
+from pipelines import cli, program
 from pipelines.bundle import faults, runner
 from pipelines.bundle.graph import Job, job_of
 from pipelines.bundle.resolve import load, variables_of
@@ -115,5 +115,5 @@ def report_faults(faults: Iterable[str]) -> int:
 
 
 if __name__ == "__main__":
-    cli.show_log()
-    sys.exit(cli.attempt(main, None))
+    program.show_log()
+    sys.exit(program.attempt(main, None))

@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from pipelines import cli
+from pipelines import program
 from pipelines.bundle import task_values
 from pipelines.bundle.graph import (
     FAILED,
@@ -119,7 +119,7 @@ def in_process(root: Path, script: Script) -> int:
     """Run a script's main here, so that all tasks share one JVM."""
     try:
         with contextlib.chdir(root):  # as spark-submit does: a relative path means the same both ways
-            return cli.attempt(runpy.run_path(str(root / script.file))["main"], list(script.argv))
+            return program.attempt(runpy.run_path(str(root / script.file))["main"], list(script.argv))
     except SystemExit as ended:  # argparse: the arguments are none
         return ended.code if isinstance(ended.code, int) else 1
 

@@ -5,7 +5,7 @@ from pathlib import Path
 from pyspark.errors import AnalysisException
 from pyspark.sql import DataFrame, SparkSession
 
-from pipelines.lake.session import LakeConfig
+from pipelines.lake.config import LakeConfig
 from schemas import TABLES, VIEWS, Table
 from schemas.ddl import create_view, physical
 

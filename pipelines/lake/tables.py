@@ -14,10 +14,10 @@ from pyspark.sql import functions as F
 
 from pipelines.errors import InputError, IntegrityError
 from pipelines.lake import catalog
+from pipelines.lake.config import LakeConfig
 from pipelines.lake.delta_errors import worded
 from pipelines.lake.frames import conform, content_hash
 from pipelines.lake.locks import require_atomic, table_lock
-from pipelines.lake.session import LakeConfig
 from schemas import OPS_RUNS, TABLES, Table, View
 from schemas.ddl import add_check, create_table, physical
 

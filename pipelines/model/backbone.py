@@ -1,12 +1,10 @@
 """The encoder that training starts from: in a package, a directory or on the Hugging Face hub. Its code never runs."""
 
 import importlib.util
-import json
 import logging
 import os
 import pickle
 from pathlib import Path
-from typing import Any
 
 import torch
 from huggingface_hub import HfApi, snapshot_download
@@ -18,11 +16,9 @@ from huggingface_hub.errors import (  # type: ignore[attr-defined]  # HTTPError 
 )
 from safetensors.torch import save_file
 from tokenizers import Tokenizer
-from transformers import AutoConfig, AutoModelForSequenceClassification, AutoTokenizer
-from transformers.utils import logging as transformers_logging
+from transformers import AutoTokenizer
 
 from pipelines.errors import InputError, SetupError
-from pipelines.model.classifier import LABELS
 from pipelines.model.manifest import manifest_sha256
 from pipelines.provenance import sha256_of
 
@@ -34,9 +30,6 @@ HUB_FILES = [
     "special_tokens_map.json", "added_tokens.json", "vocab.txt", "vocab.json", "merges.txt",
 ]  # fmt: skip
 HUB_TIMEOUT_S = 5.0  # the hub's own client waits without end when the API accepts and then says nothing
-KEEP_DROPOUT = -1.0
-FREEZE_NOTHING, FREEZE_A_THIRD, FREEZE_HALF = -1, -2, -3
-SHARES = {FREEZE_A_THIRD: 3, FREEZE_HALF: 2}  # one layer in so many
 log = logging.getLogger("reviewlake")
 
 
@@ -58,58 +51,6 @@ def fingerprint(directory: Path) -> str:
     """SHA-256 over config, weights and tokenizer: what training starts from, whatever it is called."""
     names = {path.name for pattern in HUB_FILES for path in directory.glob(pattern)}
     return manifest_sha256((name, 0, sha256_of(directory / name)) for name in names)
-
-
-def load_for_training(directory: Path, seed: int, dropout: float = 0.0, max_tokens: int = 0) -> tuple[Any, Tokenizer]:
-    """The backbone with a fresh two-way head, drawn from `seed`, and its tokenizer.
-
-    dropout     set on every layer; KEEP_DROPOUT leaves the backbone's own
-    max_tokens  refused, as InputError, where it is more than the backbone has positions for
-    """
-    config = _training_config(directory, dropout)
-    _refuse_too_long(config, max_tokens)
-    torch.manual_seed(seed)
-    transformers_logging.set_verbosity_error()  # type: ignore[no-untyped-call]  # reports the fresh head as a fault
-    transformers_logging.disable_progress_bar()  # type: ignore[no-untyped-call]
-    model, loading = AutoModelForSequenceClassification.from_pretrained(
-        directory, config=config, local_files_only=True, trust_remote_code=False, use_safetensors=True,
-        attn_implementation="eager", dtype=torch.float32, output_loading_info=True,
-    )  # fmt: skip
-    body = f"{model.base_model_prefix}."
-    missing = sorted(key for key in loading["missing_keys"] if key.startswith(body) and ".pooler." not in key)
-    if missing:
-        raise InputError(f"{directory}: expected an encoder's weights, found none for {missing[0]}. Give another one.")
-    return model, load_tokenizer(directory)
-
-
-def refuse_pooling(model: Any, pooling: str) -> None:
-    """Raise InputError where `mean` is asked of an architecture whose head is more than one linear layer."""
-    head = getattr(model, "classifier", None)
-    if pooling == "mean" and not isinstance(head, torch.nn.Linear):
-        raise InputError(f"--pooling mean: expected a linear head, found {type(head).__name__}. Pass --pooling own.")
-
-
-def n_frozen_layers(freeze_layers: int, n_layers: int) -> int:
-    """How many of the layers --freeze-layers leaves untrained: a number as it is, or a share of them."""
-    return n_layers // SHARES[freeze_layers] if freeze_layers in SHARES else max(freeze_layers, 0)
-
-
-def freeze(model: Any, freeze_layers: int) -> int:
-    """Stop training the embeddings (0) and the first n layers, a third (-2), half (-3). Returns parameters frozen."""
-    if freeze_layers == FREEZE_NOTHING:
-        return 0
-    body = model.base_model
-    n_layers = model.config.num_hidden_layers
-    lists = [part for part in body.modules() if isinstance(part, torch.nn.ModuleList) and len(part) == n_layers]
-    layers: list[Any] = list(lists[0]) if lists else []  # ALBERT shares one layer: there is none to freeze by number
-    if freeze_layers > len(layers):
-        limits = f"{FREEZE_HALF}..{len(layers)} (the backbone's layers)"
-        raise InputError(f"--freeze-layers must be {limits}, got {freeze_layers}")
-    untrained = (body.embeddings, *layers[: n_frozen_layers(freeze_layers, len(layers))])
-    frozen = [p for part in untrained for p in part.parameters()]
-    for parameter in frozen:
-        parameter.requires_grad_(False)
-    return sum(parameter.numel() for parameter in frozen)
 
 
 def _packaged() -> Path:
@@ -169,26 +110,6 @@ def _convert_pickled(directory: Path) -> None:
     save_file({name: value.contiguous().clone() for name, value in state.items()}, partial, metadata={"format": "pt"})
     os.replace(partial, target)
     log.info("%s: %d tensors converted once to %s", source, len(state), target.name)
-
-
-def _training_config(directory: Path, dropout: float) -> Any:
-    if "auto_map" in json.loads((directory / "config.json").read_text(encoding="utf-8")):
-        raise InputError(f"{directory}/config.json: expected a built-in architecture, found auto_map, which runs code.")
-    config = AutoConfig.from_pretrained(directory, local_files_only=True, trust_remote_code=False)
-    config.id2label = dict(enumerate(LABELS))
-    config.label2id = {name: number for number, name in enumerate(LABELS)}
-    names = [name for name in config.to_dict() if name.endswith(("dropout", "dropout_prob"))]
-    for name in names if dropout != KEEP_DROPOUT else ():
-        setattr(config, name, dropout)
-    return config
-
-
-def _refuse_too_long(config: Any, max_tokens: int) -> None:
-    # RoBERTa and its kin count positions from the padding id on, so two of their 514 are never used.
-    offset = config.pad_token_id + 1 if "roberta" in config.model_type else 0
-    limit = config.max_position_embeddings - offset
-    if max_tokens > limit:
-        raise InputError(f"--max-tokens must be at most {limit} (the backbone's position limit), got {max_tokens}")
 
 
 def load_tokenizer(directory: Path) -> Tokenizer:

@@ -4,8 +4,12 @@ import hashlib
 from collections.abc import Iterable
 from pathlib import Path
 
-from pipelines.model.classifier import ModelFilesError
 from pipelines.provenance import sha256_of
+
+
+class ManifestError(ValueError):
+    """A directory whose files are not those of its manifest."""
+
 
 ModelFile = tuple[str, int, str]  # path, bytes, SHA-256
 
@@ -17,12 +21,12 @@ def manifest_of(directory: Path) -> list[ModelFile]:
 
 
 def verify_manifest(directory: Path, manifest: Iterable[ModelFile]) -> None:
-    """Raise ModelFilesError, naming the file, unless the directory holds exactly the manifest's files."""
+    """Raise ManifestError, naming the file, unless the directory holds exactly the manifest's files."""
     expected, found = ({row[0]: [str(row[1]), row[2]] for row in rows} for rows in (manifest, manifest_of(directory)))
     for path in sorted(expected | found):
         if expected.get(path) != found.get(path):
             said = [" bytes of SHA-256 ".join(rows.get(path, ["no such file"])) for rows in (expected, found)]
-            raise ModelFilesError(f"{directory}/{path}: the manifest says {said[0]}, found {said[1]}")
+            raise ManifestError(f"{directory}/{path}: the manifest says {said[0]}, found {said[1]}")
 
 
 def manifest_sha256(files: Iterable[ModelFile]) -> str:

@@ -14,14 +14,15 @@ from pyspark.sql import functions as F
 
 from pipelines.errors import JobError
 from pipelines.lake.catalog import commits_of, location
+from pipelines.lake.config import LakeConfig
 from pipelines.lake.frames import content_hash
 from pipelines.lake.locks import holder_of, is_held
-from pipelines.lake.session import LakeConfig
 from pipelines.lake.tables import TableStore
-from pipelines.operate import files
-from pipelines.promote.checks import CHAMPION
+from pipelines.operate import vacuum
 from pipelines.tracking import model_files, registry
 from pipelines.tracking.model_table import ModelRecord, records
+from pipelines.tracking.names import CHAMPION
+from pipelines.tracking.store import connect
 from schemas import GOLD_LINEAGE, GOLD_REVIEWS, GOLD_SCORES, OPS_MODELS, OPS_PROMOTIONS, OPS_RUNS, TABLES, Table
 
 LONG_HELD_S = 3_600.0  # no stage holds a table's lock nearly as long
@@ -51,7 +52,7 @@ def examine(spark: SparkSession, config: LakeConfig) -> Iterator[Fault]:
     except (PySparkException, Py4JError) as error:
         yield Fault(config.where, _cause(str(error)), RESTORE)
         return
-    client = registry.connect(config)
+    client = connect(config)
     for table in TABLES:
         if store.exists(table):
             yield from lock_faults(store, table)
@@ -142,7 +143,7 @@ def data_faults(store: TableStore, model: ModelRecord, hashes: dict[int, str]) -
 
     def read_again() -> None:
         if model.gold_version not in hashes:
-            files.require_present(store, GOLD_REVIEWS, files.needed(store, GOLD_REVIEWS, [model.gold_version]))
+            vacuum.require_present(store, GOLD_REVIEWS, vacuum.needed(store, GOLD_REVIEWS, [model.gold_version]))
             hashes[model.gold_version] = content_hash(store.read(GOLD_REVIEWS, model.gold_version))
 
     faults = list(_caught(where, read_again, f"{RESTORE}; until then the model cannot be reproduced"))

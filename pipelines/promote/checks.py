@@ -10,6 +10,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from pipelines.errors import InputError
 from pipelines.model.metrics import confusion_of, expected_calibration_error, mcnemar, point_metrics
+from pipelines.tracking.names import CHALLENGER, CHAMPION, PREVIOUS_CHAMPION
 
 # Unambiguous to any reader: a model that gets one wrong has learned something else than sentiment. From the seed.
 EXAMPLES = (
@@ -17,7 +18,6 @@ EXAMPLES = (
     ("Turgid dialogue, feeble characterization - Harvey Keitel a judge?", 0),
     ("Best movie I have seen.", 1),
 )
-CHALLENGER, CHAMPION, PREVIOUS_CHAMPION = "challenger", "champion", "previous_champion"
 
 
 @dataclass(frozen=True)

@@ -15,10 +15,9 @@ from mlflow.exceptions import MlflowException
 from mlflow.tracking import MlflowClient
 
 from pipelines.errors import IntegrityError
-from pipelines.lake.session import LakeConfig
-from pipelines.model import classifier
-from pipelines.model.manifest import ModelFile, manifest_sha256, verify_manifest
-from pipelines.tracking import unity
+from pipelines.lake.config import LakeConfig
+from pipelines.model.manifest import ManifestError, ModelFile, manifest_sha256, verify_manifest
+from pipelines.tracking import store
 
 MANIFEST = "manifest.sha256"  # the tag of a model version that holds its manifest's hash
 
@@ -36,14 +35,14 @@ def verified_directory(client: MlflowClient, version: ModelVersion, files: Seque
     Raises IntegrityError (exit 3) before anything of the model is imported.
     """
     where = f"{version.name} version {version.version}"
-    if version.tags.get(unity.tag_name(mlflow.get_registry_uri(), MANIFEST)) != manifest_sha256(files):
+    if version.tags.get(store.tag_name(mlflow.get_registry_uri(), MANIFEST)) != manifest_sha256(files):
         raise IntegrityError(
             f"{where}: expected the manifest of ops.models, found another in the registry. Do not use this version."
         )
     try:
         directory = directory_of(client, str(version.source).removeprefix("models:/"))
         verify_manifest(directory, files)
-    except (classifier.ModelFilesError, OSError, MlflowException) as error:
+    except (ManifestError, OSError, MlflowException) as error:
         raise IntegrityError(f"{where}: {error}. Restore the file, or train again.") from error
     return directory
 
@@ -74,7 +73,7 @@ def load_verified(directory: Path, files: Sequence[ModelFile]) -> Callable[[list
     """The model of a directory that others can write to; IntegrityError unless its files are the manifest's."""
     try:
         verify_manifest(directory, files)
-    except (classifier.ModelFilesError, OSError) as error:
+    except (ManifestError, OSError) as error:
         raise IntegrityError(f"{error}. Restore the file; a copy below --landing is made anew.") from error
     return load(directory)
 
@@ -95,6 +94,6 @@ def load(directory: Path) -> Callable[[list[str]], pd.DataFrame]:
 def _is_whole(directory: Path, files: Sequence[ModelFile]) -> bool:
     try:
         verify_manifest(directory, files)
-    except classifier.ModelFilesError:
+    except ManifestError:
         return False
     return True

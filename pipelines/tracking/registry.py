@@ -3,10 +3,7 @@
 import importlib.metadata
 import json
 import logging
-import os
 import re
-import tempfile
-import warnings
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
@@ -19,21 +16,19 @@ from mlflow.entities.model_registry import ModelVersion
 from mlflow.exceptions import MlflowException
 from mlflow.store.entities import PagedList
 from mlflow.tracking import MlflowClient
-from sqlalchemy.exc import SQLAlchemyError
 
-from pipelines.errors import InputError, SetupError
-from pipelines.lake.session import LakeConfig
+from pipelines.errors import InputError
+from pipelines.lake.config import LakeConfig
 from pipelines.model import classifier
 from pipelines.model.manifest import ModelFile, manifest_of, manifest_sha256
-from pipelines.promote.checks import CHALLENGER, CHAMPION
-from pipelines.tracking import unity
+from pipelines.tracking import store
 from pipelines.tracking.model_files import MANIFEST, directory_of
+from pipelines.tracking.names import CHALLENGER, CHAMPION
 
 log = logging.getLogger("reviewlake")
 Result = TypeVar("Result")
 
 RUN_KEY = "run_key"  # the tag of a model version that holds the key of its training in the ledger
-ABSENT = ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE")  # what the stores say of a model or alias not there
 # What the logged code imports; the versions are those it was trained with.
 REQUIREMENTS = ("mlflow", "numpy", "pandas", "safetensors", "tokenizers", "torch", "transformers")
 
@@ -58,35 +53,6 @@ class Registered:
         return manifest_sha256(self.files)
 
 
-def connect(config: LakeConfig) -> MlflowClient:
-    """A client of the lake's own store (sqlite, no server), or of the workspace. SetupError where it is unreadable.
-
-    Under a catalog MLflow's own variables, MLFLOW_TRACKING_URI and MLFLOW_REGISTRY_URI, choose another.
-    """
-    os.environ.setdefault("MLFLOW_UV_AUTO_DETECT", "false")
-    os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
-    logging.getLogger("mlflow").setLevel(logging.ERROR)
-    logging.getLogger("alembic").setLevel(logging.ERROR)
-    warnings.filterwarnings("ignore", module="mlflow")
-    if config.is_local:
-        directory = config.lake_path / "mlflow"
-        directory.mkdir(parents=True, exist_ok=True)
-        _create_whole(directory / "mlflow.db")
-        mlflow.set_tracking_uri(f"sqlite:///{directory / 'mlflow.db'}")
-        mlflow.set_registry_uri(mlflow.get_tracking_uri())  # else MLFLOW_REGISTRY_URI takes the models elsewhere
-    else:
-        unity.require_place(config, os.environ)
-        tracking, registry = unity.uris(os.environ)
-        mlflow.set_tracking_uri(tracking)
-        mlflow.set_registry_uri(registry)
-    try:
-        client = MlflowClient()  # opens the store
-        client.search_experiments(max_results=1)
-    except (MlflowException, SQLAlchemyError) as error:
-        raise _unreadable(error) from error
-    return client
-
-
 def register(client: MlflowClient, name: str, directory: Path, tags: Mapping[str, str], card: str) -> Registered:
     """Log a model directory in the running run and make it the newest version and the challenger."""
     example = pd.DataFrame({"text": ["Best movie I have seen.", "The worst movie in the history of cinema."]})
@@ -106,7 +72,7 @@ def register(client: MlflowClient, name: str, directory: Path, tags: Mapping[str
         run_id=info.run_id,
         model_id=info.model_id,
         description=card,
-        tags=unity.version_tags(
+        tags=store.version_tags(
             mlflow.get_registry_uri(), {**tags, "manifest": json.dumps(files), MANIFEST: manifest_sha256(files)}
         ),
     )
@@ -125,16 +91,16 @@ def cut_off(
     uri = mlflow.get_registry_uri()
     for version in _all(partial(client.search_model_versions, f"name = '{name}'")):
         tags = version.tags
-        if (name, int(version.version)) in recorded or tags.get(unity.tag_name(uri, RUN_KEY)) != run_key:
+        if (name, int(version.version)) in recorded or tags.get(store.tag_name(uri, RUN_KEY)) != run_key:
             continue
         files = manifest_of(directory_of(client, str(version.source).removeprefix("models:/")))
-        if tags.get(unity.tag_name(uri, MANIFEST)) != manifest_sha256(files):
+        if tags.get(store.tag_name(uri, MANIFEST)) != manifest_sha256(files):
             continue
         registered = Registered(name, int(version.version), str(version.run_id), files)
         log.info("%s version %s: was registered by a run that was cut off; taken over", name, version.version)
         client.set_terminated(registered.run_id)
         _announce(client, registered)
-        return registered, tags[unity.tag_name(uri, "content_hash")]
+        return registered, tags[store.tag_name(uri, "content_hash")]
     return None
 
 
@@ -143,8 +109,8 @@ def version_of(client: MlflowClient, name: str, alias: str) -> ModelVersion | No
     try:
         return client.get_model_version_by_alias(name, alias)
     except MlflowException as error:
-        if error.error_code not in ABSENT:
-            raise _unreadable(error) from error
+        if error.error_code not in store.ABSENT:
+            raise store.unreadable(error) from error
         return None
 
 
@@ -155,8 +121,8 @@ def resolve(client: MlflowClient, name: str, alias_or_version: str) -> ModelVers
             return client.get_model_version(name, alias_or_version)
         return client.get_model_version_by_alias(name, alias_or_version)
     except MlflowException as error:
-        if error.error_code not in ABSENT:
-            raise _unreadable(error) from error
+        if error.error_code not in store.ABSENT:
+            raise store.unreadable(error) from error
         advice = "Run jobs/promote.py first." if alias_or_version == CHAMPION else "Run jobs/train.py first."
         raise InputError(f"{name}: expected a version or alias {alias_or_version}, found none. {advice}") from error
 
@@ -176,7 +142,7 @@ def names(client: MlflowClient, config: LakeConfig, recorded: Collection[str]) -
     Unity Catalog's registry is shared: of it, those that ops.models has recorded, or whose schema is one of the lake's.
     """
     found = {model.name for model in _all(client.search_registered_models)}
-    return {name for name in found if name in recorded or unity.is_ours(name, config)}
+    return {name for name in found if name in recorded or store.is_ours(name, config)}
 
 
 def run_id_of(client: MlflowClient, run: str) -> str:
@@ -198,32 +164,17 @@ def move_aliases(client: MlflowClient, name: str, aliases: Mapping[str, int | No
 def _announce(client: MlflowClient, registered: Registered) -> None:
     name, version = registered.name, str(registered.version)
     client.set_registered_model_alias(name, CHALLENGER, version)
-    tag = unity.tag_name(mlflow.get_registry_uri(), "weights.sha256")
+    tag = store.tag_name(mlflow.get_registry_uri(), "weights.sha256")
     client.set_model_version_tag(name, version, tag, registered.weights_sha256)
     log.info("%s version %s: registered, alias %s", name, version, CHALLENGER)
-
-
-def _create_whole(database: Path) -> None:
-    """Make an empty store, whole or not at all: MLflow makes its tables one by one, and cannot open half of them."""
-    if database.exists():
-        return
-    with tempfile.TemporaryDirectory(prefix="creating-", dir=database.parent) as directory:
-        created = Path(directory) / database.name
-        MlflowClient(f"sqlite:///{created}").search_experiments(max_results=1)
-        try:
-            os.link(created, database)
-        except FileExistsError:
-            log.debug("%s: another process was first", database)
-        except OSError:  # a file system without hard links
-            os.rename(created, database)
 
 
 def _ensure(client: MlflowClient, name: str) -> None:
     try:
         client.get_registered_model(name)
     except MlflowException as error:
-        if error.error_code not in ABSENT:
-            raise _unreadable(error) from error
+        if error.error_code not in store.ABSENT:
+            raise store.unreadable(error) from error
         client.create_registered_model(name)
 
 
@@ -236,13 +187,6 @@ def _all(search: Callable[..., PagedList[Result]]) -> Iterator[Result]:
         token = page.token
         if not token:
             return
-
-
-def _unreadable(error: Exception) -> SetupError:
-    return SetupError(
-        f"{mlflow.get_tracking_uri()}: expected an MLflow store, found: {str(error).splitlines()[0]} "
-        "Restore the file from a backup, or pass another --lake."
-    )
 
 
 def _version_of(package: str) -> str:

@@ -19,7 +19,7 @@ from mlflow.exceptions import MlflowException
 from mlflow.tracking import MlflowClient
 
 from pipelines.errors import InputError, IntegrityError
-from pipelines.lake.session import LakeConfig
+from pipelines.lake.config import LakeConfig
 
 log = logging.getLogger("reviewlake")
 

@@ -30,14 +30,16 @@ from tokenizers import Tokenizer
 from torch import distributed
 from tqdm import tqdm
 
-from pipelines import cli, errors
+from pipelines import cli, errors, program
 from pipelines.errors import InputError, JobError, SetupError
-from pipelines.lake.snapshot import labels_of, open_shards, open_snapshot, rows_of, tokenise_rows, write_shard
+from pipelines.lake.snapshot import labels_of, open_snapshot, rows_of
 from pipelines.model import classifier
 from pipelines.model.classifier import best_device
 from pipelines.provenance import ROOT
-from pipelines.train.loop import EpochRow, Fit, OnStep, TrainSettings, fit
+from pipelines.train.loop import EpochRow, Fit, OnStep, fit
 from pipelines.train.ranks import Ranks, ranks_of
+from pipelines.train.settings import TrainSettings
+from pipelines.train.tokens import open_shards, predict_policy, tokenise_rows, train_policy, write_shard
 
 OnEpoch = Callable[[EpochRow], None]
 MOST_WAIT = timedelta(minutes=10)  # for another rank: far more than a step or a shard's tokenisation takes
@@ -53,7 +55,7 @@ def fit_in_processes(
     n_steps = settings.n_steps(rows_of(open_snapshot(snapshot), "train").num_rows)
     with tempfile.TemporaryDirectory(prefix="ranks-", dir=snapshot.parent.absolute()) as place:
         directory = Path(place)
-        classifier.save(directory / "start", model, tokenizer, settings.train_policy)
+        classifier.save(directory / "start", model, tokenizer, train_policy(settings))
         with tqdm(total=n_steps, desc=f"train in {settings.processes} processes", unit=" steps") as bar:
 
             def step(number: int, loss: float, rate: float) -> None:
@@ -183,8 +185,8 @@ def train_rank(snapshot: str, directory: str, meeting: str, threads: int, params
         distributed.destroy_process_group()
     except (JobError, OSError) as error:
         is_ours = isinstance(error, JobError)
-        kind = type(error).__name__ if is_ours else ("SetupError" if cli.exit_code(error) == 5 else "JobError")
-        fault = {"kind": kind, "line": str(error) if is_ours else cli.one_line(error)}
+        kind = type(error).__name__ if is_ours else ("SetupError" if program.exit_code(error) == 5 else "JobError")
+        fault = {"kind": kind, "line": str(error) if is_ours else program.one_line(error)}
         (place / f"fault-{ranks.rank}.json").write_text(json.dumps(fault), encoding="utf-8")
         raise
 
@@ -210,7 +212,7 @@ def _train(snapshot: Path, directory: Path, settings: TrainSettings, ranks: Rank
         )  # fmt: skip
     ranks.require_equal_weights(start.model)
     if ranks.rank == 0:
-        classifier.save(directory / "trained", start.model, start.tokenizer, settings.policy)
+        classifier.save(directory / "trained", start.model, start.tokenizer, predict_policy(settings))
         np.save(directory / "valid_logits.npy", fitted.valid_logits)
         history = [dataclasses.asdict(row) for row in fitted.history]
         found = {"history": history, "best_epoch": fitted.best_epoch, "n_steps": fitted.n_steps}
@@ -221,7 +223,7 @@ def write_shards(
     snapshot: pa.Table, directory: Path, tokenizer: Tokenizer, settings: TrainSettings, ranks: Ranks
 ) -> None:
     """Tokenise this rank's rows of the train and validation splits, and no others, for all ranks to map."""
-    for split, policy in (("train", settings.train_policy), ("validation", settings.policy)):
+    for split, policy in (("train", train_policy(settings)), ("validation", predict_policy(settings))):
         rows = rows_of(snapshot, split)
         own = ranks.shard_of(rows.num_rows)
         shard = rows.slice(own.start, own.stop - own.start)

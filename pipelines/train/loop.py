@@ -13,11 +13,8 @@ import torch
 from numpy.typing import NDArray
 from tqdm import tqdm
 
-from pipelines.cli import flag
 from pipelines.errors import InputError, IntegrityError
-from pipelines.model.backbone import EMBEDDED, FREEZE_HALF, KEEP_DROPOUT, freeze, refuse_pooling
 from pipelines.model.classifier import (
-    Policy,
     Rows,
     autocast,
     best_device,
@@ -28,76 +25,15 @@ from pipelines.model.classifier import (
     uses_bf16,
 )
 from pipelines.model.metrics import confusion_of, cross_entropy, point_metrics
-from pipelines.train.optimizer import optimizer_of
+from pipelines.train.encoder import freeze, refuse_pooling
 from pipelines.train.ranks import ALONE, Ranks, epoch_batches
+from pipelines.train.settings import TrainSettings
+from pipelines.train.tokens import predict_policy
 
 MAX_GRADIENT_NORM = 1.0
 TRAIN_ATTENTION = "eager"  # on short rows faster than the fused one, whose backward pass recomputes
 os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # before CUDA's first product: deterministic ones want it
 OnStep = Callable[[int, float, float], None]
-
-
-@dataclass(frozen=True)
-class TrainSettings:
-    """Everything that changes the weights, apart from the rows. The defaults: DECISIONS.md."""
-
-    backbone: str = flag(f"{EMBEDDED} (packaged), a directory, or a model of the hub", EMBEDDED)
-    max_tokens: int = flag("tokens of a review that the encoder learns from, specials included", 96)
-    score_tokens: int = flag("tokens that it predicts from; never fewer than --max-tokens", 0)
-    head_share: float = flag("share of the kept tokens taken from the review's head, the rest from its tail", 0.25)
-    epochs: int = flag("most passes over the training rows", 1)
-    batch_size: int = flag("reviews per step", 32)
-    learning_rate: float = flag("peak rate of AdamW", 3e-4)
-    weight_decay: float = flag("decay of AdamW", 0.01)
-    lexical: bool = flag("add a linear model over all of a review's tokens, those too that are cut away", True)
-    pairs: int = flag("buckets that it hashes pairs of neighbouring tokens to; 0 = tokens alone", 2**20)
-    pooling: str = flag("mean of the tokens' states, or the architecture's own ([CLS])", "mean", ("mean", "own"))
-    schedule: str = flag("rate after the warm-up", "linear", ("linear", "constant"))
-    warmup_share: float = flag("share of all steps in which the rate climbs to its peak", 0.1)
-    freeze_layers: int = flag(
-        "what is not trained: -1 nothing, 0 embeddings, n these and the first n layers, -2 a third of them, -3 half",
-        FREEZE_HALF,
-    )
-    dropout: float = flag("dropout of every layer; -1 = the backbone's own", 0.0)
-    patience: int = flag("epochs without a lower validation loss after which training stops", 2)
-    seed: int = flag("seed of the head, the batches and dropout", 42)
-    precision: str = flag(
-        "auto = bf16 where it is measured to be clearly faster", "auto", choices=("auto", "fp32", "bf16")
-    )
-    threads: int = flag("CPU threads, 0 = torch's choice; weights are bit-identical only at equal counts", 0)
-    processes: int = flag("processes that share each batch and the threads; more than 1: by TorchDistributor", 1)
-
-    def __post_init__(self) -> None:
-        _require("max_tokens", self.max_tokens, 8, 512, " (the usual encoder's position limit)")
-        _require("score_tokens", self.score_tokens, 0, 512)
-        _require("head_share", self.head_share, 0.0, 1.0)
-        _require("epochs", self.epochs, 1, 100)
-        _require("batch_size", self.batch_size, 1, 4_096)
-        _require("learning_rate", self.learning_rate, 1e-8, 1.0)
-        _require("weight_decay", self.weight_decay, 0.0, 1.0)
-        _require("pairs", self.pairs, 0, 2**26)
-        _require("warmup_share", self.warmup_share, 0.0, 1.0)
-        _require("freeze_layers", self.freeze_layers, FREEZE_HALF, 100)
-        _require("patience", self.patience, 1, 100)
-        _require("seed", self.seed, 0, 2**32 - 1)
-        _require("threads", self.threads, 0, 1_024)
-        _require("processes", self.processes, 1, 1_024)
-        if self.dropout != KEEP_DROPOUT:
-            _require("dropout", self.dropout, 0.0, 0.9, " or -1 (the backbone's own)")
-
-    @property
-    def policy(self) -> Policy:
-        """How the model turns text into tokens when it predicts: its own policy from then on."""
-        return replace(self.train_policy, max_tokens=max(self.score_tokens, self.max_tokens))
-
-    @property
-    def train_policy(self) -> Policy:
-        """The same while it learns: fewer tokens cost less."""
-        return Policy(self.max_tokens, self.head_share, precision=self.precision, pooling=self.pooling)
-
-    def n_steps(self, n_rows: int) -> int:
-        """Steps that all epochs over so many rows take."""
-        return math.ceil(n_rows / self.batch_size) * self.epochs
 
 
 @dataclass(frozen=True)
@@ -229,12 +165,7 @@ def _epoch_row(epoch: int, train_loss: float, logits: NDArray[np.float32], label
 def predicted(model: Any, rows: Rows, settings: TrainSettings, title: str) -> NDArray[np.float32]:
     """Logits of a split, with a progress bar where it takes more than a few seconds."""
     progress = partial(tqdm, desc=title, unit=" batches", delay=3, mininterval=1.0, leave=False)
-    return predict_logits(model, rows, settings.policy, progress=progress)
-
-
-def _require(name: str, value: float, low: float, high: float, why: str = "") -> None:
-    if not low <= value <= high:
-        raise ValueError(f"--{name.replace('_', '-')} must be {low:g}..{high:g}{why}, got {value:g}")
+    return predict_logits(model, rows, predict_policy(settings), progress=progress)
 
 
 def require_rows(tokens: Mapping[str, Rows], labels: Mapping[str, NDArray[np.int64]]) -> None:
@@ -246,3 +177,23 @@ def require_rows(tokens: Mapping[str, Rows], labels: Mapping[str, NDArray[np.int
                 f"{split} split: expected as many labels as token rows, at least 1; found {found}. "
                 "Ingest more labelled reviews, or choose another --split-policy."
             )
+
+
+def optimizer_of(
+    model: Any, n_steps: int, *, learning_rate: float, weight_decay: float, warmup_share: float, schedule: str
+) -> tuple[Any, Any]:
+    """AdamW over what is trained, and the schedule of its rate, a step a batch."""
+    trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    optimizer = torch.optim.AdamW(trained, learning_rate, weight_decay=weight_decay, fused=True)
+    scheduler = torch.optim.lr_scheduler.LambdaLR(
+        optimizer, lambda step: rate_share(step, n_steps, warmup_share, schedule)
+    )
+    return optimizer, scheduler
+
+
+def rate_share(step: int, n_steps: int, warmup_share: float, schedule: str) -> float:
+    """Share of the peak rate in a step counted from 0: up in a line, then level, or down in a line towards 0."""
+    n_warmup = round(n_steps * warmup_share)
+    if step < n_warmup:
+        return (step + 1) / n_warmup
+    return 1.0 if schedule == "constant" else (n_steps - step) / max(1, n_steps - n_warmup)

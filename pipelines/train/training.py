@@ -10,13 +10,16 @@ import pyarrow as pa
 from numpy.typing import NDArray
 from tokenizers import Tokenizer
 
-from pipelines.lake.snapshot import SPLITS, labels_of, open_snapshot, rows_of, tokenise_rows
-from pipelines.model import backbone, classifier
+from pipelines.lake.snapshot import SPLITS, labels_of, open_snapshot, rows_of
+from pipelines.model import classifier
 from pipelines.model.classifier import Lexical, Policy, blended, probability_of
 from pipelines.model.metrics import fit_blend
 from pipelines.train import launch
+from pipelines.train.encoder import load_for_training
 from pipelines.train.lexical import fit_lexical
-from pipelines.train.loop import EpochRow, Fit, OnStep, TrainSettings, deterministic, fit, predicted, require_rows
+from pipelines.train.loop import EpochRow, Fit, OnStep, deterministic, fit, predicted, require_rows
+from pipelines.train.settings import TrainSettings
+from pipelines.train.tokens import predict_policy, tokenise_rows, train_policy
 
 
 @dataclass(frozen=True)
@@ -58,12 +61,12 @@ def learn(
     Equal snapshot, backbone, settings and threads give bit-identical weights on the same kind of machine. With more
     than one process, the encoder is trained outside this one; all else is the same.
     """
-    n_tokens = settings.policy.max_tokens
-    model, tokenizer = backbone.load_for_training(directory, settings.seed, settings.dropout, n_tokens)
+    n_tokens = predict_policy(settings).max_tokens
+    model, tokenizer = load_for_training(directory, settings.seed, settings.dropout, n_tokens)
     whole_snapshot = open_snapshot(snapshot)
     rows = {split: rows_of(whole_snapshot, split) for split in SPLITS}
     labels = {split: labels_of(rows[split]) for split in SPLITS}
-    policies = dict.fromkeys(SPLITS, settings.policy) | {"train": settings.train_policy}
+    policies = dict.fromkeys(SPLITS, predict_policy(settings)) | {"train": train_policy(settings)}
     tokenised = {split: tokenise_rows(rows[split], tokenizer, policies[split]) for split in SPLITS}
     seen, whole = ({split: tokenised[split][part] for split in SPLITS} for part in (0, 1))
     require_rows(seen, labels)
@@ -81,7 +84,7 @@ def learn(
             fitted = fit(model, *learned_from, settings, on_step, on_epoch)
         blend = fit_blend(fitted.valid_logits, margins["validation"], labels["validation"])
         temperature, weight, bias = (blend[name] for name in ("temperature", "lexical_weight", "bias"))
-        policy = replace(settings.policy, temperature=temperature, lexical_weight=weight, bias=bias)
+        policy = replace(predict_policy(settings), temperature=temperature, lexical_weight=weight, bias=bias)
         test_logits = predicted(model, seen["test"], settings, "test")
     valid, test = (
         probability_of(blended(logits, margins[split], policy), policy.temperature)

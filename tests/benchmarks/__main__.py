@@ -19,9 +19,10 @@ from pathlib import Path
 
 import torch
 
-from pipelines import cli
+from pipelines import cli, program
 from pipelines.cli import flag
-from pipelines.provenance import cpu_flags, git_commit, git_is_dirty
+from pipelines.provenance import git_commit, git_is_dirty
+from pipelines.train.environment import cpu_flags
 from tests.benchmarks import presets, rerun, scoring, tables, training
 from tests.benchmarks.compare import RUNS
 
@@ -103,4 +104,4 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
-    cli.run(main)
+    program.run(main)

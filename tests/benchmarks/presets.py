@@ -9,10 +9,12 @@ from pathlib import Path
 
 from jobs import clean, curate, ingest, train
 from pipelines import cli
-from pipelines.lake.session import LakeConfig, get_session
-from pipelines.model.backbone import n_frozen_layers
+from pipelines.lake.config import LakeConfig
+from pipelines.lake.session import get_session
 from pipelines.tracking import registry
-from pipelines.train.presets import PRESETS
+from pipelines.tracking.store import connect
+from pipelines.train.settings import PRESETS, n_frozen_layers
+from pipelines.train.tokens import predict_policy
 from tests.benchmarks.compare import Program, seconds_of, table
 
 TRIED = {"64 tokens": ["--max-tokens", "64"], "default": [], "`--preset best`": ["--preset", "best"]}
@@ -53,7 +55,7 @@ def described(flags: list[str]) -> list[str]:
     """The settings that the table shows."""
     settings = cli.parse(train.TrainConfig, flags, None, PRESETS).settings
     n_trained = N_LAYERS - n_frozen_layers(settings.freeze_layers, N_LAYERS)
-    tokens = f"{settings.max_tokens} / {settings.policy.max_tokens}"
+    tokens = f"{settings.max_tokens} / {predict_policy(settings).max_tokens}"
     return [tokens, f"{n_trained} of {N_LAYERS}", str(settings.epochs)]
 
 
@@ -61,7 +63,7 @@ def main(lake: str, flags: list[str]) -> None:
     """Train and say what came of it; the session stands before the clock starts."""
     get_session("bench", LakeConfig(lake=lake))
     seconds = seconds_of(lambda: train.main(["--lake", lake, "--rerun", *flags]))
-    client = registry.connect(LakeConfig(lake=lake))
+    client = connect(LakeConfig(lake=lake))
     run = client.get_run(str(registry.resolve(client, "review_classifier", "challenger").run_id))
     parts = ("test_accuracy_encoder", "test_accuracy_lexical")
     names = ("blended_valid_accuracy", "test_accuracy", *parts, "test_rows")

@@ -9,7 +9,7 @@ import sys
 from pathlib import Path
 
 from pipelines import finished
-from pipelines.lake.session import LakeConfig
+from pipelines.lake.config import LakeConfig
 from tests.benchmarks.compare import Program, alternate, seconds_of, table
 
 DEMO = Path(__file__).resolve().parents[2] / "jobs" / "demo.py"

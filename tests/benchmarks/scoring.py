@@ -21,12 +21,15 @@ from deltalake import DeltaTable
 from pyspark.sql import functions as F
 
 from jobs import clean, ingest, score
-from pipelines.lake.session import LakeConfig, get_session
+from pipelines.lake.config import LakeConfig
+from pipelines.lake.session import get_session
 from pipelines.lake.tables import TableStore
 from pipelines.model import backbone, classifier
 from pipelines.tracking import registry, runs
 from pipelines.tracking.model_table import model_row
-from pipelines.train.loop import TrainSettings
+from pipelines.tracking.store import connect
+from pipelines.train.encoder import load_for_training
+from pipelines.train.settings import TrainSettings
 from schemas import OPS_MODELS, SILVER_REVIEWS
 from tests.benchmarks.compare import Program, alternate, seconds_of, table
 from tests.benchmarks.plain import MOST_TOKENS, plain_model, plain_tokenizer
@@ -45,8 +48,8 @@ def prepare(directory: Path, n_reviews: int) -> None:
     lake = LakeConfig(lake=str(directory / "lake"))
     ingest.main(["--lake", lake.lake, "--max-rows", str(n_reviews)])
     clean.main(["--lake", lake.lake])
-    store, client = TableStore(get_session("bench", lake), lake), registry.connect(lake)
-    model, tokenizer = backbone.load_for_training(backbone.find(backbone.EMBEDDED), 0)
+    store, client = TableStore(get_session("bench", lake), lake), connect(lake)
+    model, tokenizer = load_for_training(backbone.find(backbone.EMBEDDED), 0)
     with tempfile.TemporaryDirectory() as scratch, runs.tracked(client, lake, "bench", {}, {}):
         n_tokens = tokenizer.get_vocab_size()
         ones = np.ones(n_tokens + TrainSettings().pairs, np.float32)

@@ -17,7 +17,8 @@ from typing import Any
 from pyspark.sql import functions as F
 
 from jobs import clean, curate, ingest
-from pipelines.lake.session import LakeConfig, get_session
+from pipelines.lake.config import LakeConfig
+from pipelines.lake.session import get_session
 from tests.benchmarks.compare import Program, alternate, seconds_of, table
 from tests.benchmarks.reviews import packaged_reviews
 

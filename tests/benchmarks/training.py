@@ -20,7 +20,10 @@ from transformers import DataCollatorWithPadding, Trainer, TrainingArguments
 from pipelines.model import backbone
 from pipelines.model.classifier import Policy, best_device, faster_precision, predict_logits, tokenise
 from pipelines.model.metrics import cross_entropy
-from pipelines.train.loop import TrainSettings, fit
+from pipelines.train.encoder import load_for_training
+from pipelines.train.loop import fit
+from pipelines.train.settings import TrainSettings
+from pipelines.train.tokens import predict_policy, train_policy
 from tests.benchmarks.compare import Program, alternate, table
 from tests.benchmarks.plain import plain_model, plain_tokenizer
 from tests.benchmarks.reviews import SEED, packaged_reviews
@@ -80,10 +83,10 @@ def ours(texts: list[str], labels: Labels) -> tuple[Any, Policy]:
     """The defaults of jobs/train.py at the same number of tokens."""
     settings = TrainSettings(max_tokens=MAX_TOKENS)
     directory = backbone.find(settings.backbone)
-    model, tokenizer = backbone.load_for_training(directory, settings.seed, settings.dropout, MAX_TOKENS)
-    seen, _, _ = tokenise(tokenizer, texts, settings.train_policy)
+    model, tokenizer = load_for_training(directory, settings.seed, settings.dropout, MAX_TOKENS)
+    seen, _, _ = tokenise(tokenizer, texts, train_policy(settings))
     fit(model, seen, labels, seen[:1], labels[:1], settings)
-    return model, settings.policy
+    return model, predict_policy(settings)
 
 
 PROGRAMS: dict[str, tuple[str, Callable[[list[str], Labels], tuple[Any, Policy]]]] = {

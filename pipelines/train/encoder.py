@@ -1,0 +1,82 @@
+"""The backbone with a fresh head, ready to train: dropout set, layers frozen."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import torch
+from tokenizers import Tokenizer
+from transformers import AutoConfig, AutoModelForSequenceClassification
+from transformers.utils import logging as transformers_logging
+
+from pipelines.errors import InputError
+from pipelines.model.backbone import load_tokenizer
+from pipelines.model.classifier import LABELS
+from pipelines.train.settings import FREEZE_HALF, FREEZE_NOTHING, KEEP_DROPOUT, n_frozen_layers
+
+
+def load_for_training(directory: Path, seed: int, dropout: float = 0.0, max_tokens: int = 0) -> tuple[Any, Tokenizer]:
+    """The backbone with a fresh two-way head, drawn from `seed`, and its tokenizer.
+
+    dropout     set on every layer; KEEP_DROPOUT leaves the backbone's own
+    max_tokens  refused, as InputError, where it is more than the backbone has positions for
+    """
+    config = _training_config(directory, dropout)
+    _refuse_too_long(config, max_tokens)
+    torch.manual_seed(seed)
+    transformers_logging.set_verbosity_error()  # type: ignore[no-untyped-call]  # reports the fresh head as a fault
+    transformers_logging.disable_progress_bar()  # type: ignore[no-untyped-call]
+    model, loading = AutoModelForSequenceClassification.from_pretrained(
+        directory, config=config, local_files_only=True, trust_remote_code=False, use_safetensors=True,
+        attn_implementation="eager", dtype=torch.float32, output_loading_info=True,
+    )  # fmt: skip
+    body = f"{model.base_model_prefix}."
+    missing = sorted(key for key in loading["missing_keys"] if key.startswith(body) and ".pooler." not in key)
+    if missing:
+        raise InputError(f"{directory}: expected an encoder's weights, found none for {missing[0]}. Give another one.")
+    return model, load_tokenizer(directory)
+
+
+def refuse_pooling(model: Any, pooling: str) -> None:
+    """Raise InputError where `mean` is asked of an architecture whose head is more than one linear layer."""
+    head = getattr(model, "classifier", None)
+    if pooling == "mean" and not isinstance(head, torch.nn.Linear):
+        raise InputError(f"--pooling mean: expected a linear head, found {type(head).__name__}. Pass --pooling own.")
+
+
+def freeze(model: Any, freeze_layers: int) -> int:
+    """Stop training the embeddings (0) and the first n layers, a third (-2), half (-3). Returns parameters frozen."""
+    if freeze_layers == FREEZE_NOTHING:
+        return 0
+    body = model.base_model
+    n_layers = model.config.num_hidden_layers
+    lists = [part for part in body.modules() if isinstance(part, torch.nn.ModuleList) and len(part) == n_layers]
+    layers: list[Any] = list(lists[0]) if lists else []  # ALBERT shares one layer: there is none to freeze by number
+    if freeze_layers > len(layers):
+        limits = f"{FREEZE_HALF}..{len(layers)} (the backbone's layers)"
+        raise InputError(f"--freeze-layers must be {limits}, got {freeze_layers}")
+    untrained = (body.embeddings, *layers[: n_frozen_layers(freeze_layers, len(layers))])
+    frozen = [p for part in untrained for p in part.parameters()]
+    for parameter in frozen:
+        parameter.requires_grad_(False)
+    return sum(parameter.numel() for parameter in frozen)
+
+
+def _training_config(directory: Path, dropout: float) -> Any:
+    if "auto_map" in json.loads((directory / "config.json").read_text(encoding="utf-8")):
+        raise InputError(f"{directory}/config.json: expected a built-in architecture, found auto_map, which runs code.")
+    config = AutoConfig.from_pretrained(directory, local_files_only=True, trust_remote_code=False)
+    config.id2label = dict(enumerate(LABELS))
+    config.label2id = {name: number for number, name in enumerate(LABELS)}
+    names = [name for name in config.to_dict() if name.endswith(("dropout", "dropout_prob"))]
+    for name in names if dropout != KEEP_DROPOUT else ():
+        setattr(config, name, dropout)
+    return config
+
+
+def _refuse_too_long(config: Any, max_tokens: int) -> None:
+    # RoBERTa and its kin count positions from the padding id on, so two of their 514 are never used.
+    offset = config.pad_token_id + 1 if "roberta" in config.model_type else 0
+    limit = config.max_position_embeddings - offset
+    if max_tokens > limit:
+        raise InputError(f"--max-tokens must be at most {limit} (the backbone's position limit), got {max_tokens}")

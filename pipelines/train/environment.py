@@ -1,0 +1,40 @@
+"""What a training depends on besides data and settings: code, lock, Python, torch, processor."""
+
+import os
+import platform
+from pathlib import Path
+
+from pipelines.provenance import ROOT, git_commit, git_is_dirty, sha256_of
+
+CPU_FLAGS = ("avx2", "avx512f", "avx512_bf16", "amx_bf16", "asimd", "bf16")  # those that choose torch's kernels
+
+
+def environment(threads: int) -> dict[str, str]:
+    """What to tag a run with so that a difference can be named when it is reproduced; threads: 0 = torch's choice."""
+    import torch  # seconds to import, and only training needs it
+
+    from pipelines.model.classifier import best_device, faster_precision
+
+    lock = ROOT / "requirements.lock"
+    return {
+        "git.commit": git_commit() or "unknown",
+        "git.dirty": str(git_is_dirty()).lower(),
+        "lock.sha256": sha256_of(lock) if lock.exists() else "unknown",
+        "python": platform.python_version(),
+        "platform": f"{platform.system()} {platform.machine()}",
+        "cpu.flags": " ".join(cpu_flags()),
+        "torch.build": torch.__version__,
+        "device": str(best_device()),
+        "precision.auto": faster_precision(best_device().type),
+        "torch.threads": str(threads or torch.get_num_threads()),
+        "spark.cores": str(os.cpu_count()),
+    }
+
+
+def cpu_flags() -> tuple[str, ...]:
+    """The processor's features that matter to the arithmetic; empty where the system does not list them."""
+    listing = Path("/proc/cpuinfo")
+    if not listing.exists():
+        return ()
+    present = set(listing.read_text(encoding="utf-8", errors="replace").split())
+    return tuple(flag for flag in CPU_FLAGS if flag in present)

@@ -1,0 +1,166 @@
+"""The check of the bundle, as far as it goes without the Databricks CLI: its workspace and its judgement."""
+
+import json
+import os
+import re
+import subprocess
+import sys
+import tomllib
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from pipelines.errors import IntegrityError
+from tests.bundle.bundle_check import (
+    ARGV,
+    PARAMETERS,
+    ROOT,
+    TARGETS,
+    as_text,
+    changes,
+    copied,
+    environment_of,
+    require_equal,
+)
+from tests.support.fake_workspace import USER, FakeWorkspace
+
+UC = "/api/2.1/unity-catalog"
+
+
+@pytest.fixture
+def workspace() -> Iterator[FakeWorkspace]:
+    with FakeWorkspace() as running:
+        yield running
+
+
+def ask(workspace: FakeWorkspace, method: str, path: str, body: dict[str, Any] | None = None) -> tuple[int, Any]:
+    content = None if body is None else json.dumps(body).encode()
+    request = urllib.request.Request(workspace.url + path, data=content, method=method)
+    try:
+        with urllib.request.urlopen(request, timeout=10) as answer:
+            return answer.status, json.loads(answer.read())
+    except urllib.error.HTTPError as error:
+        return error.code, json.loads(error.read())
+
+
+def test_without_the_cli_the_check_says_so_in_one_line_and_exits_5(tmp_path: Path) -> None:
+    outer = {name: value for name, value in os.environ.items() if name != "DATABRICKS_CLI"}
+    for named in ({}, {"DATABRICKS_CLI": ""}, {"DATABRICKS_CLI": str(tmp_path / "databricks")}):
+        done = subprocess.run(
+            [sys.executable, "-m", "tests.bundle.bundle_check"],
+            cwd=ROOT, env=outer | {"PATH": str(tmp_path)} | named, capture_output=True, text=True, timeout=100,
+        )  # fmt: skip
+        assert (done.returncode, done.stdout) == (5, "")
+        assert re.fullmatch(r"SetupError: \S*databricks: expected the Databricks CLI on PATH .*\n", done.stderr)
+
+
+def test_the_workspace_keeps_what_was_created_and_forgets_what_was_deleted(workspace: FakeWorkspace) -> None:
+    assert ask(workspace, "POST", f"{UC}/schemas", {"catalog_name": "c", "name": "bronze"})[0] == 200
+    assert ask(workspace, "POST", f"{UC}/schemas", {"catalog_name": "c", "name": "bronze"})[0] == 409
+    landing = {"catalog_name": "c", "schema_name": "bronze", "name": "landing"}
+    assert ask(workspace, "POST", f"{UC}/volumes", landing)[0] == 200
+    assert ask(workspace, "POST", f"{UC}/volumes", landing | {"schema_name": "silver"})[0] == 404
+    _, created = ask(workspace, "POST", "/api/2.2/jobs/create", {"name": "pipeline", "tasks": []})
+    assert workspace.jobs[str(created["job_id"])] == {"name": "pipeline", "tasks": []}
+    assert ask(workspace, "GET", f"/api/2.2/jobs/get?job_id={created['job_id']}")[1]["creator_user_name"] == USER
+    assert workspace.left == ["job pipeline", "schema c.bronze", "volume c.bronze.landing"]
+    ask(workspace, "POST", "/api/2.2/jobs/delete", {"job_id": created["job_id"]})
+    ask(workspace, "DELETE", f"{UC}/volumes/c.bronze.landing")
+    assert workspace.left == ["schema c.bronze"]
+    assert ask(workspace, "GET", f"{UC}/volumes/c.bronze.landing")[0] == 404
+    assert workspace.unknown == []
+
+
+def test_the_workspace_keeps_files_grants_and_permissions(workspace: FakeWorkspace) -> None:
+    ask(workspace, "POST", "/api/2.0/workspace-files/import-file/Workspace/x/state.json?overwrite=false", {"n": 1})
+    assert ask(workspace, "GET", "/api/2.0/workspace/get-status?path=/Workspace/x")[1]["object_type"] == "DIRECTORY"
+    assert ask(workspace, "GET", "/api/2.0/workspace/export?path=/Workspace/x/state.json") == (200, {"n": 1})
+    assert ask(workspace, "POST", "/api/2.0/workspace-files/import-file/Workspace/x/state.json", {})[0] == 409
+    ask(workspace, "POST", "/api/2.0/workspace/delete", {"path": "/Workspace/x", "recursive": True})
+    assert (workspace.files, workspace.folders) == ({}, {"/Workspace"})
+    change = {"principal": "readers", "add": ["SELECT"], "remove": ["ALL_PRIVILEGES"]}
+    _, granted = ask(workspace, "PATCH", f"{UC}/permissions/schema/c.gold", {"changes": [change]})
+    assert granted == {"privilege_assignments": [{"principal": "readers", "privileges": ["SELECT"]}]}
+    entry = {"group_name": "readers", "permission_level": "CAN_VIEW"}
+    ask(workspace, "PUT", "/api/2.0/permissions/jobs/1", {"access_control_list": [entry]})
+    assert ask(workspace, "GET", "/api/2.0/permissions/jobs/1")[1]["access_control_list"] == [
+        {"group_name": "readers", "all_permissions": [{"permission_level": "CAN_VIEW", "inherited": False}]}
+    ]
+
+
+def test_a_question_that_the_workspace_does_not_know_is_a_404_and_is_remembered(workspace: FakeWorkspace) -> None:
+    status, answer = ask(workspace, "GET", "/api/2.0/lakeview/dashboards?page=1")
+    assert (status, answer["error_code"]) == (404, "ENDPOINT_NOT_FOUND")
+    assert workspace.unknown == ["GET /api/2.0/lakeview/dashboards"]
+
+
+def test_only_a_new_wheel_may_differ_in_a_second_plan() -> None:
+    wheel = {"action": "update", "old": "/a/reviewlake-0.1.0+1.whl", "new": "/a/reviewlake-0.1.0+2.whl"}
+    same = {"action": "skip", "reason": "empty", "new": []}
+    cases: list[tuple[dict[str, Any], list[str]]] = [
+        ({"action": "skip", "changes": {"owner": {"action": "skip"}}}, []),
+        ({"action": "update", "changes": {"tasks[0].libraries[0].whl": wheel, "email": same}}, []),
+        ({"action": "update", "changes": {"timeout_seconds": {"action": "update", "new": 5}, "whl": wheel}},
+         ["update jobs.score timeout_seconds"]),
+        ({"action": "create"}, ["create jobs.score as a whole"]),
+        ({"action": "delete"}, ["delete jobs.score as a whole"]),
+    ]  # fmt: skip
+    for planned, expected in cases:
+        assert changes({"plan": {"jobs.score": planned}}) == expected
+
+
+def test_the_first_task_with_other_arguments_is_named_with_both() -> None:
+    written = {"dev": {"score": {"clean": {"file": "jobs/clean.py", "argv": ["--lake", "lake"]}}}}
+    require_equal(written, json.loads(as_text(written)))
+    other = {"dev": {"score": {"clean": {"file": "jobs/clean.py", "argv": []}}}}
+    message = r"target dev, job score, task clean: expected .*'--lake', 'lake'.*, found .*\[\].*--write"
+    with pytest.raises(IntegrityError, match=message):
+        require_equal(other, written)
+    with pytest.raises(IntegrityError, match=r"target dev, job score, task clean: expected None, found"):
+        require_equal(written, {})
+
+
+def test_the_cli_sees_none_of_the_users_databricks_settings() -> None:
+    outer = {"DATABRICKS_TOKEN": "secret", "BUNDLE_VAR_catalog": "mine", "HOME": "/home/u", "PATH": "/bin"}
+    seen = environment_of(outer, "http://127.0.0.1:1", Path("/scratch"))
+    assert "secret" not in seen.values()
+    assert "BUNDLE_VAR_catalog" not in seen
+    assert (seen["HOME"], seen["PATH"], seen["XDG_CONFIG_HOME"]) == ("/scratch", "/bin", "/home/u/.config")
+
+
+def test_the_copy_holds_the_tracked_files_as_they_are(tmp_path: Path) -> None:
+    subprocess.run(["git", "init", "-q", str(tmp_path / "from")], check=True)
+    for name in ("jobs/clean.py", "untracked.py", "gone.py"):
+        (tmp_path / "from" / name).parent.mkdir(exist_ok=True)
+        (tmp_path / "from" / name).write_text("before", encoding="utf-8")
+    subprocess.run(["git", "add", "jobs/clean.py", "gone.py"], cwd=tmp_path / "from", check=True)
+    (tmp_path / "from" / "jobs" / "clean.py").write_text("now", encoding="utf-8")
+    (tmp_path / "from" / "gone.py").unlink()
+    copy = copied(tmp_path / "from", tmp_path / "to")
+    assert [path.relative_to(copy).as_posix() for path in copy.rglob("*.*")] == ["jobs/clean.py"]
+    assert (copy / "jobs" / "clean.py").read_text(encoding="utf-8") == "now"
+
+
+def test_the_arguments_that_the_cloud_gets_are_written_for_every_target_and_job() -> None:
+    written = json.loads(ARGV.read_text(encoding="utf-8"))
+    assert tuple(written) == TARGETS
+    for target, jobs in written.items():
+        assert set(jobs) == {"pipeline", "score", "reproduce", "vacuum"}
+        for tasks in jobs.values():
+            for what in (what for name, what in tasks.items() if name != PARAMETERS):
+                assert (ROOT / what["file"]).is_file()
+                assert what["argv"][:8:2] == ["--catalog", "--schemas", "--landing", "--lake"]
+                assert (what["argv"][1] == "") == (target == "local")
+    assert as_text(written) == ARGV.read_text(encoding="utf-8")
+
+
+def test_the_packages_of_the_bundle_are_those_that_the_project_pins() -> None:
+    pinned = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]["optional-dependencies"]
+    bundle = (ROOT / "databricks.yml").read_text(encoding="utf-8")
+    found = re.findall(r"[\w-]+==[\w.]+", re.sub(r"#.*", "", bundle))
+    assert len(found) == 2
+    assert set(found) <= set(pinned["local"])

@@ -1,0 +1,218 @@
+import io
+import json
+import logging
+from collections.abc import Callable
+from dataclasses import replace
+from datetime import UTC, datetime
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from pyspark.sql import SparkSession
+from pyspark.sql import functions as F
+
+from jobs import ingest as job
+from pipelines.errors import ContractError, InputError, IntegrityError, SetupError
+from pipelines.ingest.bronze import Staged, bronze_rows, compare_with_bronze, evenly_spread, require_equal_counts, stage
+from pipelines.ingest.sources import PACKAGED, SOURCES, Delivery
+from pipelines.lake.config import LakeConfig
+from pipelines.lake.tables import TableStore
+from pipelines.provenance import sha256_of
+from schemas import BRONZE_REVIEWS, OPS_RUNS
+
+NOW = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
+TEXT = 'two\r\nlines, a "quote", NUL \0, \u00e9, \u2028 and \U0001f600'
+Rows = list[tuple[str, int, str | None, str | None, str | None, str | None]]
+
+
+def csv_file(folder: Path, n_rows: int = 3, name: str = "shop.csv") -> Path:
+    lines = [f"review {n},{n % 2}" for n in range(1, n_rows + 1)]
+    (folder / name).write_text("\n".join(["body,stars", *lines, ""]))
+    return folder / name
+
+
+def csv_flags(path: Path, *more: str) -> list[str]:
+    flags = ["--source", "csv", "--path", str(path), "--name", "shop", "--text-column", "body"]
+    return [*flags, "--label-column", "stars", *more]
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"path": "x.csv"}, "--source imdb comes packaged, drop --path"),
+        ({"source": "seed-zip"}, "--source seed-zip needs --path"),
+        ({"source": "csv", "path": "x.csv"}, "--source csv needs --name"),
+        ({"name": "shop"}, "--source imdb has its own name, drop --name"),
+        ({"source": "csv", "path": "x.csv", "name": "shop", "text_column": ""}, "--text-column must name a column"),
+    ],
+)
+def test_flags_that_do_not_go_together_are_refused(changes: dict[str, str], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        replace(Delivery(), **changes)
+    assert [source for source in SOURCES if source in PACKAGED] == ["imdb", "rotten_tomatoes"]
+
+
+def test_a_file_that_changes_while_it_is_read_is_refused(tmp_path: Path) -> None:
+    delivery = Delivery("csv", str(csv_file(tmp_path)), name="shop", text_column="body")
+    with (
+        pytest.raises(IntegrityError, match=r"shop\.csv: expected SHA-256 0000.* all the while, found [0-9a-f]{64}"),
+        stage(delivery, tmp_path / "shop.csv", "0" * 64, tmp_path / "landing"),
+    ):
+        raise AssertionError("staged")
+    assert list((tmp_path / "landing").iterdir()) == []
+
+
+def test_a_disk_that_cannot_take_the_staged_file_is_a_fault_of_the_setup(tmp_path: Path) -> None:
+    file = csv_file(tmp_path)
+    delivery = Delivery("csv", str(file), name="shop", text_column="body")
+    with (
+        pytest.raises(SetupError, match=r"shop\.csv/landing: expected room to stage the file, found: Not a directory"),
+        stage(delivery, file, sha256_of(file), file / "landing"),
+    ):
+        raise AssertionError("staged")
+
+
+@pytest.mark.parametrize(
+    ("n_rows", "max_rows", "expected"),
+    [
+        (10, 3, [4, 7, 10]),
+        (10, 1, [10]),
+        (3, 2, [2, 3]),
+        (3, 0, [1, 2, 3]),
+        (3, 3, [1, 2, 3]),
+        (3, 99, [1, 2, 3]),
+    ],
+)
+def test_evenly_spread_keeps_rows_from_the_whole_file(
+    spark: SparkSession, n_rows: int, max_rows: int, expected: list[int]
+) -> None:
+    rows = spark.range(1, n_rows + 1).withColumnRenamed("id", "ordinal")
+    assert sorted(row["ordinal"] for row in evenly_spread(rows, n_rows, max_rows).collect()) == expected
+
+
+def test_evenly_spread_keeps_exactly_the_number_asked_for_of_each_part(spark: SparkSession) -> None:
+    rows = spark.range(1, 25_001).withColumnRenamed("id", "ordinal")
+    assert evenly_spread(rows, 25_000, 1999).count() == 1999
+    assert evenly_spread(rows, 25_000, 2000).where("ordinal <= 12500").count() == 1000
+
+
+def test_bronze_rows_have_the_columns_of_the_contract(spark: SparkSession, tmp_path: Path) -> None:
+    staged = Staged(tmp_path, "shop", "shop.csv", "ab" * 32, 1)
+    records = spark.createDataFrame(
+        [(1, "shop.csv", 7, "a", None, None, None)],
+        "ordinal long, source_file string, row_number long, raw_text string, raw_label string, "
+        "source_split string, read_fault string",
+    )
+    rows = bronze_rows(records, staged, "run", NOW)
+    assert rows.columns == list(BRONZE_REVIEWS.column_names)
+    [row] = [tuple(row) for row in rows.withColumn("ingested_at", rows.ingested_at.cast("string")).collect()]
+    assert row == ("shop", "shop.csv", "ab" * 32, 7, "a", None, None, None, "run", "2026-01-02 03:04:05")
+
+
+def test_rows_are_told_apart_by_content_and_row_number(spark: SparkSession) -> None:
+    schema = "source_sha256 string, row_number long, source_file string, raw_text string, raw_label string"
+    stored = [("x", 1, "a.csv", "good", None), ("x", 3, "a.csv", "bad", "0"), ("y", 2, "b.csv", "so so", "1")]
+    given = [
+        ("x", 1, "other.csv", "good", None),  # the same content under another name
+        ("x", 2, "other.csv", "good", None),
+        ("x", 3, "a.csv", "bad", None),  # read with another label column
+        ("y", 1, "b.csv", "so so", "1"),
+    ]
+    bronze, rows = (
+        spark.createDataFrame(some, schema).withColumn("source_split", F.lit(None)) for some in (stored, given)
+    )
+    assert compare_with_bronze(rows, bronze) == {"added": 2, "already_there": 2, "differing": 1}
+    assert compare_with_bronze(rows.limit(0), bronze) == {"added": 0, "already_there": 0, "differing": 0}
+
+
+def test_counts_that_differ_are_an_integrity_error() -> None:
+    require_equal_counts("r.csv", 120, 120)
+    with pytest.raises(IntegrityError, match=r"r\.csv: strict count found 120 rows, Spark read 119\. Nothing was"):
+        require_equal_counts("r.csv", 120, 119)
+
+
+def csv_of(text: str) -> bytes:
+    return b'text,label\n"' + text.replace('"', '""').encode() + b'",1\nalone\n'
+
+
+def jsonl_of(text: str) -> bytes:
+    return (json.dumps({"text": text, "label": 1}) + '\n{"text": null, "label": null}\n').encode()
+
+
+def parquet_of(text: str) -> bytes:
+    sink = io.BytesIO()
+    pq.write_table(pa.table({"text": [text, None], "label": [1, None]}), sink)  # type: ignore[no-untyped-call]
+    return sink.getvalue()
+
+
+@pytest.mark.parametrize(
+    ("source", "content", "fault"),
+    [
+        ("csv", csv_of, "1 fields, expected 2"),
+        ("jsonl", jsonl_of, "text is null"),
+        ("parquet", parquet_of, "text is null"),
+    ],
+)
+def test_spark_sees_each_format_character_for_character(
+    spark: SparkSession, tmp_path: Path, source: str, content: Callable[[str], bytes], fault: str
+) -> None:
+    path = tmp_path / "delivered"
+    path.write_bytes(content(TEXT))
+    delivery = Delivery(source, str(path), name="shop", label_column="label")
+    with stage(delivery, path, sha256_of(path), tmp_path) as staged:
+        rows = bronze_rows(spark.read.parquet(str(staged.parquet)), staged, "run", NOW).drop("ingested_at").collect()
+    assert sorted(tuple(row) for row in rows) == [
+        ("shop", "delivered", sha256_of(path), 1, TEXT, "1", None, None, "run"),
+        ("shop", "delivered", sha256_of(path), 2, None, None, None, fault, "run"),
+    ]
+
+
+def test_the_same_content_adds_nothing_under_any_name_and_a_file_at_fault_nothing_at_all(
+    store: TableStore, lake: LakeConfig, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO, "reviewlake")
+    delivered, bad = tmp_path / "shop.csv", tmp_path / "bad.csv"
+    delivered.write_bytes(csv_of(TEXT))
+    bad.write_bytes(b'text,label\nnew,1\n"open,0\n')
+    flags = ["--source", "csv", "--name", "shop", "--label-column", "label", "--lake", lake.lake, "--path"]
+    job.main([*flags, str(delivered)])
+    store = TableStore(store.spark, lake)
+    versions = store.version(BRONZE_REVIEWS), store.version(OPS_RUNS)
+
+    job.main([*flags, str(delivered)])
+    assert "ingest: nothing to do" in caplog.messages[-1]
+    job.main([*flags, str(delivered.rename(tmp_path / "renamed.csv"))])
+    assert caplog.messages[-1] == "renamed.csv: 2 in, 0 added, 2 already there, 0 left out"
+    with pytest.raises(ContractError, match=r"bad\.csv row 2, column text: expected a closing quote"):
+        job.main([*flags, str(bad)])
+
+    # The run that found nothing to add is noted, once; the tables it would have added to are as they were.
+    assert (store.version(BRONZE_REVIEWS), store.version(OPS_RUNS)) == (versions[0], versions[1] + 1)
+    rows = store.read(BRONZE_REVIEWS).select("source_file", "raw_text", "read_fault").collect()
+    assert {tuple(row) for row in rows} == {("shop.csv", TEXT, None), ("shop.csv", None, "1 fields, expected 2")}
+    assert list(lake.landing_path.iterdir()) == []
+
+
+def test_a_part_comes_first_and_the_rest_later(
+    store: TableStore, lake: LakeConfig, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO, "reviewlake")
+    flags = csv_flags(csv_file(tmp_path, 10), "--lake", lake.lake)
+    job.main([*flags, "--max-rows", "4"])
+    assert "shop.csv: 10 in, 4 added, 0 already there, 6 left out" in caplog.messages
+    job.main(flags)
+    assert "shop.csv: 10 in, 6 added, 4 already there, 0 left out" in caplog.messages
+    store = TableStore(store.spark, lake)
+    assert store.read(BRONZE_REVIEWS).select("row_number").distinct().count() == 10
+    ledger = store.read(OPS_RUNS).orderBy("finished_at").collect()
+    assert [run["rows"] for run in ledger] == [
+        {"in": 10, "added": 4, "already_there": 0, "left_out": 6},
+        {"in": 10, "added": 6, "already_there": 4, "left_out": 0},
+    ]
+    assert ledger[0]["run_key"] != ledger[1]["run_key"]
+
+
+def test_a_count_below_none_is_refused() -> None:
+    with pytest.raises(InputError, match="--max-rows must be 0 or more, got -1"):
+        job.main(["--max-rows", "-1"])

@@ -1,0 +1,249 @@
+import csv
+import io
+import json
+from pathlib import Path
+
+import pytest
+from pyspark.sql import SparkSession
+
+from jobs.query import QueryConfig, main, statement_of
+from pipelines.errors import InputError
+from pipelines.lake.config import LakeConfig
+from pipelines.lake.tables import TableStore
+from pipelines.operate.query import ask, rendered
+from schemas import GOLD_REJECTS, GOLD_REVIEWS
+
+ONE_OF_EACH = """
+SELECT true AS flag, 12 AS n, 1.50BD AS amount, 0.25D AS share, 'say "so", then' AS text, X'00FF' AS bytes,
+       TIMESTAMP '2026-05-01 12:00:00.5' AS at, DATE '2026-05-01' AS day, array(1, NULL) AS list,
+       named_struct('at', TIMESTAMP '2026-05-01 12:00:00', 'x', NULL) AS pair, map('k', 1) AS bag, NULL AS nothing
+"""
+READS = [
+    "SELECT 1",
+    "select 1;",
+    "  (SELECT 1) UNION (SELECT 2)",
+    "-- why\nSELECT 1 -- here",
+    "/* a /* nested */ comment */ SELECT 1",
+    "WITH one AS (SELECT 1 AS n) SELECT * FROM one",
+    "FROM range(3) SELECT id",
+    "FROM range(3) |> WHERE id > 1",
+    "VALUES (1), (2)",
+    "SELECT * FROM VALUES ('using', 'reflect'), ('a map', 'execute') AS t(a, b) WHERE a LIKE '%using%' ORDER BY b",
+    "SELECT transform(array(1), x -> x + 1) AS t FROM range(1) JOIN range(2) USING (id)",
+    "SHOW DATABASES",
+    "DESCRIBE FUNCTION upper",
+    "DESC QUERY SELECT 1",
+    "EXPLAIN SELECT 1",
+    "explain extended WITH one AS (SELECT 1 AS n) SELECT * FROM one",
+]
+WRITES = [
+    ("DROP TABLE gold.rejects", "found DROP"),
+    ("INSERT INTO gold.rejects VALUES ('a', 'unlabelled')", "found INSERT"),
+    ("DELETE FROM gold.rejects", "found DELETE"),
+    ("SET spark.sql.runSQLOnFiles = true", "found SET"),
+    ("RESET", "found RESET"),
+    ("CACHE TABLE gold.rejects", "found CACHE"),
+    ("CREATE VIEW v AS SELECT 1", "found CREATE"),
+    ("BEGIN DROP TABLE gold.rejects; END", "found BEGIN"),
+    ("MERGE INTO gold.rejects USING gold.rejects AS g ON true WHEN MATCHED THEN DELETE", "found MERGE"),
+    ("WITH x AS (SELECT 'a', 'unlabelled') INSERT INTO gold.rejects SELECT * FROM x", "at or near 'INSERT'"),
+    ("WITH x AS (SELECT 1) DELETE FROM gold.rejects", "at or near 'DELETE'"),
+    ("FROM gold.rejects INSERT INTO gold.rejects SELECT *", "at or near 'INSERT'"),
+    ("EXPLAIN DELETE FROM gold.rejects", "Syntax error"),
+    ("EXPLAIN/**/DELETE FROM gold.rejects", "Syntax error"),
+    ("SELECT 1; DROP TABLE gold.rejects", "Syntax error"),
+    ("SELECT 1) ; DROP TABLE gold.rejects; --", "Syntax error"),
+    ("-- a comment\nDROP TABLE gold.rejects", "Syntax error"),
+    ("-- a comment\nRESET", "Syntax error"),
+    ("(DROP TABLE gold.rejects)", "Syntax error"),
+    # What a reader of comments could take for a harmless first word, where Spark sees another.
+    ("/* /* */ SHOW */ DROP TABLE gold.rejects", "Syntax error"),
+    ("-- \rDROP TABLE gold.rejects --\nSHOW TABLES", "Syntax error"),
+    ("/* /* */ EXPLAIN SELECT '*/ DROP TABLE gold.rejects --'", "Syntax error"),
+]
+PROGRAMS = [
+    ("SELECT reflect('java.lang.System', 'getProperty', 'user.home')", "reflect"),
+    ("SELECT * FROM (SELECT java_method /**/ ('java.lang.System', 'getenv'))", "reflect"),
+    ("SELECT try_reflect--\n('java.lang.System', 'getenv')", "reflect"),
+    ("SELECT system.builtin.`ReFlEcT` ('java.lang.System', 'getenv')", "reflect"),
+    ("SELECT IDENTIFIER('ref' || 'lect')('java.lang.System', 'getenv')", "IDENTIFIER"),
+    ("SELECT \u0131dent\u0131f\u0131er('ref' || 'lect')('java.lang.System', 'getenv')", "IDENTIFIER"),
+    ("EXECUTE IMMEDIATE 'SELECT ref' || 'lect(1)'", "EXECUTE IMMEDIATE"),
+    ("EXPLAIN EXECUTE/**/IMMEDIATE 'DROP TABLE gold.rejects'", "EXECUTE IMMEDIATE"),
+    ("SELECT TRANSFORM(id) USING 'cat' AS (x STRING) FROM range(1)", "TRANSFORM"),
+    ("FROM range(1) MAP id USING 'cat' AS x", "TRANSFORM"),
+    ("SELECT * FROM (FROM range(1) REDUCE id\nUSING r'cat' AS x)", "TRANSFORM"),
+]
+
+
+def answered(spark: SparkSession, statement: str, form: str = "table", limit: int = -1, width: int = 60) -> list[str]:
+    return list(rendered(ask(spark, statement), form, limit, width))
+
+
+@pytest.mark.parametrize("statement", READS)
+def test_what_only_reads_is_answered(spark: SparkSession, statement: str) -> None:
+    assert answered(spark, statement, limit=3)
+
+
+def test_what_would_change_something_is_refused_and_changes_nothing(store: TableStore) -> None:
+    store.append(GOLD_REJECTS, store.spark.createDataFrame([("a", "unlabelled")], GOLD_REJECTS.schema))
+    version = store.version(GOLD_REJECTS)
+    for statement, words in WRITES:
+        with pytest.raises(InputError, match=r"^statement: expected .*Pass --write") as refusal:
+            ask(store.spark, statement)
+        assert words in str(refusal.value), statement
+        assert "\n" not in str(refusal.value)
+    assert store.version(GOLD_REJECTS) == version
+    assert store.read(GOLD_REJECTS).count() == 1
+    assert store.spark.conf.get("spark.sql.runSQLOnFiles") == "false"
+
+
+@pytest.mark.parametrize("may_write", [False, True])
+@pytest.mark.parametrize(("statement", "what"), PROGRAMS)
+def test_what_runs_a_program_is_refused_even_with_write(
+    spark: SparkSession, statement: str, what: str, may_write: bool
+) -> None:
+    with pytest.raises(InputError, match=rf"found .*{what}.*, which runs code\. Leave it out"):
+        ask(spark, statement, may_write)
+
+
+def test_files_are_no_tables(spark: SparkSession) -> None:
+    with pytest.raises(InputError, match=r"The table or view `text`\.`/etc/hostname` cannot be found"):
+        ask(spark, "SELECT * FROM text.`/etc/hostname`")
+
+
+def test_with_write_a_statement_changes_tables_and_has_no_lines(store: TableStore) -> None:
+    store.append(GOLD_REJECTS, store.spark.createDataFrame([("a", "unlabelled")], GOLD_REJECTS.schema))
+    version = store.version(GOLD_REJECTS)
+    ask(store.spark, "DELETE FROM gold.rejects", may_write=True)
+    counts = [f"(SELECT count(*) AS n FROM gold.rejects VERSION AS OF {n})" for n in (version, version + 1)]
+    assert answered(store.spark, " UNION ALL ".join(counts) + " ORDER BY n", "csv") == ["n", "0", "1"]
+    assert list(rendered(ask(store.spark, "DROP TABLE gold.rejects", may_write=True), "csv", -1, 60)) == []
+
+
+@pytest.mark.parametrize(
+    ("statement", "words"),
+    [
+        ("SELECT nope FROM range(1)", r"\[UNRESOLVED_COLUMN.*`nope` cannot be resolved.*; line 1 pos 7"),
+        ("SELECT * FROM gold.nope", r"The table or view `gold`\.`nope` cannot be found"),
+        ("SELECT 1 +", r"expected one query, found: \[PARSE_SYNTAX_ERROR\]"),
+        ("SELECT 1\nFROM range(1) 2", r"Syntax error at or near '2'.*\(line 2, pos 14\)"),
+        ("SELEC 1", "expected a query, DESCRIBE, SHOW or EXPLAIN of a query, found SELEC"),
+        (" ", "Syntax error"),
+    ],
+)
+def test_a_wrong_statement_gets_one_line_of_spark_with_its_place(
+    spark: SparkSession, statement: str, words: str
+) -> None:
+    with pytest.raises(InputError, match=words) as refusal:
+        ask(spark, statement)
+    assert "\n" not in str(refusal.value)
+
+
+@pytest.mark.parametrize("form", ["table", "csv", "jsonl"])
+def test_a_row_that_cannot_be_computed_gets_one_line(spark: SparkSession, form: str) -> None:
+    with pytest.raises(InputError, match=r"DIVIDE_BY_ZERO") as refusal:
+        answered(spark, "SELECT 1 / (id - 5) AS n FROM range(10)", form, limit=0)
+    assert "\n" not in str(refusal.value)
+
+
+def test_a_table_is_aligned_with_numbers_to_the_right_and_long_cells_cut(spark: SparkSession) -> None:
+    values = "('one', 1, 0.5), ('a long long word', 1234, NULL), (NULL, NULL, 12.25), ('line\nend\t\u001b[1m', 7, 1.0)"
+    lines = answered(spark, f"SELECT * FROM VALUES {values} AS t(word, n, share)", width=10)
+    assert lines == [
+        "word           n  share",
+        "----------  ----  -----",
+        "one            1   0.50",
+        "a long lo…  1234",
+        "                  12.25",
+        "line end …     7   1.00",
+        "4 rows",
+    ]
+
+
+def test_a_table_says_what_it_left_out(spark: SparkSession) -> None:
+    cut = "of 1,001 rows shown; --limit 0 shows all"
+    cases = [(-1, 22, f"20 {cut}"), (3, 5, f"3 {cut}"), (1001, 1003, "1,001 rows"), (0, 1003, "1,001 rows")]
+    for limit, n_lines, last in cases:
+        lines = answered(spark, "SELECT id FROM range(1001) ORDER BY id DESC", limit=limit)
+        assert (len(lines), lines[2].strip(), lines[-1]) == (n_lines + 1, "1000", last)
+
+
+def test_an_empty_answer_is_a_head_without_rows(spark: SparkSession) -> None:
+    nothing = "SELECT 1 AS n, 'x' AS word WHERE false"
+    assert answered(spark, nothing) == ["n  word", "-  ----", "0 rows"]
+    assert answered(spark, nothing, "csv") == ["n,word"]
+    assert answered(spark, nothing, "jsonl") == []
+
+
+def test_csv_holds_nested_values_as_json_and_null_as_nothing(spark: SparkSession) -> None:
+    head, row = csv.reader(io.StringIO("\n".join(answered(spark, ONE_OF_EACH, "csv"))))
+    assert dict(zip(head, row, strict=True)) == {
+        "flag": "true", "n": "12", "amount": "1.50", "share": "0.25", "text": 'say "so", then', "bytes": "AP8=",
+        "at": "2026-05-01T12:00:00.500000Z", "day": "2026-05-01", "list": "[1,null]",
+        "pair": '{"at":"2026-05-01T12:00:00.000000Z","x":null}', "bag": '{"k":1}', "nothing": "",
+    }  # fmt: skip
+
+
+def test_a_csv_cell_may_span_lines(spark: SparkSession) -> None:
+    text = "\n".join(answered(spark, "SELECT 'two\nlines' AS text, 'one\rmore' AS more", "csv"))
+    assert list(csv.reader(io.StringIO(text, newline=""))) == [["text", "more"], ["two\nlines", "one\rmore"]]
+
+
+def test_json_lines_hold_every_column_with_its_type(spark: SparkSession) -> None:
+    (line,) = answered(spark, ONE_OF_EACH, "jsonl")
+    assert json.loads(line) == {
+        "flag": True, "n": 12, "amount": 1.5, "share": 0.25, "text": 'say "so", then', "bytes": "AP8=",
+        "at": "2026-05-01T12:00:00.500000Z", "day": "2026-05-01", "list": [1, None],
+        "pair": {"at": "2026-05-01T12:00:00.000000Z", "x": None}, "bag": {"k": 1}, "nothing": None,
+    }  # fmt: skip
+
+
+def test_files_hold_all_rows_in_order_unless_limited(spark: SparkSession) -> None:
+    statement = "SELECT id FROM range(0, 100, 1, 4) ORDER BY id DESC"
+    assert answered(spark, statement, "jsonl") == [json.dumps({"id": n}).replace(" ", "") for n in range(99, -1, -1)]
+    assert answered(spark, statement, "csv", limit=2) == ["id", "99", "98"]
+
+
+def test_two_columns_of_one_name_stand_in_tables_but_not_in_json(spark: SparkSession) -> None:
+    statement = "SELECT 1 AS n, 2 AS n"
+    assert answered(spark, statement, "csv") == ["n,n", "1,2"]
+    assert answered(spark, statement)[2] == "1  2"
+    with pytest.raises(InputError, match=r"--format jsonl: expected a name for each column, found n twice"):
+        answered(spark, statement, "jsonl")
+
+
+def test_a_plan_keeps_its_lines(spark: SparkSession) -> None:
+    (plan,) = answered(spark, "EXPLAIN SELECT id FROM range(3) WHERE id > 1")
+    assert plan.startswith("== Physical Plan ==\n")
+    assert "Range (0, 3" in plan
+
+
+def test_the_job_prints_the_answer_of_a_file(
+    store: TableStore, lake: LakeConfig, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    store.create(GOLD_REVIEWS)
+    question = tmp_path / "report.sql"
+    question.write_text("-- how many\nSELECT count(*) AS n\nFROM gold.reviews;\n", encoding="utf-8")
+    main(["--file", str(question), "--format", "jsonl", "--lake", lake.lake])
+    assert capsys.readouterr().out == '{"n":0}\n'
+
+
+@pytest.mark.parametrize("flags", [{}, {"sql": "SELECT 1", "file": "report.sql"}, {"sql": " "}])
+def test_the_job_takes_exactly_one_statement(flags: dict[str, str]) -> None:
+    with pytest.raises(ValueError, match="a statement in one of --sql and --file"):
+        QueryConfig(**flags)  # type: ignore[arg-type]  # only texts are given
+
+
+def test_a_file_that_cannot_be_read_is_named(tmp_path: Path) -> None:
+    latin = tmp_path / "latin.sql"
+    latin.write_bytes(b"SELECT '\xe9'")
+    for file in (latin, tmp_path / "absent.sql"):
+        with pytest.raises(InputError, match=rf"--file .*{file.name}: expected a text file in UTF-8, found"):
+            statement_of(QueryConfig(file=str(file)))
+
+
+@pytest.mark.parametrize(("flags", "words"), [({"limit": -2}, "--limit must be"), ({"width": 3}, "--width must be 4")])
+def test_figures_out_of_range_are_refused(flags: dict[str, int], words: str) -> None:
+    with pytest.raises(ValueError, match=words):
+        QueryConfig(sql="SELECT 1", **flags)  # type: ignore[arg-type]  # only figures are given

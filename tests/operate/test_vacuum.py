@@ -1,0 +1,271 @@
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from mlflow.tracking import MlflowClient
+
+from jobs import train
+from jobs import vacuum as job
+from pipelines.errors import InputError, IntegrityError
+from pipelines.lake.frames import content_hash
+from pipelines.lake.snapshot import snapshot_of
+from pipelines.lake.tables import TableStore
+from pipelines.operate import vacuum
+from pipelines.operate.vacuum import RECENT, Pin, pins_of_model, plain_path, require_known, summary, versions_kept
+from pipelines.tracking import runs
+from pipelines.tracking.model_table import ModelRecord
+from pipelines.tracking.store import connect
+from schemas import GOLD_REJECTS, GOLD_REVIEWS
+from tests.support.preload import library
+from tests.support.registered import register_tiny
+from tests.support.small_gold import TRAIN, encoder_in, gold_rows
+
+ROOT = Path(__file__).resolve().parents[2]
+
+MODEL = ModelRecord("m", 2, "r1", 5, 4, None, "h", "a" * 64, [])
+PINS = [Pin("gold.reviews", 2, "m version 1"), Pin("gold.reviews", 6, RECENT)]
+
+
+def test_a_model_pins_what_it_learned_from_and_what_is_known_to_lie_behind_it() -> None:
+    assert pins_of_model(MODEL) == [Pin("gold.reviews", 5, "m version 2"), Pin("silver.reviews", 4, "m version 2")]
+
+
+@pytest.mark.parametrize(
+    ("forget", "expected"),
+    [("", {2, 6}), ("0-1", {2, 3, 4, 5, 6}), ("3", {0, 1, 2, 4, 5, 6}), ("3-5", {0, 1, 2, 6})],
+)
+def test_versions_to_keep_are_the_pinned_ones_or_all_but_those_to_forget(forget: str, expected: set[int]) -> None:
+    assert versions_kept("gold.reviews", forget, 6, PINS) == expected
+
+
+@pytest.mark.parametrize(
+    ("forget", "words"),
+    [
+        ("0-3", r"expected versions of gold\.reviews that nobody needs, found version 2 \(m version 1\)\. Nothing was"),
+        ("6", r"found version 6 \(latest or recent\)\. Nothing was deleted\."),
+        ("7", r"--forget must name versions of 0-6, the first one first, got 7"),
+        ("5-3", r"--forget must name versions of 0-6, the first one first, got 5-3"),
+        ("a-b", r"--forget must be a version or a range of them, as 3 or 3-7, got 'a-b'"),
+        ("-3", r"--forget must be a version or a range"),
+    ],
+)
+def test_a_version_that_somebody_needs_is_not_forgotten(forget: str, words: str) -> None:
+    with pytest.raises(InputError, match=words):
+        versions_kept("gold.reviews", forget, 6, PINS)
+
+
+@pytest.mark.parametrize(
+    ("uri", "path"),
+    [
+        ("file:///a%20b/c.parquet", "file:/a b/c.parquet"),
+        ("file:/a/c.parquet", "file:/a/c.parquet"),
+        ("s3a://bucket/a%20b", "s3a://bucket/a b"),
+    ],
+)
+def test_paths_are_compared_in_one_spelling(uri: str, path: str) -> None:
+    assert plain_path(uri) == path
+
+
+def test_the_summary_names_who_needs_which_version() -> None:
+    pins = [Pin("t", 6, RECENT), Pin("t", 2, "m version 1"), Pin("t", 2, "m version 1"), Pin("t", 2, "run x, keep")]
+    needed = "needed: version 2 (m version 1, run x, keep); version 6 (latest or recent)"
+    assert summary("t", pins, 3, 4_096, True) == f"t: 3 files, 4,096 bytes would be deleted; {needed}"
+    assert summary("t", pins, 0, 0, False) == f"t: 0 files, 0 bytes deleted; {needed}"
+
+
+def rewrite(store: TableStore, n_versions: int) -> None:
+    """Versions 1..n of gold.rejects, each of its own rows, none of which the next one shares."""
+    for number in range(1, n_versions + 1):
+        rows = [(f"{number}-{row}", "unlabelled") for row in range(3)]
+        store.synchronise(GOLD_REJECTS, store.spark.createDataFrame(rows, GOLD_REJECTS.schema))
+
+
+def rows_at(store: TableStore, version: int) -> int:
+    return store.read(GOLD_REJECTS, version).where(f"review_id LIKE '{version}-%'").count()
+
+
+def data_files(store: TableStore) -> set[Path]:
+    return set(Path(store.location(GOLD_REJECTS)).glob("*.parquet"))
+
+
+@pytest.fixture
+def client(store: TableStore) -> MlflowClient:
+    return connect(store.config)
+
+
+@pytest.mark.slow
+def test_a_kept_run_s_version_survives_and_the_others_files_go(
+    store: TableStore, client: MlflowClient, capsys: pytest.CaptureFixture[str]
+) -> None:
+    rewrite(store, 5)
+    tags = {"delta.table": "gold.rejects", "delta.version": "2", "keep": "true"}
+    with runs.tracked(client, store.config, "tests", {}, tags) as run_id:
+        pass
+    place = ["--lake", store.config.lake, "--older-than-hours", "0"]
+    before, hash_2 = data_files(store), content_hash(store.read(GOLD_REJECTS, 2))
+
+    job.main([*place, "--dry-run"])
+    told = capsys.readouterr().out
+    assert f"bytes would be deleted; needed: version 2 (run {run_id}, keep); version 5 (latest or recent)" in told
+    assert data_files(store) == before
+
+    job.main(place)
+    gone = before - data_files(store)
+    n_bytes = int(told.split("gold.rejects: ")[1].split(" files, ")[1].split(" bytes")[0].replace(",", ""))
+    assert f"gold.rejects: {len(gone)} files, {n_bytes:,} bytes deleted" in capsys.readouterr().out
+    assert len(gone) >= 3  # versions 1, 3 and 4
+    assert (rows_at(store, 2), rows_at(store, 5), content_hash(store.read(GOLD_REJECTS, 2))) == (3, 3, hash_2)
+    assert store.version(GOLD_REJECTS) == 5  # a vacuum is no version
+    with pytest.raises(Exception, match="FAILED_READ_FILE"):
+        rows_at(store, 3)
+
+    job.main(place)
+    assert "gold.rejects: 0 files, 0 bytes deleted" in capsys.readouterr().out
+
+
+def test_files_younger_than_the_limit_stay(store: TableStore, capsys: pytest.CaptureFixture[str]) -> None:
+    rewrite(store, 3)
+    before = data_files(store)
+    job.main(["--lake", store.config.lake])
+    assert "gold.rejects: 0 files, 0 bytes deleted" in capsys.readouterr().out
+    assert data_files(store) == before
+
+
+@pytest.mark.slow
+def test_forgetting_what_a_model_learned_from_is_refused_until_the_model_is_deleted(
+    store: TableStore, client: MlflowClient, tmp_path: Path
+) -> None:
+    for rows in ([("a", "b")], [("c", "d")], [("e", "f")]):
+        frame = store.spark.createDataFrame(rows, "x string, text string").selectExpr(
+            "sha2(text, 256) AS review_id", "text", "1 AS label", "'train' AS split", "'imdb' AS source",
+            "length(text) AS n_characters", "1 AS n_tokens", "false AS states_score",
+        )  # fmt: skip
+        store.synchronise(GOLD_REVIEWS, frame)
+    register_tiny(store, client, tmp_path, ["good film"], gold_version=2)
+    ask = ["--lake", store.config.lake, "--table", "gold.reviews", "--older-than-hours", "0", "--forget"]
+    with pytest.raises(
+        InputError, match=r"found version 2 \(review_classifier version 1\)\. Nothing was deleted\. Del"
+    ):
+        job.main([*ask, "1-2"])
+    job.main([*ask, "1"])
+    job.main([*ask, "1"])  # the version is gone already, which is no fault
+    assert store.read(GOLD_REVIEWS, 2).count() == 1
+    client.delete_model_version("review_classifier", "1")
+    job.main([*ask, "1-2"])
+    words = r"gold\.reviews version 2: expected files that can be read, found one that cannot\. jobs/doctor\.py"
+    with pytest.raises(IntegrityError, match=words), snapshot_of(store, 2):
+        raise AssertionError("read")
+    assert store.read(GOLD_REVIEWS).count() == 1
+
+
+def test_a_needed_file_that_is_missing_stops_the_vacuum_before_it_deletes(
+    store: TableStore, client: MlflowClient
+) -> None:
+    rewrite(store, 2)
+    lost = min(data_files(store), key=lambda file: file.stat().st_mtime_ns)
+    with runs.tracked(
+        client, store.config, "tests", {}, {"delta.table": "gold.rejects", "delta.version": "1", "keep": "true"}
+    ):
+        lost.unlink()
+    left = data_files(store)
+    with pytest.raises(IntegrityError, match=r"^gold\.rejects: expected the file .*\.parquet, which a needed version"):
+        job.main(["--lake", store.config.lake, "--older-than-hours", "0"])
+    assert data_files(store) == left
+
+
+@pytest.mark.parametrize(
+    ("live", "known", "names", "words"),
+    [
+        ({("m", 1)}, {("m", 1)}, {"m"}, ""),
+        (set(), {("m", 1)}, {"m"}, ""),  # deleted on purpose
+        (set(), set(), set(), ""),
+        ({("m", 2)}, {("m", 1)}, {"m"}, "m version 2 in the registry only"),
+        (set(), {("m", 1), ("m", 2)}, set(), "m in ops.models only"),
+    ],
+)
+def test_nothing_is_deleted_where_registry_and_table_disagree_on_the_models(
+    live: set[tuple[str, int]], known: set[tuple[str, int]], names: set[str], words: str
+) -> None:
+    if not words:
+        return require_known(live, known, names)
+    with pytest.raises(IntegrityError, match=f"found {re.escape(words)}. Nothing was deleted; jobs/doctor.py"):
+        require_known(live, known, names)
+    return None
+
+
+def test_a_lost_registry_is_no_licence_to_delete(store: TableStore, client: MlflowClient, tmp_path: Path) -> None:
+    rewrite(store, 3)
+    register_tiny(store, client, tmp_path, ["good film"])
+    client.delete_registered_model("review_classifier")  # as a new mlflow.db in the place of a lost one
+    before = data_files(store)
+    with pytest.raises(IntegrityError, match=r"review_classifier in ops\.models only"):
+        job.main(["--lake", store.config.lake, "--older-than-hours", "0"])
+    assert data_files(store) == before
+
+
+def test_a_version_that_was_current_within_the_limit_stays_however_old_its_files(
+    store: TableStore, capsys: pytest.CaptureFixture[str]
+) -> None:
+    rewrite(store, 3)
+    for file in data_files(store):
+        os.utime(file, (0, 0))
+    job.main(["--lake", store.config.lake, "--older-than-hours", "1"])
+    assert "gold.rejects: 0 files, 0 bytes deleted" in capsys.readouterr().out
+    assert [rows_at(store, version) for version in (1, 2, 3)] == [3, 3, 3]
+
+
+def test_what_killed_runs_left_in_the_landing_directory_goes_once_it_is_old(store: TableStore) -> None:
+    landing = store.config.landing_path
+    for left in ("staging/clean-0", "ingest-1", "snapshot-2", "staging/young", "delivered"):
+        (landing / left).mkdir(parents=True)
+        os.utime(landing / left, None if left.endswith("young") else (0, 0))
+    job.main(["--lake", store.config.lake, "--older-than-hours", "1"])
+    assert sorted(path.name for path in landing.glob("*")) == ["delivered", "staging"]
+    assert [path.name for path in landing.glob("staging/*")] == ["young"]
+
+
+def test_the_inventory_lists_data_files_only(store: TableStore) -> None:
+    rewrite(store, 1)
+    listed = {row.path for row in vacuum.inventory(store, GOLD_REJECTS).collect()}
+    assert listed == {f"file:{file}" for file in data_files(store)}
+    assert len(listed) >= 1
+
+
+def job_in_400_days(name: str, clock: Path, *argv: str) -> str:
+    environment = os.environ | {"LD_PRELOAD": str(clock), "CLOCK_AHEAD_S": str(400 * 86_400)}
+    command = [sys.executable, f"jobs/{name}.py", *argv]
+    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+@pytest.mark.stress
+@pytest.mark.timeout(1_200)
+def test_after_50_versions_400_days_and_a_vacuum_the_champion_is_reproduced_bit_for_bit(
+    store: TableStore, client: MlflowClient, tmp_path: Path
+) -> None:
+    store.append(GOLD_REVIEWS, gold_rows(store, 0, 64))
+    place = ["--lake", store.config.lake]
+    train.main([*place, *TRAIN, "--backbone", encoder_in(tmp_path / "encoder")])
+    client.set_registered_model_alias("review_classifier", "champion", "1")
+    for _ in range(49):
+        store.spark.sql("UPDATE gold.reviews SET n_tokens = n_tokens + 1")
+    assert store.version(GOLD_REVIEWS) == 50
+    before = set(Path(store.location(GOLD_REVIEWS)).glob("*.parquet"))
+
+    clock = library("clock", tmp_path)
+    told = job_in_400_days("vacuum", clock, *place)
+    assert "needed: version 1 (review_classifier version 1); version 50 (latest or recent)" in told
+    left = set(Path(store.location(GOLD_REVIEWS)).glob("*.parquet"))
+    needed = {row.path for row in vacuum.needed(store, GOLD_REVIEWS, [1, 50]).collect()}
+    assert {f"file:{file}" for file in left} == needed
+    assert len(before - left) >= 48
+    for version in (2, 25, 49):
+        with pytest.raises(Exception, match="FAILED_READ_FILE"):
+            store.read(GOLD_REVIEWS, version).collect()
+
+    verdict = job_in_400_days("reproduce", clock, "models:/review_classifier@champion", *place)
+    assert verdict.splitlines()[-1] == "verdict  bit-identical"

@@ -1,0 +1,24 @@
+"""A gold table of a few dozen reviews that say their label, and what trains on it in a second."""
+
+from pathlib import Path
+
+from pyspark.sql import DataFrame
+
+from pipelines.lake.tables import TableStore
+from tests.support import tiny_encoder
+
+TRAIN = ["--max-tokens", "16", "--epochs", "2", "--batch-size", "8", "--precision", "fp32"]
+SPLITS = ("validation", "validation", "test", "test", "train", "train", "train", "train")
+
+
+def gold_rows(store: TableStore, first: int, last: int) -> DataFrame:
+    """Reviews that say their label, in all three splits."""
+    rows = [(f"{'good' if n % 2 else 'bad'} film number {n}", n % 2, SPLITS[n % 8]) for n in range(first, last)]
+    return store.spark.createDataFrame(rows, "text string, label int, split string").selectExpr(
+        "sha2(text, 256) AS review_id", "text", "label", "split", "'imdb' AS source", "length(text) AS n_characters",
+        "4 AS n_tokens", "false AS states_score",
+    )  # fmt: skip
+
+
+def encoder_in(directory: Path) -> str:
+    return str(tiny_encoder.build(directory, ["good bad film number", *map(str, range(80))]))

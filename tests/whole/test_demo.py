@@ -1,0 +1,65 @@
+"""The demo: its stages, and the whole of it on real reviews with the real backbone."""
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from deltalake import DeltaTable
+
+from pipelines import finished
+from pipelines.bundle.__main__ import LOCAL, resolved
+from pipelines.bundle.graph import Script, job_of
+from pipelines.demo import STAGES, variables
+from pipelines.lake.config import LakeConfig
+from schemas import TABLES
+from tests.whole.test_end_to_end import submit
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def run_demo(lake: Path, *argv: str) -> str:
+    """The demo as `make demo` runs it; its summary."""
+    command = [sys.executable, "jobs/demo.py", "--lake", str(lake), *argv]
+    environment = {name: value for name, value in os.environ.items() if name != "PYSPARK_GATEWAY_PORT"}
+    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr[-4000:]
+    return done.stdout
+
+
+def versions(lake: LakeConfig) -> dict[str, int]:
+    """The version of every table, by a reader that is not Spark."""
+    return {t.name: DeltaTable(str(lake.lake_path.joinpath(*t.name.split(".")))).version() for t in TABLES}
+
+
+def test_the_demo_shows_the_stages_of_the_bundles_pipeline_and_sets_only_its_variables() -> None:
+    assert tuple(task.key for task in job_of(resolved(LOCAL, variables("x", 0)), "pipeline").tasks) == STAGES
+    quick = job_of(resolved(LOCAL, variables("x", 2_000)), "pipeline")
+    argv = {task.key: " ".join(task.work.argv) for task in quick.tasks if isinstance(task.work, Script)}
+    assert all("--lake x" in words for words in argv.values())
+    assert "--batch-size 8" in argv["train"]
+    assert quick.parameters["max_rows"] == "2000"
+
+
+@pytest.mark.slow
+def test_the_demo_runs_on_real_reviews_and_finds_nothing_to_do_the_second_time(tmp_path: Path) -> None:
+    place = LakeConfig(lake=str(tmp_path / "lake"))
+    first = run_demo(place.lake_path, "--max-rows", "2000")
+    assert "QUICK: 2,000 reviews are too few to judge quality by." in first
+    assert re.search(r"gold\.scores +version +\d+ +(1,9\d\d|2,000) rows", first)
+    assert re.search(r"accuracy +0\.\d{4}  \(95 % 0\.\d{4}-0\.\d{4}\)", first)
+    assert "Nothing was to do" not in first
+    left = versions(place)
+
+    noted = "Nothing was to do: no table has a new version. All is as the last demo noted it"
+    assert run_demo(place.lake_path, "--max-rows", "2000").startswith(noted)
+    (place.landing_path / finished.FILE).unlink()
+    asked = run_demo(place.lake_path, "--max-rows", "2000")  # every stage, by the ledger
+    assert "\nNothing was to do: no table has a new version.\n" in asked
+    assert versions(place) == left
+    assert asked.split("Tables\n")[1] == first.split("Tables\n")[1]
+
+    place_flags = ["--lake", str(place.lake_path)]
+    assert "verdict  bit-identical" in submit("reproduce", "models:/review_classifier@challenger", *place_flags)
