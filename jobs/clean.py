@@ -34,7 +34,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     store = TableStore(get_session("clean", config.lake), config.lake)
     version = store.latest(BRONZE_REVIEWS)
     run = ledger.start("clean", config, {BRONZE_REVIEWS.name: version})
-    if ledger.left_by(store, run):
+    if ledger.already_done(store, run):
         return
     bronze = store.read(BRONZE_REVIEWS, version)
     with staged(store, clean_reviews(bronze), "clean") as cleaned:
@@ -51,8 +51,14 @@ def main(argv: Sequence[str] | None = None) -> None:
             f"FROM silver.reviews VERSION AS OF {kept.version}",
         }
     )
-    require_conserved("silver.reviews", counts, "Run jobs/clean.py again with --rerun; report it if it comes back.")
-    ledger.finish(store, run, [kept, rejected], counts, content_hash(store.read(SILVER_REVIEWS, kept.version)))
+    require_conserved(
+        "silver.reviews",
+        counts,
+        "Run jobs/clean.py again with --rerun; report it if it comes back.",
+    )
+    ledger.finish(
+        store, run, [kept, rejected], counts, content_hash(store.read(SILVER_REVIEWS, kept.version))
+    )
 
 
 if __name__ == "__main__":

@@ -13,7 +13,15 @@ from dataclasses import dataclass
 from pipelines import cli, program
 from pipelines.bundle import task_values
 from pipelines.cli import flag, group
-from pipelines.curate import POLICIES, assign, check_sources, check_splits, gold_rejects, gold_reviews, with_tokens
+from pipelines.curate import (
+    POLICIES,
+    assign,
+    check_sources,
+    check_splits,
+    gold_rejects,
+    gold_reviews,
+    with_tokens,
+)
 from pipelines.lake import ledger
 from pipelines.lake.config import LakeConfig
 from pipelines.lake.frames import content_hash, require_conserved
@@ -32,7 +40,9 @@ class CurateConfig:
         "hash of the text, the source's official split, or the seed's three files", "hash", POLICIES
     )
     sources: str = flag("sources to learn from, comma-separated; default all", "")
-    backbone: str = flag("encoder whose tokens n_tokens counts: a name or a directory", backbone.EMBEDDED)
+    backbone: str = flag(
+        "encoder whose tokens n_tokens counts: a name or a directory", backbone.EMBEDDED
+    )
     lake: LakeConfig = group(LakeConfig)
 
 
@@ -43,9 +53,11 @@ def main(argv: Sequence[str] | None = None) -> None:
     version = store.latest(SILVER_REVIEWS)
     tokenizer = backbone.load_tokenizer(backbone.find(config.backbone)).to_str()
     tokenizer_sha256 = hashlib.sha256(tokenizer.encode()).hexdigest()
-    run = ledger.start("curate", config, {SILVER_REVIEWS.name: version, "tokenizer": tokenizer_sha256})
-    if left := ledger.left_by(store, run):
-        task_values.tell("gold_version", left[GOLD_REVIEWS.name])
+    run = ledger.start(
+        "curate", config, {SILVER_REVIEWS.name: version, "tokenizer": tokenizer_sha256}
+    )
+    if left := ledger.already_done(store, run):
+        task_values.set_value("gold_version", left[GOLD_REVIEWS.name])
         return
     sources = tuple(name.strip() for name in config.sources.split(",") if name.strip())
     check_sources(store.read(SILVER_REVIEWS, version), sources)
@@ -61,10 +73,12 @@ def main(argv: Sequence[str] | None = None) -> None:
             "rejected": f"SELECT count(*) FROM gold.rejects VERSION AS OF {rejected.version}",
         }
     )
-    require_conserved("gold.reviews", counts, "Run jobs/curate.py again with --rerun; report it if it comes back.")
+    require_conserved(
+        "gold.reviews", counts, "Run jobs/curate.py again with --rerun; report it if it comes back."
+    )
     gold_hash = content_hash(store.read(GOLD_REVIEWS, kept.version))
     ledger.finish(store, run, [kept, rejected], counts | splits, gold_hash)
-    task_values.tell("gold_version", kept.version)
+    task_values.set_value("gold_version", kept.version)
 
 
 if __name__ == "__main__":

@@ -45,7 +45,9 @@ def main(argv: Sequence[str] | None = None) -> None:
     inputs = finished.inputs_of(definition, lake)
     done = finished.recall(lake)
     if done and done.state == inputs | finished.left_in(lake, MODEL_NAME):
-        print(f"{NOTHING_NEW} All is as the last demo noted it in {finished.FILE} of the lake's landing directory.")
+        print(
+            f"{NOTHING_NEW} All is as the last demo noted it in {finished.FILE} of the lake's landing directory."
+        )
     else:
         done = run_all(definition, lake, config.max_rows, inputs)
         if done.state:
@@ -57,12 +59,16 @@ def main(argv: Sequence[str] | None = None) -> None:
         sys.exit(done.exit_code)
 
 
-def run_all(definition: Mapping[str, Any], lake: LakeConfig, max_rows: int, inputs: Mapping[str, str]) -> Finished:
+def run_all(
+    definition: Mapping[str, Any], lake: LakeConfig, max_rows: int, inputs: Mapping[str, str]
+) -> Finished:
     """Run the demo's stages; there is nothing to say of the lake where one of them has failed."""
     store = TableStore(get_session("demo", lake), lake)
     before = finished.left_in(lake, MODEL_NAME)
     code = run(definition, "pipeline", {})
-    if code == GateRefusedError.exit_code:  # there is no champion; its scores are worth a look all the same
+    if (
+        code == GateRefusedError.exit_code
+    ):  # there is no champion; its scores are worth a look all the same
         code = run(definition, "score", {"model": "challenger"}) or code
     if code not in (0, GateRefusedError.exit_code):
         return Finished({}, code, "")

@@ -42,7 +42,9 @@ def main(argv: Sequence[str] | None = None) -> None:
     store = TableStore(get_session("diff", config.lake), config.lake)
     table = next(table for table in TABLES if table.name == config.table)
     latest = store.latest(table)
-    before, after = (latest if version == -1 else version for version in (config.before, config.after))
+    before, after = (
+        latest if version == -1 else version for version in (config.before, config.after)
+    )
     found = differences(store.read(table, before), store.read(table, after), table)
     with reading(f"{table.name} versions {before} and {after}", ADVICE):
         listing = ", ".join(f"{n:,} {kind}" for kind, n in counts(found).items())

@@ -32,7 +32,9 @@ def main(argv: Sequence[str] | None = None) -> None:
         print(fault)
         n_faults += 1
     if n_faults:
-        raise IntegrityError(f"{config.lake.catalog or config.lake.lake}: {n_faults} faults, listed above.")
+        raise IntegrityError(
+            f"{config.lake.catalog or config.lake.lake}: {n_faults} faults, listed above."
+        )
 
 
 if __name__ == "__main__":

@@ -20,7 +20,7 @@ from pipelines.ingest.bronze import (
     evenly_spread,
     require_equal_counts,
     require_same,
-    stage,
+    staged_delivery,
 )
 from pipelines.ingest.sources import Delivery, deliver
 from pipelines.lake import ledger
@@ -53,23 +53,36 @@ def main(argv: Sequence[str] | None = None) -> None:
     file, sha256 = deliver(config.delivery, config.lake.landing_path)
     store = TableStore(get_session("ingest", config.lake), config.lake)
     run = ledger.start("ingest", config, {file.name: sha256})
-    if ledger.left_by(store, run):
+    if ledger.already_done(store, run):
         return
-    with stage(config.delivery, file, sha256, config.lake.landing_path) as staged:
+    with staged_delivery(config.delivery, file, sha256, config.lake.landing_path) as staged:
         records = store.spark.read.parquet(config.lake.readable(staged.parquet))
         require_equal_counts(file.name, staged.n_rows, records.count())
-        rows = bronze_rows(evenly_spread(records, staged.n_rows, config.max_rows), staged, run.key, datetime.now(UTC))
+        rows = bronze_rows(
+            evenly_spread(records, staged.n_rows, config.max_rows),
+            staged,
+            run.key,
+            datetime.now(UTC),
+        )
         store.create(BRONZE_REVIEWS)
         bronze = store.read(BRONZE_REVIEWS)
         found = compare_with_bronze(rows, bronze)
         require_same(file.name, found.pop("differing"))
         left_out = max(staged.n_rows - config.max_rows, 0) if config.max_rows else 0
         counts = {"in": staged.n_rows, **found, "left_out": left_out}
-        log.info("%s: %s", file.name, ", ".join(f"{n:,} {name.replace('_', ' ')}" for name, n in counts.items()))
+        log.info(
+            "%s: %s",
+            file.name,
+            ", ".join(f"{n:,} {name.replace('_', ' ')}" for name, n in counts.items()),
+        )
         require_conserved(file.name, counts, ADVICE)
-        commit = store.merge(BRONZE_REVIEWS, rows)  # not append: another ingest may have added the same rows
+        commit = store.merge(
+            BRONZE_REVIEWS, rows
+        )  # not append: another ingest may have added the same rows
         require_conserved(file.name, counts | {"added": commit.n_added}, ADVICE)
-    ledger.finish(store, run, [commit], counts)  # also of no row: a run killed before this line is noted by the next
+    ledger.finish(
+        store, run, [commit], counts
+    )  # also of no row: a run killed before this line is noted by the next
 
 
 if __name__ == "__main__":

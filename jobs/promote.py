@@ -40,28 +40,36 @@ def main(argv: Sequence[str] | None = None) -> None:
     store = TableStore(get_session("promote", config.lake), config.lake)
     client = connect(config.lake)
     name = config.model_name
-    champion, previous = (registry.version_of(client, name, alias) for alias in (CHAMPION, PREVIOUS_CHAMPION))
+    champion, previous = (
+        registry.version_of(client, name, alias) for alias in (CHAMPION, PREVIOUS_CHAMPION)
+    )
     now, before = (None if found is None else int(found.version) for found in (champion, previous))
     waiting = registry.version_of(client, name, CHALLENGER)
     if config.rollback:
         aliases = moves("rolled_back", now, before, int(waiting.version) if waiting else None)
-        gate.note(store, name, before or 0, "rolled_back", gate.rollback_reasons(), now)
+        gate.record_decision(store, name, before or 0, "rolled_back", gate.rollback_reasons(), now)
         registry.move_aliases(client, name, aliases)
         return
     if now and (waiting is None or int(waiting.version) == now):  # None: it was rolled back
-        cli.log.info("promote: nothing to do, %s version %d is the champion, no other waits", name, now)
+        cli.log.info(
+            "promote: nothing to do, %s version %d is the champion, no other waits", name, now
+        )
         if waiting:  # a run that was killed after it moved the aliases has no row in the ledger
-            ledger.complete(store, ledger.start("promote", config, {"challenger": now, "champion": before or 0}))
-        task_values.tell("model_version", now)
+            ledger.complete(
+                store, ledger.start("promote", config, {"challenger": now, "champion": before or 0})
+            )
+        task_values.set_value("model_version", now)
         return
     challenger = waiting or registry.resolve(client, name, CHALLENGER)  # which says what to run
     version = int(challenger.version)
     run = ledger.start("promote", config, {"challenger": version, "champion": now or 0})
     if ledger.was_refused(store, run):
-        raise GateRefusedError(f"{name} version {version}: refused before (ops.promotions). Nothing was moved.")
+        raise GateRefusedError(
+            f"{name} version {version}: refused before (ops.promotions). Nothing was moved."
+        )
     verdict = gate.judge_challenger(store, client, challenger, champion)
     decision = "promoted" if verdict.passed else "refused"
-    commit = gate.note(store, name, version, decision, as_json(verdict), now)
+    commit = gate.record_decision(store, name, version, decision, as_json(verdict), now)
     registry.move_aliases(client, name, moves(decision, now, before, version))
     n_passed = sum(check.passed for check in verdict.checks)
     counts = {"checks": len(verdict.checks), "passed": n_passed}
@@ -69,7 +77,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     if not verdict.passed:
         failed = "; ".join(str(check) for check in verdict.checks if not check.passed)
         raise GateRefusedError(f"{name} version {version}: {failed}. Nothing was moved.")
-    task_values.tell("model_version", version)
+    task_values.set_value("model_version", version)
 
 
 if __name__ == "__main__":

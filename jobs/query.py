@@ -37,7 +37,9 @@ class QueryConfig:
 
     def __post_init__(self) -> None:
         if bool(self.sql.strip()) == bool(self.file):
-            raise ValueError("expected a statement in one of --sql and --file, found both or neither")
+            raise ValueError(
+                "expected a statement in one of --sql and --file, found both or neither"
+            )
         if self.limit < -1:
             raise ValueError(f"--limit must be -1, 0 or more, got {self.limit}")
         if self.width < 4:
@@ -51,7 +53,9 @@ def statement_of(config: QueryConfig) -> str:
     try:
         return Path(config.file).read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
-        raise InputError(f"--file {config.file}: expected a text file in UTF-8, found: {error}") from error
+        raise InputError(
+            f"--file {config.file}: expected a text file in UTF-8, found: {error}"
+        ) from error
 
 
 def main(argv: Sequence[str] | None = None) -> None:

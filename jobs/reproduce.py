@@ -32,7 +32,9 @@ class ReproduceConfig:
 
     run: str = argument("run id, or models:/name@alias or models:/name/version")
     data_only: bool = flag("only read the data again and compare its hash: seconds", False)
-    tolerance: float = flag("largest difference of a metric, and mean difference of a probability, still equal", 0.02)
+    tolerance: float = flag(
+        "largest difference of a metric, and mean difference of a probability, still equal", 0.02
+    )
     lake: LakeConfig = group(LakeConfig)
 
     def __post_init__(self) -> None:
@@ -50,7 +52,9 @@ def main(argv: Sequence[str] | None = None) -> None:
     settings = cli.from_params(TrainSettings, {**reproduce.LATER, **first.params})
     settings = replace(settings, threads=int(first.tags["torch.threads"]))
     directory = None if config.data_only else backbone.find(settings.backbone)
-    run = ledger.start("reproduce", replace(config, run=model.run_id), {GOLD_REVIEWS.name: model.gold_version})
+    run = ledger.start(
+        "reproduce", replace(config, run=model.run_id), {GOLD_REVIEWS.name: model.gold_version}
+    )
     now = {"backbone.sha256": first.tags["backbone.sha256"]} | environment(settings.threads)
     now |= {"backbone.sha256": backbone.fingerprint(directory)} if directory else {}
     tags = now | {"reproduces": model.run_id, "mlflow.parentRunId": model.run_id}
@@ -59,10 +63,12 @@ def main(argv: Sequence[str] | None = None) -> None:
         try:
             found = reproduce.trained_again(store, client, model, first, settings, directory)
         except IntegrityError as error:
-            reproduce.note(store, run, reproduce.DIFFERENT, [f"data: {error}"], None)
+            reproduce.record_verdict(store, run, reproduce.DIFFERENT, [f"data: {error}"], None)
             raise
-        verdict = reproduce.verdict_of(found, config.tolerance) if found else reproduce.DATA_IDENTICAL
-        reproduce.note(store, run, verdict, differing, found)
+        verdict = (
+            reproduce.verdict_of(found, config.tolerance) if found else reproduce.DATA_IDENTICAL
+        )
+        reproduce.record_verdict(store, run, verdict, differing, found)
     for line in reproduce.report(model, first, verdict, found, differing):
         print(line)
     if verdict == reproduce.DIFFERENT:

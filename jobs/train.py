@@ -27,7 +27,7 @@ from pipelines.tracking.store import connect
 from pipelines.train.environment import environment
 from pipelines.train.mlflow_log import TrainingLog
 from pipelines.train.settings import PRESETS, TrainSettings
-from pipelines.train.training import learn
+from pipelines.train.training import train_model
 from schemas import GOLD_REVIEWS
 
 
@@ -35,7 +35,9 @@ from schemas import GOLD_REVIEWS
 class TrainConfig:
     """Flags of this job."""
 
-    gold_version: int = flag("Delta version of gold.reviews to train on; -1 = latest, resolved and logged", -1)
+    gold_version: int = flag(
+        "Delta version of gold.reviews to train on; -1 = latest, resolved and logged", -1
+    )
     preset: str = flag(
         "best: more tokens of each review, more time; seed: the settings of the project this one grew from",
         "default", ("default", *PRESETS),
@@ -47,7 +49,9 @@ class TrainConfig:
 
     def __post_init__(self) -> None:
         if not re.fullmatch(r"[\w.-]+", self.model_name):
-            raise ValueError(f"--model-name must be letters, digits, _ . and -, got {self.model_name!r}")
+            raise ValueError(
+                f"--model-name must be letters, digits, _ . and -, got {self.model_name!r}"
+            )
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -59,24 +63,35 @@ def main(argv: Sequence[str] | None = None) -> None:
     directory = backbone.find(settings.backbone)
     weights = backbone.fingerprint(directory)
     run = ledger.start("train", config, {GOLD_REVIEWS.name: version, "backbone": weights})
-    if ledger.left_by(store, run):
+    if ledger.already_done(store, run):
         return
     client = connect(config.lake)
-    if found := registry.cut_off(client, name, run.key, {model.key for model in model_table.records(store)}):
-        model_table.record(store, run, *found, {})
+    if found := registry.adopt_interrupted(
+        client, name, run.key, {model.key for model in model_table.model_records(store)}
+    ):
+        model_table.record_model(store, run, *found, {})
         return
-    with snapshot_of(store, version) as (snapshot, content_hash), tempfile.TemporaryDirectory() as scratch:
+    with (
+        snapshot_of(store, version) as (snapshot, content_hash),
+        tempfile.TemporaryDirectory() as scratch,
+    ):
         tags = environment(settings.threads) | store.data_tags(GOLD_REVIEWS, version, content_hash)
-        tags |= {"backbone": settings.backbone, "backbone.sha256": weights, "seed": str(settings.seed)}
+        tags |= {
+            "backbone": settings.backbone,
+            "backbone.sha256": weights,
+            "seed": str(settings.seed),
+        }
         tags |= {registry.RUN_KEY: run.key}
-        with runs.tracked(client, config.lake, config.experiment, cli.as_params(config), tags) as run_id:
+        with runs.tracked(
+            client, config.lake, config.experiment, cli.as_params(config), tags
+        ) as run_id:
             runs.log_dataset(GOLD_REVIEWS.name, store.location(GOLD_REVIEWS), version, content_hash)
             steps = TrainingLog(client, run_id)
-            learned = learn(snapshot, directory, settings, steps.step, steps.epoch)
+            learned = train_model(snapshot, directory, settings, steps.step, steps.epoch)
             card = steps.test(name, learned, tags)
             learned.save(Path(scratch) / "model")
             registered = registry.register(client, name, Path(scratch) / "model", tags, card)
-    model_table.record(store, run, registered, content_hash, learned.n_rows)
+    model_table.record_model(store, run, registered, content_hash, learned.n_rows)
 
 
 if __name__ == "__main__":

@@ -20,7 +20,15 @@ from pipelines.lake.config import LakeConfig
 from pipelines.lake.session import get_session
 from pipelines.lake.tables import TableStore
 from pipelines.operate import vacuum
-from pipelines.operate.vacuum import RECENT, Pin, pins_of_model, require_known, summary, unneeded, versions_kept
+from pipelines.operate.vacuum import (
+    RECENT,
+    Pin,
+    pins_of_model,
+    require_known,
+    summary,
+    unneeded,
+    versions_kept,
+)
 from pipelines.tracking import model_table, registry, runs
 from pipelines.tracking.store import connect
 from schemas import TABLES
@@ -34,7 +42,9 @@ class VacuumConfig:
 
     table: str = flag("only this table; default all", "", ("", *(table.name for table in TABLES)))
     forget: str = flag("versions of --table to do without, as 3-7; refused where one is needed", "")
-    older_than_hours: float = flag("spare what was current, or written, since: work under way may need it", 168.0)
+    older_than_hours: float = flag(
+        "spare what was current, or written, since: work under way may need it", 168.0
+    )
     dry_run: bool = flag("only say what would be deleted", False)
     lake: LakeConfig = group(LakeConfig)
 
@@ -50,29 +60,34 @@ def main(argv: Sequence[str] | None = None) -> None:
     config = cli.parse(VacuumConfig, argv, __doc__)
     store = TableStore(get_session("vacuum", config.lake), config.lake)
     client = connect(config.lake)
-    known = model_table.records(store)
+    known = model_table.model_records(store)
     recorded = {model.name for model in known}
     # After the tables: what is registered meanwhile is missed by neither.
     names = registry.names(client, config.lake, recorded)
     live = registry.live_versions(client, names)
     require_known(live, {model.key for model in known}, names)
     pins = [pin for model in known if model.key in live for pin in pins_of_model(model)]
-    pins += [Pin(table, version, f"run {run_id}, keep") for run_id, table, version in runs.kept(client)]
+    pins += [
+        Pin(table, version, f"run {run_id}, keep") for run_id, table, version in runs.kept(client)
+    ]
     before_ms = int(time.time() * 1_000 - config.older_than_hours * HOUR_MS)
     for table in TABLES:
         if store.exists(table) and config.table in ("", table.name):
             with store.lock(table):
-                recent = [Pin(table.name, v, RECENT) for v in vacuum.current_since(store, table, before_ms)]
+                recent = [
+                    Pin(table.name, v, RECENT)
+                    for v in vacuum.current_since(store, table, before_ms)
+                ]
                 mine = [pin for pin in pins if pin.table == table.name] + recent
                 kept = versions_kept(table.name, config.forget, store.version(table), mine)
-                needed = vacuum.needed(store, table, {pin.version for pin in mine})
+                needed = vacuum.files_read_by(store, table, {pin.version for pin in mine})
                 vacuum.require_present(store, table, needed)
-                spared = vacuum.needed(store, table, kept) if config.forget else needed
+                spared = vacuum.files_read_by(store, table, kept) if config.forget else needed
                 gone = unneeded(vacuum.inventory(store, table), spared, before_ms)
                 n_files, n_bytes = vacuum.size_of(gone)
                 print(summary(table.name, mine, n_files, n_bytes, config.dry_run))
                 if n_files and not config.dry_run:
-                    vacuum.delete(store, table, gone)
+                    vacuum.delete_files(store, table, gone)
                     vacuum.require_present(store, table, needed)
     if not config.dry_run:
         vacuum.clear_staging(config.lake.landing_path, before_ms)

@@ -18,7 +18,9 @@ from schemas import SPLIT_RANK
 # a column of 0 and 1 with gaps as 0.0 and 1.0.
 LABELS = {"1": 1, "1.0": 1, "pos": 1, "positive": 1, "0": 0, "0.0": 0, "neg": 0, "negative": 0}
 
-HTML_TAG = re.compile(r"<(?:br|/?[a-z][a-z0-9]*)(?:\s[^<>]*)?/?>|<!--(?:(?!<!--).)*?-->", re.IGNORECASE | re.DOTALL)
+HTML_TAG = re.compile(
+    r"<(?:br|/?[a-z][a-z0-9]*)(?:\s[^<>]*)?/?>|<!--(?:(?!<!--).)*?-->", re.IGNORECASE | re.DOTALL
+)
 # C1 controls are Windows-1252 punctuation read as Latin-1 (1,571 reviews hold \x96, \x85 …): HTML reads them so too.
 C1_AS_WINDOWS = {0x80 + i: bytes([0x80 + i]).decode("cp1252", errors="ignore") for i in range(32)}
 # Controls, format characters (zero-width, direction marks, BOM), surrogates, private use; white space is not here.
@@ -37,9 +39,15 @@ PII = (
     (
         "[IP]",
         re.compile(r"\d\.\d"),
-        re.compile(r"(?<![\d.])(?:(?:25[0-5]|2[0-4]\d|1?\d?\d)\.){3}(?:25[0-5]|2[0-4]\d|1?\d?\d)(?![\d.]*\d)"),
+        re.compile(
+            r"(?<![\d.])(?:(?:25[0-5]|2[0-4]\d|1?\d?\d)\.){3}(?:25[0-5]|2[0-4]\d|1?\d?\d)(?![\d.]*\d)"
+        ),
     ),
-    ("[CARD]", re.compile(r"\d{4}[ -]?\d{4}"), re.compile(r"(?<![\d-])\d{4}([ -]?)\d{4}\1\d{4}\1\d{1,7}(?![\d-])")),
+    (
+        "[CARD]",
+        re.compile(r"\d{4}[ -]?\d{4}"),
+        re.compile(r"(?<![\d-])\d{4}([ -]?)\d{4}\1\d{4}\1\d{1,7}(?![\d-])"),
+    ),
     (
         "[PHONE]",
         re.compile(r"\d{3}[ .-]\d{4}|\+\d"),
@@ -65,7 +73,9 @@ def clean_text(raw: str) -> str:
 
 
 def _clean_once(text: str) -> str:
-    while "&" in text and (unescaped := html.unescape(text)) != text:  # here, not by whole passes: &amp;amp;amp; …
+    while (
+        "&" in text and (unescaped := html.unescape(text)) != text
+    ):  # here, not by whole passes: &amp;amp;amp; …
         text = unescaped
     text = text.translate(C1_AS_WINDOWS)
     if "<" in text:
@@ -113,7 +123,8 @@ ROW_RULES = {
 def clean_reviews(bronze: DataFrame) -> DataFrame:
     """Bronze rows in, one row each out: plain text, label, and the names of the rules that the row breaks."""
     split_rank = F.coalesce(
-        *[F.when(F.col("source_split") == name, rank) for name, rank in SPLIT_RANK.items()], F.lit(len(SPLIT_RANK))
+        *[F.when(F.col("source_split") == name, rank) for name, rank in SPLIT_RANK.items()],
+        F.lit(len(SPLIT_RANK)),
     )
     cleaned = bronze.select(
         "source", "source_file", "source_sha256", "row_number", "source_split", "raw_text", "raw_label", "read_fault",
@@ -129,7 +140,9 @@ def clean_reviews(bronze: DataFrame) -> DataFrame:
 def group_by_text(cleaned: DataFrame) -> DataFrame:
     """The rows that break no rule, one per distinct text, with all their origins in a fixed order."""
     kept = cleaned.where(F.size("failed_rules") == 0)
-    origin = F.struct("split_rank", "source_sha256", "row_number", "source_file", "source", "source_split")
+    origin = F.struct(
+        "split_rank", "source_sha256", "row_number", "source_file", "source", "source_split"
+    )
     grouped = kept.groupBy(F.sha2("text", 256).alias("review_id")).agg(
         F.first("text").alias("text"),
         F.min("label").alias("least_label"),
@@ -148,7 +161,9 @@ def silver_reviews(grouped: DataFrame) -> DataFrame:
         F.rlike("text", F.lit("|".join(re.escape(mask) for mask in MASKS))).alias("has_pii"),
         F.expr("ranked[0].source").alias("source"),
         F.expr("ranked[0].source_split").alias("source_split"),
-        F.expr("transform(ranked, o -> struct(o.source_sha256, o.row_number, o.source_file))").alias("origins"),
+        F.expr(
+            "transform(ranked, o -> struct(o.source_sha256, o.row_number, o.source_file))"
+        ).alias("origins"),
     )
 
 
@@ -156,6 +171,8 @@ def silver_rejects(cleaned: DataFrame, grouped: DataFrame) -> DataFrame:
     """Rows of silver.rejects: what breaks a rule of its own, and every copy of a text with two labels."""
     columns = ("source_sha256", "row_number", "source", "source_file")
     broken = cleaned.where(F.size("failed_rules") > 0).select(*columns, "failed_rules")
-    disputed = grouped.where("NOT labels_agree").select(F.explode("ranked").alias("o")).select("o.*")
+    disputed = (
+        grouped.where("NOT labels_agree").select(F.explode("ranked").alias("o")).select("o.*")
+    )
     reason = F.array(F.lit("labels_agree")).alias("failed_rules")
     return broken.unionByName(disputed.select(*columns, reason))

@@ -16,7 +16,9 @@ log = logging.getLogger("reviewlake")
 
 def flag(description: str, default: Any = _REQUIRED, choices: Sequence[str] = ()) -> Any:
     """A dataclass field that is also a flag: the field's name, this default, this help; a tuple may come repeatedly."""
-    return dataclasses.field(default=default, metadata={"help": description, "choices": tuple(choices)})
+    return dataclasses.field(
+        default=default, metadata={"help": description, "choices": tuple(choices)}
+    )
 
 
 def argument(description: str, default: Any = _REQUIRED, choices: Sequence[str] = ()) -> Any:
@@ -94,7 +96,10 @@ def from_params(config: type[Config], params: Mapping[str, str]) -> Config:
             f"{', '.join(missing)}: expected among the recorded settings, found not: the run is of older code, which "
             "had no such setting. Run it by the code of then: git worktree add ../then <its git.commit>."
         )
-    values = {name: params[name] == "True" if types[name] is bool else types[name](params[name]) for name in names}
+    values = {
+        name: params[name] == "True" if types[name] is bool else types[name](params[name])
+        for name in names
+    }
     return _build(config, values)
 
 
@@ -105,13 +110,19 @@ def _add_flags(parser: argparse.ArgumentParser, config: type[Any]) -> None:
             _add_flags(parser, field.metadata["group"])
             continue
         if "argument" in field.metadata:
-            is_optional = {"nargs": "?", "default": field.default} if field.default is not _REQUIRED else {}
+            is_optional = (
+                {"nargs": "?", "default": field.default} if field.default is not _REQUIRED else {}
+            )
             choices = field.metadata["choices"] or None
-            parser.add_argument(field.name, help=field.metadata["help"], choices=choices, **is_optional)
+            parser.add_argument(
+                field.name, help=field.metadata["help"], choices=choices, **is_optional
+            )
             continue
         name, text = "--" + field.name.replace("_", "-"), field.metadata["help"]
         if types[field.name] is bool:
-            parser.add_argument(name, action=argparse.BooleanOptionalAction, default=field.default, help=text)
+            parser.add_argument(
+                name, action=argparse.BooleanOptionalAction, default=field.default, help=text
+            )
             continue
         if field.default == ():
             parser.add_argument(name, action="append", default=[], metavar="NAME=VALUE", help=text)
@@ -123,13 +134,17 @@ def _add_flags(parser: argparse.ArgumentParser, config: type[Any]) -> None:
             required=is_required,
             default=None if is_required else field.default,
             choices=field.metadata["choices"] or None,
-            help=text if is_required or field.default == "" else f"{text} (default: {field.default})",
+            help=text
+            if is_required or field.default == ""
+            else f"{text} (default: {field.default})",
         )
 
 
 def _build(config: type[Config], values: dict[str, Any]) -> Config:
     chosen = {
-        field.name: _build(field.metadata["group"], values) if "group" in field.metadata else values[field.name]
+        field.name: _build(field.metadata["group"], values)
+        if "group" in field.metadata
+        else values[field.name]
         for field in dataclasses.fields(config)  # type: ignore[arg-type]  # every config is a dataclass
     }
     try:

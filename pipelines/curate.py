@@ -41,7 +41,11 @@ def share_of(normal_hash: Column) -> Column:
 def split_of(policy: str, source_split: Column, share: Column) -> Column:
     """The split of a row: by its content (hash), or as its source says (official, seed); null where it says none."""
     if policy == "hash":
-        return F.when(share < TRAIN_BELOW, "train").when(share < VALIDATION_BELOW, "validation").otherwise("test")
+        return (
+            F.when(share < TRAIN_BELOW, "train")
+            .when(share < VALIDATION_BELOW, "validation")
+            .otherwise("test")
+        )
     if policy == "seed":
         return source_split
     from_train = (source_split == "train") & (share >= OFFICIAL_VALIDATION_FROM)
@@ -65,10 +69,14 @@ def assign(silver: DataFrame, policy: str, sources: tuple[str, ...]) -> DataFram
     placed = hashed.withColumn("split", split).withColumn("reason", reason)
     rank = F.create_map(*[F.lit(x) for pair in SPLIT_RANK.items() for x in pair])[F.col("split")]
     same_text = Window.partitionBy("normal_hash")
-    ranked = placed.withColumn("least_rank", F.min(F.when(F.col("reason").isNull(), rank)).over(same_text))
+    ranked = placed.withColumn(
+        "least_rank", F.min(F.when(F.col("reason").isNull(), rank)).over(same_text)
+    )
     is_refused = F.col("reason").isNull() & (rank > F.col("least_rank"))
     named = F.when(is_refused, "text_in_two_splits").otherwise(F.col("reason"))
-    return ranked.select("review_id", "text", "label", "split", "source", "normal_hash", named.alias("reason"))
+    return ranked.select(
+        "review_id", "text", "label", "split", "source", "normal_hash", named.alias("reason")
+    )
 
 
 def token_counter(tokenizer_json: str, text: Column) -> Column:
@@ -122,13 +130,18 @@ def check_sources(silver: DataFrame, sources: tuple[str, ...]) -> None:
 def check_splits(assigned: DataFrame) -> dict[str, int]:
     """Rows per split; IntegrityError where one text stands in two. One empty split is training's to refuse."""
     gold = assigned.where("reason IS NULL")
-    n_shared = gold.groupBy("normal_hash").agg(F.count_distinct("split").alias("n")).where("n > 1").count()
+    n_shared = (
+        gold.groupBy("normal_hash").agg(F.count_distinct("split").alias("n")).where("n > 1").count()
+    )
     if n_shared:
         raise IntegrityError(
             f"gold.reviews: expected each text in one split, found {n_shared:,} in two or more. "
             "Nothing was written; report it."
         )
-    counts = {row["split"]: row["n"] for row in gold.groupBy("split").agg(F.count("*").alias("n")).collect()}
+    counts = {
+        row["split"]: row["n"]
+        for row in gold.groupBy("split").agg(F.count("*").alias("n")).collect()
+    }
     if not counts:
         raise InputError(
             "gold.reviews: expected labelled reviews with a split, found none. Nothing was written. "

@@ -47,7 +47,9 @@ def summary(store: TableStore, client: MlflowClient, max_rows: int, is_refused: 
     remarks = ([TOO_FEW.format(n=max_rows)] if max_rows else []) + ([REFUSED] if is_refused else [])
     parts = [*remarks, _tables(store), _flow(store), _model(client)]
     if store.exists(GOLD_SCORES):
-        version = store.sql("SELECT max(model_version) AS version FROM gold.scores").collect()[0]["version"]
+        version = store.sql("SELECT max(model_version) AS version FROM gold.scores").collect()[0][
+            "version"
+        ]
         question = EXAMPLE_SQL.format(version=version)
         answer = "\n".join(rendered(store.sql(question), "table", 0, 60))
         parts.append(f"SQL over the scored table\n{_indented(question)}\n\n{_indented(answer)}")
@@ -63,9 +65,12 @@ def _tables(store: TableStore) -> str:
 
 
 def _flow(store: TableStore) -> str:
-    found = {row["stage"]: row["rows"] for row in ledger.last_runs(store, "rows").collect()}  # one row a stage
+    found = {
+        row["stage"]: row["rows"] for row in ledger.last_runs(store, "rows").collect()
+    }  # one row a stage
     lines = [
-        f"  {name:<8} " + ", ".join(f"{n:,} {key.replace('_', ' ')}" for key, n in found[name].items())
+        f"  {name:<8} "
+        + ", ".join(f"{n:,} {key.replace('_', ' ')}" for key, n in found[name].items())
         for name in STAGES
         if name in found
     ]

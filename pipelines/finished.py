@@ -56,7 +56,9 @@ def inputs_of(definition: Mapping[str, Any], lake: LakeConfig) -> dict[str, str]
         delivery = cli.from_params(Delivery, cli.as_params(Delivery()) | given)
         return {
             "code": code_sha256(ROOT),
-            "calls": "\n".join(line for job in JOBS for line in runner.plan(job_of(definition, job), {})),
+            "calls": "\n".join(
+                line for job in JOBS for line in runner.plan(job_of(definition, job), {})
+            ),
             "delivery": deliver(delivery, landing)[1],
             "backbone": backbone.fingerprint(backbone.find(variables["backbone"])),
             **{name: importlib.metadata.version(name) for name in PACKAGES},
@@ -67,9 +69,15 @@ def inputs_of(definition: Mapping[str, Any], lake: LakeConfig) -> dict[str, str]
 def left_in(lake: LakeConfig, model: str) -> dict[str, str]:
     """What a demo leaves: of each table the latest version and the hash of its log, of each alias the model version."""
     client = connect(lake)
-    aliases = {name: registry.version_of(client, model, name) for name in (CHALLENGER, CHAMPION, PREVIOUS_CHAMPION)}
+    aliases = {
+        name: registry.version_of(client, model, name)
+        for name in (CHALLENGER, CHAMPION, PREVIOUS_CHAMPION)
+    }
     return {
-        **{table.name: log_of(Path(catalog.location(lake, table), "_delta_log")) for table in TABLES},
+        **{
+            table.name: log_of(Path(catalog.location(lake, table), "_delta_log"))
+            for table in TABLES
+        },
         **{name: str(version.version) if version else NONE for name, version in aliases.items()},
     }
 
@@ -82,7 +90,9 @@ def log_of(log: Path) -> str:
 
 def code_sha256(root: Path) -> str:
     """SHA-256 of the Python code."""
-    found = (path for layer in ("jobs", "pipelines", "schemas") for path in (root / layer).rglob("*.py"))
+    found = (
+        path for layer in ("jobs", "pipelines", "schemas") for path in (root / layer).rglob("*.py")
+    )
     return sha256_of_all(path for path in found if path.is_file())
 
 
@@ -92,7 +102,11 @@ def sha256_of_all(files: Iterable[Path]) -> str:
 
 
 def state_of(
-    store: TableStore, inputs: Mapping[str, str], before: Mapping[str, str], model: str, is_refused: bool
+    store: TableStore,
+    inputs: Mapping[str, str],
+    before: Mapping[str, str],
+    model: str,
+    is_refused: bool,
 ) -> dict[str, str]:
     """The state that a demo leaves, from its inputs and what it found; empty where another job came between two stages.
 
@@ -105,7 +119,9 @@ def state_of(
         return state
     now = {name: left[name].split()[0] for name in [CHALLENGER, *(table.name for table in TABLES)]}
     now["model_version"] = left[CHALLENGER if is_refused else CHAMPION]  # of the model that scored
-    runs = ledger.last_runs(store, "input_versions", "output_versions").where(F.col("stage").isin(*STAGES))
+    runs = ledger.last_runs(store, "input_versions", "output_versions").where(
+        F.col("stage").isin(*STAGES)
+    )
     seen = [item for _, *maps in runs.collect() for versions in maps for item in versions.items()]
     return state if all(now.get(name, str(n)) == str(n) for name, n in seen) else {}
 

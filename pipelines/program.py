@@ -42,12 +42,22 @@ def attempt(main: Main, argv: Sequence[str] | None) -> int:
 def _worded_errors() -> tuple[type[Exception], ...]:
     """What is told in one line. MLflow takes a second to import, and a job without it can not meet its errors."""
     mlflow = sys.modules.get("mlflow.exceptions")
-    return (JobError, PySparkException, Py4JError, OSError, *((mlflow.MlflowException,) if mlflow else ()))
+    return (
+        JobError,
+        PySparkException,
+        Py4JError,
+        OSError,
+        *((mlflow.MlflowException,) if mlflow else ()),
+    )
 
 
 def from_worker(error: Exception) -> Exception:
     """The JobError that a Python worker raised, which Spark hands over as text; any other error as it is."""
-    named = None if isinstance(error, JobError) else re.search(r"pipelines\.errors\.(\w+): (.+)", str(error))
+    named = (
+        None
+        if isinstance(error, JobError)
+        else re.search(r"pipelines\.errors\.(\w+): (.+)", str(error))
+    )
     kind = getattr(errors, named[1], None) if named else None
     return kind(named[2]) if named and kind else error
 
@@ -65,11 +75,19 @@ def one_line(error: Exception) -> str:
     if isinstance(error, JobError):
         return f"{name}: {error}"
     lines = str(error).strip().splitlines() or ["no message"]
-    java = [line for line in lines if line.startswith(": ")]  # Py4J's first line names only the call
+    java = [
+        line for line in lines if line.startswith(": ")
+    ]  # Py4J's first line names only the call
     line = (java or lines)[0].removeprefix(": ")
     if not isinstance(error, OSError):
-        line = re.sub(r"'.*'", "'…'", line.split(" violated by row")[0])  # quoted are values; names stand in ``
-    advice = "Free some space, then run it again." if DISK_FULL in str(error) else "Rerun with --debug for the trace."
+        line = re.sub(
+            r"'.*'", "'…'", line.split(" violated by row")[0]
+        )  # quoted are values; names stand in ``
+    advice = (
+        "Free some space, then run it again."
+        if DISK_FULL in str(error)
+        else "Rerun with --debug for the trace."
+    )
     return f"{name}: {line[:MOST_CHARACTERS]} {advice}"
 
 

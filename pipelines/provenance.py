@@ -29,5 +29,7 @@ def sha256_of(path: Path) -> str:
 def _git(*arguments: str) -> str | None:
     if not (ROOT / ".git").exists():
         return None
-    answer = subprocess.run(["git", "-C", str(ROOT), *arguments], capture_output=True, text=True, check=False)
+    answer = subprocess.run(
+        ["git", "-C", str(ROOT), *arguments], capture_output=True, text=True, check=False
+    )
     return answer.stdout.strip() if answer.returncode == 0 else None

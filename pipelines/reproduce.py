@@ -18,9 +18,9 @@ from pipelines.lake.tables import TableStore
 from pipelines.tracking import runs
 from pipelines.tracking.model_table import ModelRecord
 from pipelines.tracking.runs import PastRun
-from pipelines.train.evaluation import epoch_metrics, prediction_table, test_metrics
+from pipelines.train.evaluation import epoch_metrics, held_out_metrics, prediction_table
 from pipelines.train.settings import TrainSettings
-from pipelines.train.training import Learned, learn
+from pipelines.train.training import TrainedModel, train_model
 
 IDENTICAL, WITHIN, DIFFERENT = "bit-identical", "equal within tolerance", "not reproduced"
 DATA_IDENTICAL = "data identical"  # the verdict of --data-only
@@ -38,7 +38,9 @@ CAUSES = {
 
 
 # Shares and losses only: a tolerance for them means nothing for counts.
-TEST_METRICS = tuple(f"test_{name}" for name in ("accuracy", "precision", "recall", "f1", "roc_auc"))
+TEST_METRICS = tuple(
+    f"test_{name}" for name in ("accuracy", "precision", "recall", "f1", "roc_auc")
+)
 
 
 @dataclass(frozen=True)
@@ -63,7 +65,11 @@ class Comparison:
     n_rows: int
 
     def __str__(self) -> str:
-        metric = f", largest difference of a metric {self.metric_difference:.2g} ({self.metric})" if self.metric else ""
+        metric = (
+            f", largest difference of a metric {self.metric_difference:.2g} ({self.metric})"
+            if self.metric
+            else ""
+        )
         return (
             f"weights {'equal' if self.is_same_weights else 'differ'}{metric}; of {self.n_rows:,} test rows "
             f"{self.n_flipped:,} called otherwise, probability apart by at most {self.probability_difference:.2g}, "
@@ -74,12 +80,18 @@ class Comparison:
 def evidence_logged(first: PastRun, predictions: pa.Table, weights_sha256: str) -> Evidence:
     """What the past run left in MLflow and in ops.models."""
     tested = {name: first.metrics[name] for name in TEST_METRICS if name in first.metrics}
-    return Evidence(weights_sha256, {_of_epoch(*key): x for key, x in first.epochs.items()} | tested, predictions)
+    return Evidence(
+        weights_sha256,
+        {_of_epoch(*key): x for key, x in first.epochs.items()} | tested,
+        predictions,
+    )
 
 
-def evidence_of(learned: Learned, weights_sha256: str) -> Evidence:
+def evidence_of(learned: TrainedModel, weights_sha256: str) -> Evidence:
     """What training again gave."""
-    tested = test_metrics(learned.test_labels, learned.test_probability, learned.policy.threshold)
+    tested = held_out_metrics(
+        learned.test_labels, learned.test_probability, learned.policy.threshold
+    )
     metrics = {name: tested[name] for name in TEST_METRICS if name in tested}
     for row in learned.fitted.history:
         metrics |= {_of_epoch(name, row.epoch): value for name, value in epoch_metrics(row).items()}
@@ -164,7 +176,11 @@ def figures_of(found: Comparison | None) -> dict[str, float]:
 
 
 def report(
-    model: ModelRecord, first: PastRun, verdict: str, found: Comparison | None, differing: Sequence[str]
+    model: ModelRecord,
+    first: PastRun,
+    verdict: str,
+    found: Comparison | None,
+    differing: Sequence[str],
 ) -> list[str]:
     """What a user reads, verdict last."""
     commit = first.tags.get("git.commit", "unknown")
@@ -174,13 +190,19 @@ def report(
         *(f"differs  {line}" for line in differing),
     ]
     if any(line.startswith("code: git.commit") for line in differing) and commit != "unknown":
-        lines.append(f"         for the code of then: git worktree add ../reviewlake-{commit[:8]} {commit}")
+        lines.append(
+            f"         for the code of then: git worktree add ../reviewlake-{commit[:8]} {commit}"
+        )
     if first.tags.get("git.dirty") == "true":
-        lines.append("warning  the run's code had changes that were not committed: its commit does not hold them")
+        lines.append(
+            "warning  the run's code had changes that were not committed: its commit does not hold them"
+        )
     if found:
         lines.append(f"result   {found}")
     if verdict == WITHIN:
-        lines.append(f"warning  not the same bits; what differs: {'; '.join(differing) or NOTHING_DIFFERS}")
+        lines.append(
+            f"warning  not the same bits; what differs: {'; '.join(differing) or NOTHING_DIFFERS}"
+        )
     return [*lines, f"verdict  {verdict}"]
 
 
@@ -201,17 +223,25 @@ def trained_again(
         if backbone is None:
             return None
         predictions = runs.predictions_of(client, model.run_id)
-        learned = learn(snapshot, backbone, settings)
+        learned = train_model(snapshot, backbone, settings)
     again = evidence_of(learned, weights_sha256(learned.model))
     return compare(evidence_logged(first, predictions, model.weights_sha256), again)
 
 
-def note(store: TableStore, run: ledger.Run, verdict: str, differing: Sequence[str], found: Comparison | None) -> None:
+def record_verdict(
+    store: TableStore,
+    run: ledger.Run,
+    verdict: str,
+    differing: Sequence[str],
+    found: Comparison | None,
+) -> None:
     """The verdict into the running MLflow run and into the ledger."""
     runs.log_verdict(verdict, differing, figures_of(found))
     state = "refused" if verdict == DIFFERENT else "done"
     rows = {"test": found.n_rows, "called_otherwise": found.n_flipped} if found else {}
-    ledger.finish(store, replace(run, config={**run.config, "verdict": verdict}), [], rows, state=state)
+    ledger.finish(
+        store, replace(run, config={**run.config, "verdict": verdict}), [], rows, state=state
+    )
 
 
 def weights_sha256(model: Any) -> str:

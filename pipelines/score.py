@@ -8,7 +8,14 @@ import pandas as pd
 from pyspark.sql import Column, DataFrame
 from pyspark.sql import functions as F
 from pyspark.sql.pandas.functions import pandas_udf
-from pyspark.sql.types import BooleanType, DoubleType, IntegerType, StringType, StructField, StructType
+from pyspark.sql.types import (
+    BooleanType,
+    DoubleType,
+    IntegerType,
+    StringType,
+    StructField,
+    StructType,
+)
 
 from pipelines.errors import IntegrityError
 from pipelines.model.predict import Predict, score_texts
@@ -26,7 +33,9 @@ SLICE_REVIEWS = 2_500
 TASK_REVIEWS = 1_000  # on a cluster: a task of some ten seconds, which loads the model in one
 LEAST_JUDGED = 10  # fewer reviews than these may well all be poisonous
 
-_loaded: dict[str, Predict] = {}  # of this Python process: Spark reuses its workers from task to task
+_loaded: dict[
+    str, Predict
+] = {}  # of this Python process: Spark reuses its workers from task to task
 
 
 def load_once(key: str, loader: Callable[[], Predict]) -> Predict:
@@ -52,7 +61,9 @@ def scorer(load: Callable[[], Predict]) -> Callable[[Column], Column]:
     return pandas_udf(score, SCORE).asNondeterministic()  # type: ignore[call-overload, no-any-return]  # stubs predate type-hinted UDFs
 
 
-def unscored(reviews: DataFrame, scores: DataFrame, model_name: str, model_version: int) -> DataFrame:
+def unscored(
+    reviews: DataFrame, scores: DataFrame, model_name: str, model_version: int
+) -> DataFrame:
     """The reviews that have no row of this model version yet, neither a score nor a score_error."""
     mine = (F.col("model_name") == model_name) & (F.col("model_version") == model_version)
     return reviews.join(scores.where(mine).select("review_id"), "review_id", "left_anti")

@@ -9,13 +9,40 @@ BRONZE_REVIEWS = Table(
     comment="Append-only raw truth: one row per review of each ingested file. Built by jobs/ingest.py.",
     columns=(
         Column("source", StringType(), "Where the reviews come from, e.g. imdb, rotten_tomatoes."),
-        Column("source_file", StringType(), "Name of the file delivered; for an archive, archive!member."),
-        Column("source_sha256", StringType(), "SHA-256 of the delivered file's bytes, lower-case hex."),
-        Column("row_number", LongType(), "Which record of the delivered file, from 1, header not counted."),
-        Column("raw_text", StringType(), "Review text, as delivered; null where absent.", nullable=True),
-        Column("raw_label", StringType(), "Label as delivered, e.g. pos, 1; null where unlabelled.", nullable=True),
-        Column("source_split", StringType(), "train, validation or test if the source says; else null.", nullable=True),
-        Column("read_fault", StringType(), "Why the record could not be read whole; else null.", nullable=True),
+        Column(
+            "source_file",
+            StringType(),
+            "Name of the file delivered; for an archive, archive!member.",
+        ),
+        Column(
+            "source_sha256", StringType(), "SHA-256 of the delivered file's bytes, lower-case hex."
+        ),
+        Column(
+            "row_number",
+            LongType(),
+            "Which record of the delivered file, from 1, header not counted.",
+        ),
+        Column(
+            "raw_text", StringType(), "Review text, as delivered; null where absent.", nullable=True
+        ),
+        Column(
+            "raw_label",
+            StringType(),
+            "Label as delivered, e.g. pos, 1; null where unlabelled.",
+            nullable=True,
+        ),
+        Column(
+            "source_split",
+            StringType(),
+            "train, validation or test if the source says; else null.",
+            nullable=True,
+        ),
+        Column(
+            "read_fault",
+            StringType(),
+            "Why the record could not be read whole; else null.",
+            nullable=True,
+        ),
         Column("batch_id", StringType(), "Run key of the ingest that added the row."),
         Column("ingested_at", TimestampType(), "When the row was added, UTC."),
     ),

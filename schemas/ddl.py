@@ -30,7 +30,9 @@ def physical(sql: str, schemas: Mapping[str, str]) -> str:
             return found[0]
         return f"{schemas[found['schema'].lower()]}.{found['table']}"
 
-    return sql if all(name == schema for name, schema in schemas.items()) else _TOKEN.sub(renamed, sql)
+    return (
+        sql if all(name == schema for name, schema in schemas.items()) else _TOKEN.sub(renamed, sql)
+    )
 
 
 def create_table(table: Table, location: str = "") -> str:
@@ -40,11 +42,14 @@ def create_table(table: Table, location: str = "") -> str:
     """
     columns = ",\n  ".join(_column(column) for column in table.columns)
     checks = {f"delta.constraints.{name}": rule for name, rule in table.checks.items()}
-    properties = ", ".join(f"{text(name)} = {text(value)}" for name, value in (table.properties | checks).items())
-    place = f"\nLOCATION {text(location)}" if location else ""
+    properties = ", ".join(
+        f"{sql_literal(name)} = {sql_literal(value)}"
+        for name, value in (table.properties | checks).items()
+    )
+    place = f"\nLOCATION {sql_literal(location)}" if location else ""
     return (
         f"CREATE TABLE IF NOT EXISTS {table.name} (\n  {columns}\n) USING delta\n"
-        f"COMMENT {text(table.comment)}{place}\nTBLPROPERTIES ({properties})"
+        f"COMMENT {sql_literal(table.comment)}{place}\nTBLPROPERTIES ({properties})"
     )
 
 
@@ -56,10 +61,10 @@ def add_check(table: Table, check: str) -> str:
 def create_view(view: View) -> str:
     """CREATE VIEW from the SQL file beside the contract."""
     query = (Path(__file__).parent / view.sql_file).read_text(encoding="utf-8")
-    return f"CREATE OR REPLACE VIEW {view.name} COMMENT {text(view.comment)} AS\n{query}"
+    return f"CREATE OR REPLACE VIEW {view.name} COMMENT {sql_literal(view.comment)} AS\n{query}"
 
 
-def text(value: str) -> str:
+def sql_literal(value: str) -> str:
     """A SQL string literal."""
     escaped = value.replace("\\", "\\\\").replace("'", "\\'")
     return f"'{escaped}'"
@@ -67,4 +72,4 @@ def text(value: str) -> str:
 
 def _column(column: Column) -> str:
     null = "" if column.nullable else " NOT NULL"
-    return f"{column.name} {column.type.simpleString()}{null} COMMENT {text(column.comment)}"
+    return f"{column.name} {column.type.simpleString()}{null} COMMENT {sql_literal(column.comment)}"

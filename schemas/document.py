@@ -11,15 +11,21 @@ def document() -> str:
     properties = "\n".join(f"- `{name}` = `{value}`" for name, value in KEEP_HISTORY.items())
     head = (
         "# Tables\n\nWritten by `make generated` from schemas/; do not edit. "
-        "Columns are NOT NULL unless they say null.\n\nEvery table has these properties:\n\n" + properties + "\n"
+        "Columns are NOT NULL unless they say null.\n\nEvery table has these properties:\n\n"
+        + properties
+        + "\n"
     )
-    views = "".join(f"\n## {view.name} (view)\n\n{view.comment} SQL: schemas/{view.sql_file}\n" for view in VIEWS)
+    views = "".join(
+        f"\n## {view.name} (view)\n\n{view.comment} SQL: schemas/{view.sql_file}\n"
+        for view in VIEWS
+    )
     return head + "".join(_section(table) for table in TABLES) + views
 
 
 def _section(table: Table) -> str:
     columns = "\n".join(
-        f"| {c.name} | {c.type.simpleString()}{', null' if c.nullable else ''} | {c.comment} |" for c in table.columns
+        f"| {c.name} | {c.type.simpleString()}{', null' if c.nullable else ''} | {c.comment} |"
+        for c in table.columns
     )
     checks = "\n".join(f"- `{name}`: `{rule}`" for name, rule in table.checks.items())
     key = ", ".join(f"`{name}`" for name in table.key)

@@ -24,8 +24,16 @@ GOLD_REVIEWS = Table(
         Column("split", StringType(), "train, validation or test; no text stands in two."),
         Column("source", StringType(), "Where the review comes from."),
         Column("n_characters", IntegerType(), "Length of text, characters."),
-        Column("n_tokens", IntegerType(), "Length of text, tokens of the curating backbone, specials left out."),
-        Column("states_score", BooleanType(), "Whether the text states its own score, as 8/10: the label leaks."),
+        Column(
+            "n_tokens",
+            IntegerType(),
+            "Length of text, tokens of the curating backbone, specials left out.",
+        ),
+        Column(
+            "states_score",
+            BooleanType(),
+            "Whether the text states its own score, as 8/10: the label leaks.",
+        ),
     ),
     key=("review_id",),
     checks={
@@ -41,7 +49,11 @@ GOLD_REJECTS = Table(
     comment="Silver reviews that gold.reviews left out, with the reason. Built by jobs/curate.py.",
     columns=(
         Column("review_id", StringType(), "silver.reviews.review_id."),
-        Column("reason", StringType(), "unlabelled, source_not_chosen, no_official_split or text_in_two_splits."),
+        Column(
+            "reason",
+            StringType(),
+            "unlabelled, source_not_chosen, no_official_split or text_in_two_splits.",
+        ),
     ),
     key=("review_id",),
     checks={
@@ -56,14 +68,36 @@ GOLD_SCORES = Table(
         Column("review_id", StringType(), "silver.reviews.review_id."),
         Column("model_name", StringType(), "Registered model."),
         Column("model_version", IntegerType(), "Version of the registered model."),
-        Column("probability", DoubleType(), "P(positive), 0-1; null with a score_error.", nullable=True),
-        Column("prediction", IntegerType(), "1 = positive, 0 = negative; null with a score_error.", nullable=True),
-        Column("is_truncated", BooleanType(), "Whether the model saw only the text's head and tail."),
-        Column("score_error", StringType(), "Why there is no score; null where there is one.", nullable=True),
+        Column(
+            "probability", DoubleType(), "P(positive), 0-1; null with a score_error.", nullable=True
+        ),
+        Column(
+            "prediction",
+            IntegerType(),
+            "1 = positive, 0 = negative; null with a score_error.",
+            nullable=True,
+        ),
+        Column(
+            "is_truncated", BooleanType(), "Whether the model saw only the text's head and tail."
+        ),
+        Column(
+            "score_error",
+            StringType(),
+            "Why there is no score; null where there is one.",
+            nullable=True,
+        ),
         Column("run_id", StringType(), "MLflow run that trained the model version."),
         Column("silver_version", LongType(), "Delta version of silver.reviews that was scored."),
-        Column("source", StringType(), "Source of the first origin, as silver.reviews said when it was scored."),
-        Column("origins", ArrayType(ORIGIN, False), "Bronze rows that held the text then, the kept one first."),
+        Column(
+            "source",
+            StringType(),
+            "Source of the first origin, as silver.reviews said when it was scored.",
+        ),
+        Column(
+            "origins",
+            ArrayType(ORIGIN, False),
+            "Bronze rows that held the text then, the kept one first.",
+        ),
         Column("scored_at", TimestampType(), "When the row was scored, UTC."),
     ),
     key=("review_id", "model_name", "model_version"),

@@ -26,16 +26,42 @@ OPS_RUNS = Table(
     name="ops.runs",
     comment="The ledger: one row per finished run of a stage. A stage whose run_key is here does nothing.",
     columns=(
-        Column("run_key", StringType(), "SHA-256 of stage, settings, input and code release, lower-case hex."),
+        Column(
+            "run_key",
+            StringType(),
+            "SHA-256 of stage, settings, input and code release, lower-case hex.",
+        ),
         Column("stage", StringType(), "ingest, clean, curate, train, promote, score or reproduce."),
         Column("config", StringType(), "The stage's settings, JSON."),
-        Column("input_versions", MapType(StringType(), LongType(), False), "Delta version read of each table."),
-        Column("output_versions", MapType(StringType(), LongType(), False), "Delta version left of each table."),
-        Column("output_hash", StringType(), "Content hash of the first output; null where not a table.", nullable=True),
-        Column("rows", MapType(StringType(), LongType(), False), "Rows by outcome, e.g. in, kept, rejected."),
+        Column(
+            "input_versions",
+            MapType(StringType(), LongType(), False),
+            "Delta version read of each table.",
+        ),
+        Column(
+            "output_versions",
+            MapType(StringType(), LongType(), False),
+            "Delta version left of each table.",
+        ),
+        Column(
+            "output_hash",
+            StringType(),
+            "Content hash of the first output; null where not a table.",
+            nullable=True,
+        ),
+        Column(
+            "rows",
+            MapType(StringType(), LongType(), False),
+            "Rows by outcome, e.g. in, kept, rejected.",
+        ),
         Column("state", StringType(), "done or refused."),
         Column("duration_s", DoubleType(), "Seconds from start to the last commit."),
-        Column("code_commit", StringType(), "git commit of the code; null outside a checkout.", nullable=True),
+        Column(
+            "code_commit",
+            StringType(),
+            "git commit of the code; null outside a checkout.",
+            nullable=True,
+        ),
         Column("finished_at", TimestampType(), "When the run ended, UTC."),
     ),
     key=("run_key", "finished_at"),
@@ -51,13 +77,32 @@ OPS_MODELS = Table(
         Column("model_version", IntegerType(), "Version of the registered model."),
         Column("run_id", StringType(), "MLflow run that trained it."),
         Column("gold_version", LongType(), "Delta version of gold.reviews it learned from."),
-        Column("silver_version", LongType(), "Delta version of silver.reviews behind that gold.", nullable=True),
-        Column("bronze_version", LongType(), "Delta version of bronze.reviews behind that silver.", nullable=True),
-        Column("content_hash", StringType(), "Order-free content hash of gold.reviews at that version."),
+        Column(
+            "silver_version",
+            LongType(),
+            "Delta version of silver.reviews behind that gold.",
+            nullable=True,
+        ),
+        Column(
+            "bronze_version",
+            LongType(),
+            "Delta version of bronze.reviews behind that silver.",
+            nullable=True,
+        ),
+        Column(
+            "content_hash", StringType(), "Order-free content hash of gold.reviews at that version."
+        ),
         Column("weights_sha256", StringType(), "SHA-256 of model.safetensors, lower-case hex."),
         Column("manifest_sha256", StringType(), "SHA-256 of the manifest text, lower-case hex."),
-        Column("files", ArrayType(MODEL_FILE, False), "The manifest: every file of the logged model."),
-        Column("code_commit", StringType(), "git commit of the training code; null outside a checkout.", nullable=True),
+        Column(
+            "files", ArrayType(MODEL_FILE, False), "The manifest: every file of the logged model."
+        ),
+        Column(
+            "code_commit",
+            StringType(),
+            "git commit of the training code; null outside a checkout.",
+            nullable=True,
+        ),
         Column("registered_at", TimestampType(), "When the version was registered, UTC."),
     ),
     key=("model_name", "model_version"),
@@ -74,9 +119,20 @@ OPS_PROMOTIONS = Table(
     columns=(
         Column("model_name", StringType(), "Registered model."),
         Column("model_version", IntegerType(), "Version decided on."),
-        Column("decision", StringType(), "promoted, refused or rolled_back; the last names the version returned to."),
-        Column("reasons", StringType(), "Each check of the gate with its figures and verdict, JSON."),
-        Column("previous_version", IntegerType(), "Champion before; null where there was none.", nullable=True),
+        Column(
+            "decision",
+            StringType(),
+            "promoted, refused or rolled_back; the last names the version returned to.",
+        ),
+        Column(
+            "reasons", StringType(), "Each check of the gate with its figures and verdict, JSON."
+        ),
+        Column(
+            "previous_version",
+            IntegerType(),
+            "Champion before; null where there was none.",
+            nullable=True,
+        ),
         Column("decided_at", TimestampType(), "When the decision was made, UTC."),
     ),
     key=("model_name", "decided_at"),

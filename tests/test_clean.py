@@ -93,8 +93,37 @@ TAGS = (
     "#60;",
     "&#x3c;",
 )
-DATA = ("&nbsp", "&#150;", "&nvlt;", "@", "a@b.co", "www.", "http://", ".", "1", "4111", "-", "1.2.3.4", "555-123-4567")
-SIGNS = ("+49", "[EMAIL]", "]", "(", "e", " ", "\x96", "\x85", "\x00", "\x1c", "\u0301", "\u037e", "\u0338", "\u200b")
+DATA = (
+    "&nbsp",
+    "&#150;",
+    "&nvlt;",
+    "@",
+    "a@b.co",
+    "www.",
+    "http://",
+    ".",
+    "1",
+    "4111",
+    "-",
+    "1.2.3.4",
+    "555-123-4567",
+)
+SIGNS = (
+    "+49",
+    "[EMAIL]",
+    "]",
+    "(",
+    "e",
+    " ",
+    "\x96",
+    "\x85",
+    "\x00",
+    "\x1c",
+    "\u0301",
+    "\u037e",
+    "\u0338",
+    "\u200b",
+)
 FRAGMENTS = st.sampled_from((*TAGS, *DATA, *SIGNS, "\ufeff", "\u2028", "\ud800"))
 
 
@@ -108,14 +137,18 @@ def test_cleaning_a_cleaned_text_changes_nothing(raw: str) -> None:
 
 
 @pytest.mark.timeout(20)
-@pytest.mark.parametrize("part", ["amp;", "<!--", "<a ", "1.1.", "1234 ", "a@", "www.", "+1", "#38;"])
+@pytest.mark.parametrize(
+    "part", ["amp;", "<!--", "<a ", "1.1.", "1234 ", "a@", "www.", "+1", "#38;"]
+)
 def test_no_text_takes_cleaning_more_than_a_moment(part: str) -> None:
     plain = clean_text("&" + part * 25_000)
     assert clean_text(plain) == plain
 
 
 def test_plain_text_leaves_a_null_null(spark: SparkSession) -> None:
-    rows = spark.createDataFrame([(1, "<b>a"), (2, None)], "n int, raw string").select("n", plain_text("raw"))
+    rows = spark.createDataFrame([(1, "<b>a"), (2, None)], "n int, raw string").select(
+        "n", plain_text("raw")
+    )
     assert sorted(tuple(row) for row in rows.collect()) == [(1, "a"), (2, None)]
 
 
@@ -163,7 +196,8 @@ REJECTS = {
 
 def bronze_of(spark: SparkSession, rows: list[Row]) -> DataFrame:
     full = [
-        ("imdb", "x.csv", sha, n, text, label, split, fault, "k", NOW) for sha, n, text, label, split, fault in rows
+        ("imdb", "x.csv", sha, n, text, label, split, fault, "k", NOW)
+        for sha, n, text, label, split, fault in rows
     ]
     return spark.createDataFrame(full, BRONZE_REVIEWS.schema)
 
@@ -171,7 +205,13 @@ def bronze_of(spark: SparkSession, rows: list[Row]) -> DataFrame:
 def silver_of(store: TableStore) -> dict[str, tuple[object, ...]]:
     rows = store.read(SILVER_REVIEWS).collect()
     return {
-        r.text: (r.label, r.has_pii, r.source_split, [(o.source_sha256, o.row_number) for o in r.origins]) for r in rows
+        r.text: (
+            r.label,
+            r.has_pii,
+            r.source_split,
+            [(o.source_sha256, o.row_number) for o in r.origins],
+        )
+        for r in rows
     }
 
 
@@ -198,23 +238,35 @@ def test_the_job_keeps_each_text_once_says_why_of_the_rest_and_writes_only_what_
     assert versions(store) == first
     assert caplog.messages[-1].startswith("clean: nothing to do, done at ")
 
-    later: list[Row] = [(SECOND, 3, "Mixed", "1", None, None), (SECOND, 4, "Half labelled", "0", "test", None)]
+    later: list[Row] = [
+        (SECOND, 3, "Mixed", "1", None, None),
+        (SECOND, 4, "Half labelled", "0", "test", None),
+    ]
     store.append(BRONZE_REVIEWS, bronze_of(store.spark, later))
     job.main(argv)
     assert caplog.messages[-2:] == [
         f"silver.reviews v{first[0] + 1}: 0 rows added, 1 changed, 0 removed",
         f"silver.rejects v{first[1] + 1}: 1 rows added, 0 changed, 0 removed",
     ]
-    assert silver_of(store)["Half labelled"] == (0, False, "test", [(SECOND, 4), (FIRST, 10), (FIRST, 11)])
+    assert silver_of(store)["Half labelled"] == (
+        0,
+        False,
+        "test",
+        [(SECOND, 4), (FIRST, 10), (FIRST, 11)],
+    )
 
 
-def test_silver_is_the_same_whatever_the_order_and_the_partitions_of_bronze(spark: SparkSession) -> None:
+def test_silver_is_the_same_whatever_the_order_and_the_partitions_of_bronze(
+    spark: SparkSession,
+) -> None:
     shuffled = random.Random(7).sample(ROWS, len(ROWS))
     hashes = set()
     for bronze in (bronze_of(spark, ROWS).coalesce(1), bronze_of(spark, shuffled).repartition(5)):
         cleaned = clean_reviews(bronze)
         grouped = group_by_text(cleaned)
-        hashes.add((content_hash(silver_reviews(grouped)), content_hash(silver_rejects(cleaned, grouped))))
+        hashes.add(
+            (content_hash(silver_reviews(grouped)), content_hash(silver_rejects(cleaned, grouped)))
+        )
     assert len(hashes) == 1
 
 
@@ -222,7 +274,9 @@ def test_a_row_that_goes_missing_fails_the_run_and_leaves_it_undone(
     store: TableStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     store.append(BRONZE_REVIEWS, bronze_of(store.spark, ROWS[:4]))
-    monkeypatch.setattr(job, "silver_reviews", lambda grouped: silver_reviews(grouped).where("text <> 'Mixed'"))
+    monkeypatch.setattr(
+        job, "silver_reviews", lambda grouped: silver_reviews(grouped).where("text <> 'Mixed'")
+    )
     words = r"^silver\.reviews: expected 4 rows accounted for, found 1 kept \+ 0 rejected \+ 2 duplicates = 3\."
     with pytest.raises(IntegrityError, match=words) as caught:
         job.main(["--lake", store.config.lake])

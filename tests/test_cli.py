@@ -41,7 +41,9 @@ class Settings:
 
     def __post_init__(self) -> None:
         if not 0 < self.learning_rate <= 1:
-            raise ValueError(f"--learning-rate must be above 0 and at most 1, got {self.learning_rate}")
+            raise ValueError(
+                f"--learning-rate must be above 0 and at most 1, got {self.learning_rate}"
+            )
 
 
 @dataclass(frozen=True)
@@ -62,18 +64,34 @@ def parse(*argv: str) -> Settings:
         (["--no-is-frozen", "--rerun"], Settings(3, is_frozen=False, place=Place(rerun=True))),
         (["--lake", "other"], Settings(3, place=Place("other"))),
         (["--preset", "fast"], Settings(3, 0.5, preset="fast", is_frozen=False)),
-        (["--preset", "fast", "--learning-rate", "0.1"], Settings(3, 0.1, preset="fast", is_frozen=False)),
-        (["--learning-rate", "2e-5", "--preset", "fast"], Settings(3, 2e-5, preset="fast", is_frozen=False)),
+        (
+            ["--preset", "fast", "--learning-rate", "0.1"],
+            Settings(3, 0.1, preset="fast", is_frozen=False),
+        ),
+        (
+            ["--learning-rate", "2e-5", "--preset", "fast"],
+            Settings(3, 2e-5, preset="fast", is_frozen=False),
+        ),
         (["--preset", "unheard-of"], Settings(3, preset="unheard-of")),
     ],
 )
-def test_flags_are_the_fields_and_a_given_one_wins_over_the_preset(argv: list[str], expected: Settings) -> None:
+def test_flags_are_the_fields_and_a_given_one_wins_over_the_preset(
+    argv: list[str], expected: Settings
+) -> None:
     assert parse(*argv) == expected
 
 
 def test_flag_names_come_from_the_fields_with_the_group_among_them() -> None:
     help_text = cli.build_parser(Settings, "words").format_help()
-    for name in ("--gold-version", "--learning-rate", "--policy", "--no-is-frozen", "--lake", "--no-rerun", "--debug"):
+    for name in (
+        "--gold-version",
+        "--learning-rate",
+        "--policy",
+        "--no-is-frozen",
+        "--lake",
+        "--no-rerun",
+        "--debug",
+    ):
         assert name in help_text
     assert "peak rate (default: 2e-05)" in " ".join(help_text.split())
     assert "--place" not in help_text
@@ -84,7 +102,10 @@ def test_flag_names_come_from_the_fields_with_the_group_among_them() -> None:
     [
         ([], "the following arguments are required: --gold-version"),
         (["--gold-version", "three"], "argument --gold-version: invalid int value: 'three'"),
-        (["--gold-version", "3", "--policy", "other"], "argument --policy: invalid choice: 'other'"),
+        (
+            ["--gold-version", "3", "--policy", "other"],
+            "argument --policy: invalid choice: 'other'",
+        ),
         (["--gold-version", "3", "--learn", "1"], "unrecognized arguments: --learn 1"),
     ],
 )
@@ -97,7 +118,9 @@ def test_argv_that_does_not_fit_exits_2_and_names_the_flag(
 
 
 def test_a_value_out_of_range_is_an_input_error_in_the_words_of_the_config() -> None:
-    with pytest.raises(InputError, match=r"^--learning-rate must be above 0 and at most 1, got 2\.0$"):
+    with pytest.raises(
+        InputError, match=r"^--learning-rate must be above 0 and at most 1, got 2\.0$"
+    ):
         parse("--learning-rate", "2")
 
 
@@ -121,17 +144,27 @@ def test_an_argument_is_given_by_its_place() -> None:
         cli.parse(Positional, [], "words")
 
 
-@pytest.mark.parametrize("settings", [TrainSettings(), SEED_PRESET, replace(TrainSettings(), lexical=False, seed=7)])
+@pytest.mark.parametrize(
+    "settings", [TrainSettings(), SEED_PRESET, replace(TrainSettings(), lexical=False, seed=7)]
+)
 def test_settings_come_back_from_what_was_logged_of_them(settings: TrainSettings) -> None:
-    logged = {name: str(value) for name, value in cli.as_params(settings).items()} | {"lake": "lake"}
+    logged = {name: str(value) for name, value in cli.as_params(settings).items()} | {
+        "lake": "lake"
+    }
     assert cli.from_params(TrainSettings, logged) == settings
-    with pytest.raises(InputError, match=r"^lexical: expected among the recorded settings, found not: the run"):
-        cli.from_params(TrainSettings, {name: value for name, value in logged.items() if name != "lexical"})
+    with pytest.raises(
+        InputError, match=r"^lexical: expected among the recorded settings, found not: the run"
+    ):
+        cli.from_params(
+            TrainSettings, {name: value for name, value in logged.items() if name != "lexical"}
+        )
     with pytest.raises(InputError, match="--epochs must be 1"):
         cli.from_params(TrainSettings, logged | {"epochs": "0"})
 
 
-SPARK_ROW = f"[DELTA_VIOLATE] CHECK constraint x (y) violated by row with values:\n - text : {REVIEW}"
+SPARK_ROW = (
+    f"[DELTA_VIOLATE] CHECK constraint x (y) violated by row with values:\n - text : {REVIEW}"
+)
 SPARK_CAST = f"[CAST_INVALID_INPUT] The value '{REVIEW}' of the type \"STRING\" is no INT.\n== SQL ==\n{REVIEW}"
 PY4J = f"An error occurred while calling o7.save.\n: java.lang.IllegalStateException: no such\n\tat x\n{REVIEW}"
 WORKER = "job aborted\n  File x, line 1\npipelines.errors.IntegrityError: predict: expected 2 rows, found 1.\n\tat y"
@@ -149,7 +182,11 @@ FREE = "Free some space, then run it again."
         (ConflictError("x"), 4, "ConflictError: x"),
         (SetupError("x"), 5, "SetupError: x"),
         (GateRefusedError("x"), 6, "GateRefusedError: x"),
-        (PySparkException(SPARK_ROW), 1, f"PySparkException: [DELTA_VIOLATE] CHECK constraint x (y) {RERUN}"),
+        (
+            PySparkException(SPARK_ROW),
+            1,
+            f"PySparkException: [DELTA_VIOLATE] CHECK constraint x (y) {RERUN}",
+        ),
         (
             PySparkException(SPARK_CAST),
             1,
@@ -158,15 +195,31 @@ FREE = "Free some space, then run it again."
         (Py4JError(PY4J), 1, f"Py4JError: java.lang.IllegalStateException: no such {RERUN}"),
         (Py4JError(""), 1, f"Py4JError: no message {RERUN}"),
         (PySparkException(WORKER), 3, "IntegrityError: predict: expected 2 rows, found 1."),
-        (PySparkException(WORKER.replace("Integrity", "Unheard")), 1, f"PySparkException: job aborted {RERUN}"),
-        (OSError(13, "Permission denied", "f"), 1, f"PermissionError: [Errno 13] Permission denied: 'f' {RERUN}"),
-        (OSError(28, "No space left on device"), 5, f"OSError: [Errno 28] No space left on device {FREE}"),
+        (
+            PySparkException(WORKER.replace("Integrity", "Unheard")),
+            1,
+            f"PySparkException: job aborted {RERUN}",
+        ),
+        (
+            OSError(13, "Permission denied", "f"),
+            1,
+            f"PermissionError: [Errno 13] Permission denied: 'f' {RERUN}",
+        ),
+        (
+            OSError(28, "No space left on device"),
+            5,
+            f"OSError: [Errno 28] No space left on device {FREE}",
+        ),
         (PySparkException("a\nb: No space left on device"), 5, f"PySparkException: a {FREE}"),
     ],
     ids=lambda value: type(value).__name__ if isinstance(value, Exception) else "",
 )
 def test_an_error_is_one_line_and_its_exit_code(
-    error: Exception, code: int, line: str, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+    error: Exception,
+    code: int,
+    line: str,
+    caplog: pytest.LogCaptureFixture,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(sys, "argv", ["job.py"])
     with pytest.raises(SystemExit, match=f"^{code}$"):
@@ -175,8 +228,12 @@ def test_an_error_is_one_line_and_its_exit_code(
     assert caplog.records[0].levelno == logging.ERROR
 
 
-def test_debug_lets_the_error_through_and_an_error_of_ours_is_never_hidden(monkeypatch: pytest.MonkeyPatch) -> None:
-    with pytest.raises(ZeroDivisionError):  # a bug is no fault of the user's: it keeps its traceback
+def test_debug_lets_the_error_through_and_an_error_of_ours_is_never_hidden(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    with pytest.raises(
+        ZeroDivisionError
+    ):  # a bug is no fault of the user's: it keeps its traceback
         program.run(raising(ZeroDivisionError()))
     monkeypatch.setattr(sys, "argv", ["job.py", "--debug"])
     with pytest.raises(IntegrityError, match="x"):
@@ -184,7 +241,9 @@ def test_debug_lets_the_error_through_and_an_error_of_ours_is_never_hidden(monke
 
 
 @pytest.mark.parametrize(("argv", "has_traceback"), [([], False), (["--debug"], True)])
-def test_a_program_prints_its_error_on_stderr_alone(argv: list[str], has_traceback: bool, tmp_path: Path) -> None:
+def test_a_program_prints_its_error_on_stderr_alone(
+    argv: list[str], has_traceback: bool, tmp_path: Path
+) -> None:
     program = tmp_path / "job.py"
     program.write_text(
         "from pipelines import cli\nfrom pipelines.errors import ConflictError\n"
@@ -201,7 +260,10 @@ def test_a_program_prints_its_error_on_stderr_alone(argv: list[str], has_traceba
     assert done.stdout == ""
     assert ("Traceback" in done.stderr) == has_traceback
     if not has_traceback:
-        assert (done.returncode, done.stderr) == (4, "ConflictError: gold.reviews: another writer\n")
+        assert (done.returncode, done.stderr) == (
+            4,
+            "ConflictError: gold.reviews: another writer\n",
+        )
 
 
 def raising(error: Exception) -> Callable[[Sequence[str] | None], None]:

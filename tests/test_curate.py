@@ -7,7 +7,15 @@ from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
 
 from jobs import curate as job
-from pipelines.curate import STATES_SCORE, assign, check_splits, gold_rejects, normalised, share_of, token_counter
+from pipelines.curate import (
+    STATES_SCORE,
+    assign,
+    check_splits,
+    gold_rejects,
+    normalised,
+    share_of,
+    token_counter,
+)
 from pipelines.errors import InputError, IntegrityError
 from pipelines.lake.tables import TableStore
 from schemas import GOLD_REJECTS, GOLD_REVIEWS, OPS_RUNS, SILVER_REVIEWS
@@ -18,7 +26,15 @@ Row = tuple[str, int | None, str, str | None]  # text, label, source, source spl
 
 def silver_of(spark: SparkSession, rows: list[Row]) -> DataFrame:
     full = [
-        (hashlib.sha256(text.encode()).hexdigest(), text, label, False, source, split, [("a" * 64, n, "x.csv")])
+        (
+            hashlib.sha256(text.encode()).hexdigest(),
+            text,
+            label,
+            False,
+            source,
+            split,
+            [("a" * 64, n, "x.csv")],
+        )
         for n, (text, label, source, split) in enumerate(rows, start=1)
     ]
     return spark.createDataFrame(full, SILVER_REVIEWS.schema)
@@ -26,7 +42,10 @@ def silver_of(spark: SparkSession, rows: list[Row]) -> DataFrame:
 
 def placed(assigned: DataFrame) -> dict[str, str]:
     """Each text with its split, or else with the reason why gold leaves it out."""
-    return {row.text: row.reason or row.split for row in assigned.select("text", "split", "reason").collect()}
+    return {
+        row.text: row.reason or row.split
+        for row in assigned.select("text", "split", "reason").collect()
+    }
 
 
 @pytest.mark.parametrize(
@@ -38,7 +57,10 @@ def placed(assigned: DataFrame) -> dict[str, str]:
         ("Ten out of ten", True),
         ("9 stars out of 10", True),
         ("10/10", True),
-        ("10 out of 10 people left", True),  # not told apart: a flag too many costs a row of one slice
+        (
+            "10 out of 10 people left",
+            True,
+        ),  # not told apart: a flag too many costs a row of one slice
         ("on 8/10/2003", False),
         ("on 2003/8/10", False),
         ("1/2 of it", False),
@@ -50,13 +72,23 @@ def placed(assigned: DataFrame) -> dict[str, str]:
         ("", False),
     ],
 )
-def test_a_review_that_states_its_score_is_known_by_it(spark: SparkSession, text: str, states_score: bool) -> None:
-    found = spark.range(1).select(F.rlike(F.lit(text), F.lit(STATES_SCORE)).alias("found")).collect()
+def test_a_review_that_states_its_score_is_known_by_it(
+    spark: SparkSession, text: str, states_score: bool
+) -> None:
+    found = (
+        spark.range(1).select(F.rlike(F.lit(text), F.lit(STATES_SCORE)).alias("found")).collect()
+    )
     assert found == [(states_score,)]
 
 
 def test_normalised_texts_are_equal_whoever_typed_them(spark: SparkSession) -> None:
-    cases = [("Good film!", "goodfilm"), ("GOOD -- film", "goodfilm"), ("Ça 2", "ça2"), ("!!!", "!!!"), (None, None)]
+    cases = [
+        ("Good film!", "goodfilm"),
+        ("GOOD -- film", "goodfilm"),
+        ("Ça 2", "ça2"),
+        ("!!!", "!!!"),
+        (None, None),
+    ]
     rows = spark.createDataFrame(cases, "text string, expected string")
     assert rows.where(~normalised(F.col("text")).eqNullSafe(F.col("expected"))).collect() == []
 
@@ -66,7 +98,9 @@ def test_the_share_is_the_first_32_bits_of_the_hash(spark: SparkSession) -> None
     assert found == [(0xBA7816BF / 2**32,)]
 
 
-def test_the_hash_split_is_about_80_10_10_and_stays_when_the_table_grows(spark: SparkSession) -> None:
+def test_the_hash_split_is_about_80_10_10_and_stays_when_the_table_grows(
+    spark: SparkSession,
+) -> None:
     rows: list[Row] = [(f"review {n}", n % 2, "imdb", None) for n in range(5_000)]
     grown = placed(assign(silver_of(spark, rows), "hash", ()))
     counts = {split: list(grown.values()).count(split) for split in ("train", "validation", "test")}
@@ -118,8 +152,12 @@ def test_the_seeds_split_is_the_files_and_a_text_in_two_stays_held_out(spark: Sp
     assert check_splits(assigned) == {"train": 3, "validation": 1, "test": 2}
 
 
-def test_the_official_split_takes_validation_from_train_and_leaves_test_alone(spark: SparkSession) -> None:
-    rows: list[Row] = [(f"review {n}", 1, "imdb", "train" if n < 400 else "test") for n in range(500)]
+def test_the_official_split_takes_validation_from_train_and_leaves_test_alone(
+    spark: SparkSession,
+) -> None:
+    rows: list[Row] = [
+        (f"review {n}", 1, "imdb", "train" if n < 400 else "test") for n in range(500)
+    ]
     splits = placed(assign(silver_of(spark, rows), "official", ()))
     of_train = [splits[f"review {n}"] for n in range(400)]
     assert set(of_train) == {"train", "validation"}
@@ -128,21 +166,38 @@ def test_the_official_split_takes_validation_from_train_and_leaves_test_alone(sp
 
 
 def test_a_text_in_two_splits_fails_the_check_by_sql(spark: SparkSession) -> None:
-    rows = [("1", "train", None), ("1", "test", None), ("2", "test", None), ("2", "train", "text_in_two_splits")]
+    rows = [
+        ("1", "train", None),
+        ("1", "test", None),
+        ("2", "test", None),
+        ("2", "train", "text_in_two_splits"),
+    ]
     assigned = spark.createDataFrame(rows, "normal_hash string, split string, reason string")
     with pytest.raises(
-        IntegrityError, match=r"^gold\.reviews: expected each text in one split, found 1 in two or more"
+        IntegrityError,
+        match=r"^gold\.reviews: expected each text in one split, found 1 in two or more",
     ):
         check_splits(assigned)
-    assert check_splits(assigned.where("split = 'train' OR normal_hash = '2'")) == {"train": 1, "test": 1}
-    with pytest.raises(InputError, match=r"^gold\.reviews: expected labelled reviews with a split, found none"):
+    assert check_splits(assigned.where("split = 'train' OR normal_hash = '2'")) == {
+        "train": 1,
+        "test": 1,
+    }
+    with pytest.raises(
+        InputError, match=r"^gold\.reviews: expected labelled reviews with a split, found none"
+    ):
         check_splits(assigned.limit(0))
 
 
 def test_tokens_are_counted_whole_without_special_ones(spark: SparkSession) -> None:
-    tokenizer = tiny_encoder.tokenizer_of([*tiny_encoder.SPECIAL_TOKENS, "good", "film"])  # stored: cut at 16, padded
-    texts = spark.createDataFrame([("good film", 2), ("good " * 40, 40), ("unheard", 1), ("", 0)], "text string, n int")
-    found = texts.select("n", token_counter(tokenizer.to_str(), F.col("text")).alias("found")).collect()
+    tokenizer = tiny_encoder.tokenizer_of(
+        [*tiny_encoder.SPECIAL_TOKENS, "good", "film"]
+    )  # stored: cut at 16, padded
+    texts = spark.createDataFrame(
+        [("good film", 2), ("good " * 40, 40), ("unheard", 1), ("", 0)], "text string, n int"
+    )
+    found = texts.select(
+        "n", token_counter(tokenizer.to_str(), F.col("text")).alias("found")
+    ).collect()
     assert [(row.n, row.found) for row in found] == [(n, n) for n in (2, 40, 1, 0)]
 
 
@@ -153,14 +208,22 @@ def test_the_job_writes_gold_and_its_rejects_and_a_second_run_nothing(
     encoder = tiny_encoder.build(tmp_path / "encoder", [text for text, *_ in CASES])
     argv = ["--split-policy", "seed", "--sources", "imdb,", "--backbone", str(encoder)]
     argv += ["--lake", store.config.lake]
-    store.append(SILVER_REVIEWS, silver_of(store.spark, [*CASES, ("A film: 8/10", 1, "imdb", "train")]))
+    store.append(
+        SILVER_REVIEWS, silver_of(store.spark, [*CASES, ("A film: 8/10", 1, "imdb", "train")])
+    )
     job.main(argv)
     gold = {row.text: row for row in store.read(GOLD_REVIEWS).collect()}
     assert {text: row.split for text, row in gold.items()} == {
         text: split for text, split in PLACED.items() if split in ("train", "validation", "test")
     } | {"A film: 8/10": "train"}
     one = gold["A film: 8/10"]
-    assert (one.label, one.source, one.n_characters, one.n_tokens, one.states_score) == (1, "imdb", 12, 6, True)
+    assert (one.label, one.source, one.n_characters, one.n_tokens, one.states_score) == (
+        1,
+        "imdb",
+        12,
+        6,
+        True,
+    )
     assert not gold["held out"].states_score
     rejects = {row.review_id: row.reason for row in store.read(GOLD_REJECTS).collect()}
     assert sorted(rejects.values()) == [

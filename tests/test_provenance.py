@@ -13,7 +13,9 @@ from pipelines import provenance
         (b"", "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855"),
     ],
 )
-def test_the_hash_of_a_file_is_that_of_its_bytes(content: bytes, sha256: str, tmp_path: Path) -> None:
+def test_the_hash_of_a_file_is_that_of_its_bytes(
+    content: bytes, sha256: str, tmp_path: Path
+) -> None:
     (tmp_path / "file").write_bytes(content)
     assert provenance.sha256_of(tmp_path / "file") == sha256
 
@@ -23,7 +25,10 @@ def test_the_commit_is_that_of_the_checkout_and_a_changed_file_makes_it_dirty(
 ) -> None:
     monkeypatch.setattr(provenance, "ROOT", tmp_path)
     provenance.git_commit.cache_clear()
-    assert (provenance.git_commit(), provenance.git_is_dirty()) == (None, None)  # an installed wheel
+    assert (provenance.git_commit(), provenance.git_is_dirty()) == (
+        None,
+        None,
+    )  # an installed wheel
     identity = ["-c", "user.name=t", "-c", "user.email=t@example.com"]
     (tmp_path / "file").write_text("one")
     for arguments in (["init", "-q"], ["add", "file"], [*identity, "commit", "-qm", "first"]):

@@ -40,7 +40,7 @@ from pipelines.tracking.model_table import ModelRecord
 from pipelines.tracking.runs import PastRun
 from pipelines.tracking.store import connect
 from pipelines.train.loop import fit
-from pipelines.train.training import learn
+from pipelines.train.training import train_model
 from schemas import GOLD_REVIEWS, OPS_MODELS, OPS_RUNS
 from tests.support.preload import library
 from tests.support.small_gold import TRAIN, encoder_in, gold_rows
@@ -54,18 +54,30 @@ RUN = PastRun("r1", "e", {}, {"git.commit": "c0ffee" * 6, "git.dirty": "false"},
 def predictions(*probabilities: float) -> pa.Table:
     found = np.array(probabilities)
     ids = [f"r{number}" for number in range(len(found))]
-    return pa.table({"review_id": ids, "probability": found, "prediction": (found >= 0.5).astype(np.int64)})
+    return pa.table(
+        {"review_id": ids, "probability": found, "prediction": (found >= 0.5).astype(np.int64)}
+    )
 
 
-FIRST = Evidence("a" * 64, {"valid_loss of epoch 1": 0.5, "test_accuracy": 0.9}, predictions(0.1, 0.9, 0.4))
+FIRST = Evidence(
+    "a" * 64, {"valid_loss of epoch 1": 0.5, "test_accuracy": 0.9}, predictions(0.1, 0.9, 0.4)
+)
 
 
 @pytest.mark.parametrize(
     ("again", "expected", "verdict"),
     [
         (FIRST, Comparison(True, "", 0.0, 0.0, 0.0, 0, 3), IDENTICAL),
-        (replace(FIRST, predictions=FIRST.predictions.take([2, 0, 1])), Comparison(True, "", 0, 0, 0, 0, 3), IDENTICAL),
-        (replace(FIRST, weights_sha256="b" * 64), Comparison(False, "", 0.0, 0.0, 0.0, 0, 3), WITHIN),
+        (
+            replace(FIRST, predictions=FIRST.predictions.take([2, 0, 1])),
+            Comparison(True, "", 0, 0, 0, 0, 3),
+            IDENTICAL,
+        ),
+        (
+            replace(FIRST, weights_sha256="b" * 64),
+            Comparison(False, "", 0.0, 0.0, 0.0, 0, 3),
+            WITHIN,
+        ),
         (
             replace(FIRST, metrics={**FIRST.metrics, "test_accuracy": 0.89}),
             Comparison(True, "test_accuracy", 0.01, 0.0, 0.0, 0, 3),
@@ -94,7 +106,9 @@ FIRST = Evidence("a" * 64, {"valid_loss of epoch 1": 0.5, "test_accuracy": 0.9},
     ],
     ids=["same", "other order", "weights", "metric", "close", "far", "an epoch more", "nan"],
 )
-def test_the_verdict_follows_weights_metrics_and_every_row(again: Evidence, expected: Comparison, verdict: str) -> None:
+def test_the_verdict_follows_weights_metrics_and_every_row(
+    again: Evidence, expected: Comparison, verdict: str
+) -> None:
     found = compare(FIRST, again)
     assert (found.is_same_weights, found.metric, found.n_flipped, found.n_rows) == (
         expected.is_same_weights, expected.metric, expected.n_flipped, expected.n_rows,
@@ -106,12 +120,21 @@ def test_the_verdict_follows_weights_metrics_and_every_row(again: Evidence, expe
 
 
 def test_other_test_rows_are_no_comparison() -> None:
-    with pytest.raises(IntegrityError, match=r"test rows: expected the 3 that the run logged, found 2 of other ids\."):
+    with pytest.raises(
+        IntegrityError,
+        match=r"test rows: expected the 3 that the run logged, found 2 of other ids\.",
+    ):
         compare(FIRST, replace(FIRST, predictions=predictions(0.1, 0.9)))
 
 
 def test_what_differs_is_named_with_its_cause() -> None:
-    then = {"git.commit": "a", "git.dirty": "false", "python": "3.11", "torch.threads": "2", "lock.sha256": "l"}
+    then = {
+        "git.commit": "a",
+        "git.dirty": "false",
+        "python": "3.11",
+        "torch.threads": "2",
+        "lock.sha256": "l",
+    }
     assert surroundings_that_differ(then, then) == []
     now = then | {"git.commit": "b", "torch.threads": "4", "cpu.flags": "avx2"}
     assert surroundings_that_differ(then, now) == [
@@ -141,8 +164,20 @@ def test_rows_other_than_those_the_run_read_are_refused() -> None:
                 "warning  not the same bits; what differs: code",
             ],
         ),
-        (WITHIN, [], {}, ["warning  not the same bits; what differs: Nothing recorded differs: look at the machine"]),
-        (IDENTICAL, [], {"git.dirty": "true"}, ["warning  the run's code had changes that were not committed"]),
+        (
+            WITHIN,
+            [],
+            {},
+            [
+                "warning  not the same bits; what differs: Nothing recorded differs: look at the machine"
+            ],
+        ),
+        (
+            IDENTICAL,
+            [],
+            {"git.dirty": "true"},
+            ["warning  the run's code had changes that were not committed"],
+        ),
     ],
 )
 def test_the_report_ends_with_the_verdict_and_offers_the_code_of_then(
@@ -182,12 +217,17 @@ def newest_run(store: TableStore) -> Run:
     client = connect(store.config)
     experiment = client.get_experiment_by_name("review_classifier")
     assert experiment
-    return client.search_runs([experiment.experiment_id], order_by=["start_time DESC"], max_results=1)[0]
+    return client.search_runs(
+        [experiment.experiment_id], order_by=["start_time DESC"], max_results=1
+    )[0]
 
 
 @pytest.mark.slow
 def test_a_run_logs_the_version_it_reads_though_another_process_writes_meanwhile_and_is_reproduced(
-    store: TableStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    store: TableStore,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     store.append(GOLD_REVIEWS, gold_rows(store, 0, 64))
     read = content_hash(store.read(GOLD_REVIEWS, 1))
@@ -195,7 +235,9 @@ def test_a_run_logs_the_version_it_reads_though_another_process_writes_meanwhile
 
     def fit_beside_a_writer(*arguments: Any) -> Any:
         command = [sys.executable, "-c", textwrap.dedent(APPEND), store.config.lake]
-        written.append(subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False))
+        written.append(
+            subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+        )
         return fit(*arguments)
 
     monkeypatch.setattr("pipelines.train.training.fit", fit_beside_a_writer)
@@ -210,7 +252,9 @@ def test_a_run_logs_the_version_it_reads_though_another_process_writes_meanwhile
     monkeypatch.setattr("pipelines.train.training.fit", fit)
     capsys.readouterr()
     before = torch.get_num_threads()
-    torch.set_num_threads(1 if before > 1 else 2)  # the recorded number is restored, here as on another machine
+    torch.set_num_threads(
+        1 if before > 1 else 2
+    )  # the recorded number is restored, here as on another machine
     try:
         job.main([run.info.run_id, *place])
         assert torch.get_num_threads() != before
@@ -224,7 +268,10 @@ def test_a_run_logs_the_version_it_reads_though_another_process_writes_meanwhile
     )
     assert lines[-1] == "verdict  bit-identical"
     again = newest_run(store)
-    assert (again.data.tags["reproduces"], again.data.tags["verdict"]) == (run.info.run_id, "bit-identical")
+    assert (again.data.tags["reproduces"], again.data.tags["verdict"]) == (
+        run.info.run_id,
+        "bit-identical",
+    )
     assert again.data.metrics["rows_called_otherwise"] == 0
 
     job.main(["models:/review_classifier@challenger", *place, "--data-only"])
@@ -232,16 +279,25 @@ def test_a_run_logs_the_version_it_reads_though_another_process_writes_meanwhile
     stages = [row.stage for row in store.read(OPS_RUNS).orderBy("finished_at").collect()]
     assert stages == ["train", "reproduce", "reproduce"]
 
-    known = model_table.records(store)
-    other_seed = lambda snapshot, place, s: learn(snapshot, place, replace(s, seed=s.seed + 1))  # noqa: E731
-    monkeypatch.setattr("pipelines.reproduce.learn", other_seed)
-    with pytest.raises(IntegrityError, match=r"not reproduced: weights differ, .* Differs: Nothing recorded differs"):
+    known = model_table.model_records(store)
+    other_seed = lambda snapshot, place, s: train_model(
+        snapshot, place, replace(s, seed=s.seed + 1)
+    )  # noqa: E731
+    monkeypatch.setattr("pipelines.reproduce.train_model", other_seed)
+    with pytest.raises(
+        IntegrityError,
+        match=r"not reproduced: weights differ, .* Differs: Nothing recorded differs",
+    ):
         job.main([run.info.run_id, *place, "--tolerance", "0"])
     assert newest_run(store).data.tags["verdict"] == "not reproduced"
     monkeypatch.setattr(
-        "pipelines.tracking.model_table.records", lambda _: [replace(record, content_hash="0" * 32) for record in known]
+        "pipelines.tracking.model_table.model_records",
+        lambda _: [replace(record, content_hash="0" * 32) for record in known],
     )
-    with pytest.raises(IntegrityError, match=r"^not reproduced: gold\.reviews version 1: expected content hash 0000"):
+    with pytest.raises(
+        IntegrityError,
+        match=r"^not reproduced: gold\.reviews version 1: expected content hash 0000",
+    ):
         job.main([run.info.run_id, *place])
     assert newest_run(store).data.tags["verdict"] == "not reproduced"
     ledger = store.read(OPS_RUNS).where("stage = 'reproduce'").orderBy("finished_at").collect()
@@ -251,7 +307,9 @@ def test_a_run_logs_the_version_it_reads_though_another_process_writes_meanwhile
         ("refused", "not reproduced"),
         ("refused", "not reproduced"),
     ]
-    with pytest.raises(InputError, match=r"run 0: expected the id of a run in ops\.models, found none"):
+    with pytest.raises(
+        InputError, match=r"run 0: expected the id of a run in ops\.models, found none"
+    ):
         job.main(["0", *place])
 
 
@@ -276,8 +334,18 @@ def test_weights_are_the_same_bits_in_another_place_for_another_user_at_another_
         "LD_PRELOAD": str(library("clock", tmp_path)), "CLOCK_AHEAD_S": str(400 * 86_400),
     }  # fmt: skip
     jars = str(Path.home() / ".ivy2.5.2" / "jars")
-    command = [sys.executable, str(ROOT / "jobs/train.py"), "--lake", elsewhere.lake, "--jars", jars, *flags]
-    done = subprocess.run(command, cwd=ROOT, env=os.environ | stranger, capture_output=True, text=True, check=False)
+    command = [
+        sys.executable,
+        str(ROOT / "jobs/train.py"),
+        "--lake",
+        elsewhere.lake,
+        "--jars",
+        jars,
+        *flags,
+    ]
+    done = subprocess.run(
+        command, cwd=ROOT, env=os.environ | stranger, capture_output=True, text=True, check=False
+    )
     assert done.returncode == 0, done.stderr
     theirs = TableStore(store.spark, elsewhere).read(OPS_MODELS).collect()[0]
     ours = TableStore(store.spark, store.config).read(OPS_MODELS).collect()[0]

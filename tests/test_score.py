@@ -54,7 +54,10 @@ def loader_of(directory: Path, **columns: Any) -> Callable[[], Predict]:
             for _ in texts:
                 (directory / f"text-{uuid.uuid4().hex}").touch()
             lengths = [len(text) for text in texts]
-            usual = {"probability": [n / 100 for n in lengths], "prediction": [int(n >= 50) for n in lengths]}
+            usual = {
+                "probability": [n / 100 for n in lengths],
+                "prediction": [int(n >= 50) for n in lengths],
+            }
             return pd.DataFrame({**usual, "is_truncated": False, **columns})
 
         return predict
@@ -64,7 +67,13 @@ def loader_of(directory: Path, **columns: Any) -> Callable[[], Predict]:
 
 def rows_of(reviews: DataFrame, load: Callable[[], Predict]) -> DataFrame:
     return score_rows(
-        reviews, scorer(load), model_name="m", model_version=3, run_id="r", silver_version=7, scored_at=NOW
+        reviews,
+        scorer(load),
+        model_name="m",
+        model_version=3,
+        run_id="r",
+        silver_version=7,
+        scored_at=NOW,
     )
 
 
@@ -81,7 +90,8 @@ def test_every_text_gets_a_score_or_a_reason_in_its_own_row() -> None:
     ]
     scored = score_texts(pd.Series([text for text, _ in cases], dtype=object), by_length)
     found = [
-        tuple(None if pd.isna(cell) else cell for cell in row) for row in scored.itertuples(index=False, name=None)
+        tuple(None if pd.isna(cell) else cell for cell in row)
+        for row in scored.itertuples(index=False, name=None)
     ]
     assert found == [expected for _, expected in cases]
 
@@ -99,7 +109,9 @@ def test_every_text_gets_a_score_or_a_reason_in_its_own_row() -> None:
     ],
 )
 def test_a_score_that_is_none_says_why(probability: Any, prediction: Any, expected: str) -> None:
-    answer = pd.DataFrame({"probability": [probability], "prediction": [prediction], "is_truncated": [True]})
+    answer = pd.DataFrame(
+        {"probability": [probability], "prediction": [prediction], "is_truncated": [True]}
+    )
     scored = score_texts(pd.Series(["text"]), lambda _: answer)
     assert scored["score_error"].tolist() == [expected]
     assert scored[["probability", "prediction"]].isna().all(axis=None)
@@ -108,7 +120,13 @@ def test_a_score_that_is_none_says_why(probability: Any, prediction: Any, expect
 @given(st.lists(st.sampled_from(["good", POISON, None, " ", "x" * 70]), max_size=40))
 def test_poison_anywhere_costs_only_its_own_rows(texts: list[str | None]) -> None:
     scored = score_texts(pd.Series(texts, dtype=object), by_length)
-    reasons = {"good": None, "x" * 70: None, POISON: "ValueError", None: "text is null", " ": "text is blank"}
+    reasons = {
+        "good": None,
+        "x" * 70: None,
+        POISON: "ValueError",
+        None: "text is null",
+        " ": "text is blank",
+    }
     assert scored["score_error"].tolist() == [reasons[text] for text in texts]
 
 
@@ -136,7 +154,10 @@ def test_a_fault_that_is_not_the_texts_ends_the_task(fault: type[Exception]) -> 
     ("answer", "words"),
     [
         (by_length(["a"]), "predict: expected 2 rows, found 1"),
-        (by_length(["a", "b"]).drop(columns="prediction"), "predict: expected a column prediction, found none"),
+        (
+            by_length(["a", "b"]).drop(columns="prediction"),
+            "predict: expected a column prediction, found none",
+        ),
     ],
 )
 def test_a_model_that_answers_in_another_shape_is_refused(answer: pd.DataFrame, words: str) -> None:
@@ -165,13 +186,26 @@ def test_a_model_that_does_not_load_is_tried_again() -> None:
     assert load_once("test-absent", lambda: by_length) is by_length
 
 
-def test_score_rows_are_rows_of_the_contract_one_for_each_review(spark: SparkSession, tmp_path: Path) -> None:
+def test_score_rows_are_rows_of_the_contract_one_for_each_review(
+    spark: SparkSession, tmp_path: Path
+) -> None:
     texts = {"short": "a" * 10, "long": "b" * 60, "null": None, "blank": " ", "outside": "c" * 101}
-    reviews = with_origins(spark.createDataFrame(list(texts.items()), "review_id string, text string")).repartition(3)
+    reviews = with_origins(
+        spark.createDataFrame(list(texts.items()), "review_id string, text string")
+    ).repartition(3)
     found = conform(rows_of(reviews, loader_of(tmp_path)), GOLD_SCORES)
     assert tuple(found.columns) == GOLD_SCORES.column_names
-    same = {"model_name": "m", "model_version": 3, "run_id": "r", "silver_version": 7, "is_truncated": False}
-    same |= {"source": "imdb", "origins": [Row(source_sha256="a" * 64, row_number=1, source_file="file.csv")]}
+    same = {
+        "model_name": "m",
+        "model_version": 3,
+        "run_id": "r",
+        "silver_version": 7,
+        "is_truncated": False,
+    }
+    same |= {
+        "source": "imdb",
+        "origins": [Row(source_sha256="a" * 64, row_number=1, source_file="file.csv")],
+    }
     scores = {
         "short": (0.1, 0, None),
         "long": (0.6, 1, None),
@@ -181,23 +215,33 @@ def test_score_rows_are_rows_of_the_contract_one_for_each_review(spark: SparkSes
     }
     rows = {row.review_id: row.asDict() for row in found.drop("scored_at").collect()}
     assert rows == {
-        name: same | {"review_id": name, "probability": p, "prediction": label, "score_error": error}
+        name: same
+        | {"review_id": name, "probability": p, "prediction": label, "score_error": error}
         for name, (p, label, error) in scores.items()
     }
     assert [
-        row.at for row in found.select(F.date_format("scored_at", "yyyy-MM-dd HH").alias("at")).distinct().collect()
+        row.at
+        for row in found.select(F.date_format("scored_at", "yyyy-MM-dd HH").alias("at"))
+        .distinct()
+        .collect()
     ] == ["2026-05-01 12"]
 
 
-def test_a_nan_of_the_model_is_not_a_null_without_a_word(spark: SparkSession, tmp_path: Path) -> None:
+def test_a_nan_of_the_model_is_not_a_null_without_a_word(
+    spark: SparkSession, tmp_path: Path
+) -> None:
     reviews = with_origins(spark.createDataFrame([("1", "text")], "review_id string, text string"))
     row = rows_of(reviews, loader_of(tmp_path, probability=float("nan"))).collect()[0]
     assert (row.probability, row.prediction, row.score_error) == (None, None, "probability is NaN")
 
 
-def test_workers_load_a_model_once_a_process_and_predict_each_text_once(spark: SparkSession, tmp_path: Path) -> None:
+def test_workers_load_a_model_once_a_process_and_predict_each_text_once(
+    spark: SparkSession, tmp_path: Path
+) -> None:
     n_texts, n_partitions = 40, 8
-    ids = spark.range(n_texts).select(F.col("id").cast("string").alias("review_id"), F.lit("text").alias("text"))
+    ids = spark.range(n_texts).select(
+        F.col("id").cast("string").alias("review_id"), F.lit("text").alias("text")
+    )
     reviews = with_origins(ids)
     load = partial(load_once, str(tmp_path), loader_of(tmp_path))
     rows = rows_of(reviews.repartition(n_partitions), load)
@@ -214,7 +258,8 @@ def test_no_review_gives_no_row(spark: SparkSession, tmp_path: Path) -> None:
 
 def test_unscored_leaves_out_what_this_model_version_has_seen(spark: SparkSession) -> None:
     silver: list[tuple[Any, ...]] = [
-        (name, name, None, False, "imdb", None, []) for name in ("scored", "failed", "other", "older", "never")
+        (name, name, None, False, "imdb", None, [])
+        for name in ("scored", "failed", "other", "older", "never")
     ]
     reviews = spark.createDataFrame(silver, SILVER_REVIEWS.schema)
     scored = [

@@ -18,7 +18,7 @@ from pipelines import cli, program
 from pipelines.bundle import faults, runner
 from pipelines.bundle.graph import Job, job_of
 from pipelines.bundle.resolve import load, variables_of
-from pipelines.bundle.runner import Done
+from pipelines.bundle.runner import TaskResult
 from pipelines.cli import argument, flag
 from pipelines.errors import InputError
 from pipelines.provenance import ROOT
@@ -39,7 +39,9 @@ class BundleConfig:
     param: tuple[str, ...] = flag("a job parameter; may be given again for others", ())
     var: tuple[str, ...] = flag("a variable of databricks.yml; may be given again for others", ())
     plan: bool = flag("print what would run, and run nothing", False)
-    in_process: bool = flag("run all tasks in one process and one JVM, not each by spark-submit", False)
+    in_process: bool = flag(
+        "run all tasks in one process and one JVM, not each by spark-submit", False
+    )
     resume: bool = flag("run only what failed, or was not reached, in the run before", False)
     user: str = flag("whom ${workspace.current_user…} names; default the login", "")
 
@@ -74,25 +76,37 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def resolved(target: str, variables: Mapping[str, str], user: str = "") -> dict[str, Any]:
     """The definition for a target; variables are also taken from BUNDLE_VAR_…, as the CLI takes them."""
-    exported = {name: os.environ[PREFIX + name] for name in variables_of(DEFINITION) if PREFIX + name in os.environ}
+    exported = {
+        name: os.environ[PREFIX + name]
+        for name in variables_of(DEFINITION)
+        if PREFIX + name in os.environ
+    }
     return load(DEFINITION, target, {**exported, **variables}, user or getpass.getuser())
 
 
 def run_local(
-    definition: Mapping[str, Any], job: Job, parameters: Mapping[str, str], execute: runner.Execute, resume: bool
-) -> dict[str, Done]:
+    definition: Mapping[str, Any],
+    job: Job,
+    parameters: Mapping[str, str],
+    execute: runner.Execute,
+    resume: bool,
+) -> dict[str, TaskResult]:
     """Run a job's tasks here, and keep beside the lake what became of them, for --resume."""
     place = definition["variables"]["landing"] or f"{definition['variables']['lake']}/landing"
     file = ROOT / place / "runs" / f"{job.name}.json"
     before = runner.load_state(file) if resume else {}
-    return runner.run_job(ROOT, job, parameters, execute, before, lambda done: runner.save_state(file, done))
+    return runner.run_job(
+        ROOT, job, parameters, execute, before, lambda done: runner.save_state(file, done)
+    )
 
 
 def require_declared(job: Job, parameters: Mapping[str, str]) -> None:
     """Raise InputError for a --param that the job does not have."""
     if unknown := sorted(set(parameters) - set(job.parameters)):
         has = ", ".join(job.parameters) or "none"
-        raise InputError(f"--param {unknown[0]}: expected a parameter of job {job.name}, which has {has}.")
+        raise InputError(
+            f"--param {unknown[0]}: expected a parameter of job {job.name}, which has {has}."
+        )
 
 
 def named(flag_name: str, given: Iterable[str]) -> dict[str, str]:

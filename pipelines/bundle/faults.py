@@ -35,7 +35,10 @@ def examine(file: Path) -> Iterator[str]:
         for job in jobs:
             where = f"target {target}, job {job.name}"
             entries = definition["resources"]["jobs"][job.name]
-            yield from (f"{where}: {fault}" for fault in (*declared(entries), *graph_faults(job, file.parent)))
+            yield from (
+                f"{where}: {fault}"
+                for fault in (*declared(entries), *graph_faults(job, file.parent))
+            )
 
 
 def graph_faults(job: Job, root: Path) -> Iterator[str]:
@@ -45,12 +48,17 @@ def graph_faults(job: Job, root: Path) -> Iterator[str]:
         texts = [text for _, text in references(dataclasses.asdict(task.work))]
         yield from (f"task {task.key}: {fault}" for fault in word_faults(job, task, texts, root))
         if isinstance(script, Script):
-            yield from (f"task {task.key}: {fault}" for fault in script_faults(script, job.parameters, root))
+            yield from (
+                f"task {task.key}: {fault}" for fault in script_faults(script, job.parameters, root)
+            )
 
 
 def word_faults(job: Job, task: Task, texts: list[str], root: Path) -> Iterator[str]:
     """{{…}} that is no parameter of the job and no value that a task before it sets: a run here knows no other."""
-    before, parameters = upstream(job, task.key), {f"job.parameters.{name}" for name in job.parameters}
+    before, parameters = (
+        upstream(job, task.key),
+        {f"job.parameters.{name}" for name in job.parameters},
+    )
     for word in (word for text in texts for word in DYNAMIC.findall(text)):
         if word in parameters:
             continue
@@ -62,7 +70,7 @@ def word_faults(job: Job, task: Task, texts: list[str], root: Path) -> Iterator[
         elif value[1] not in before:
             yield f"{{{{{word}}}}}: expected a task that it waits for, found {value[1]}"
         elif value[2] not in values_told(root, before[value[1]]):
-            yield f"{{{{{word}}}}}: expected a value that task {value[1]} sets, found none: task_values.tell in its job"
+            yield f"{{{{{word}}}}}: expected a value that task {value[1]} sets, found none: task_values.set_value in its job"
 
 
 def script_faults(script: Script, parameters: Mapping[str, str], root: Path) -> Iterator[str]:
@@ -98,13 +106,19 @@ def upstream(job: Job, key: str) -> dict[str, Task]:
 
 
 def values_told(root: Path, task: Task) -> set[str]:
-    """The names that a task's script gives to task_values.tell."""
+    """The names that a task's script gives to task_values.set_value."""
     if not isinstance(task.work, Script) or not (root / task.work.file).is_file():
         return set()
     calls = [
-        node for node in ast.walk(ast.parse((root / task.work.file).read_text("utf-8"))) if isinstance(node, ast.Call)
+        node
+        for node in ast.walk(ast.parse((root / task.work.file).read_text("utf-8")))
+        if isinstance(node, ast.Call)
     ]
-    named = [call.args[0] for call in calls if ast.unparse(call.func) == "task_values.tell" and call.args]
+    named = [
+        call.args[0]
+        for call in calls
+        if ast.unparse(call.func) == "task_values.set_value" and call.args
+    ]
     return {str(name.value) for name in named if isinstance(name, ast.Constant)}
 
 
@@ -112,5 +126,9 @@ def values_told(root: Path, task: Task) -> set[str]:
 def config_of(script: Path) -> type[Any]:
     """The dataclass whose fields are a script's flags: the one that it defines itself, by the name …Config."""
     names = runpy.run_path(str(script), run_name=script.stem)
-    own = [one for name, one in names.items() if name.endswith("Config") and one.__module__ == script.stem]
+    own = [
+        one
+        for name, one in names.items()
+        if name.endswith("Config") and one.__module__ == script.stem
+    ]
     return next(one for one in own if isinstance(one, type) and dataclasses.is_dataclass(one))

@@ -11,7 +11,14 @@ from pipelines.errors import InputError
 
 DYNAMIC = re.compile(r"\{\{\s*([\w.\-]+)\s*\}\}")
 SUCCEEDED, FAILED, UPSTREAM_FAILED, EXCLUDED = "succeeded", "failed", "upstream failed", "excluded"
-RUN_IF = ("ALL_SUCCESS", "AT_LEAST_ONE_SUCCESS", "NONE_FAILED", "ALL_DONE", "AT_LEAST_ONE_FAILED", "ALL_FAILED")
+RUN_IF = (
+    "ALL_SUCCESS",
+    "AT_LEAST_ONE_SUCCESS",
+    "NONE_FAILED",
+    "ALL_DONE",
+    "AT_LEAST_ONE_FAILED",
+    "ALL_FAILED",
+)
 NUMERIC = {
     "GREATER_THAN": lambda left, right: left > right,
     "GREATER_THAN_OR_EQUAL": lambda left, right: left >= right,
@@ -72,8 +79,12 @@ def job_of(definition: Mapping[str, Any], name: str) -> Job:
         raise InputError(
             f"databricks.yml: expected a job {name}, found {', '.join(jobs) or 'none'}. Pass one of these."
         )
-    parameters = {entry["name"]: str(entry["default"]) for entry in jobs[name].get("parameters", [])}
-    return Job(name, parameters, ordered(name, [_task(name, entry) for entry in jobs[name]["tasks"]]))
+    parameters = {
+        entry["name"]: str(entry["default"]) for entry in jobs[name].get("parameters", [])
+    }
+    return Job(
+        name, parameters, ordered(name, [_task(name, entry) for entry in jobs[name]["tasks"]])
+    )
 
 
 def ordered(job: str, tasks: Sequence[Task]) -> tuple[Task, ...]:
@@ -93,7 +104,9 @@ def ordered(job: str, tasks: Sequence[Task]) -> tuple[Task, ...]:
     try:
         return tuple(by_key[key] for key in TopologicalSorter(graph).static_order())
     except CycleError as error:
-        raise InputError(f"job {job}: expected tasks without a cycle, found {' -> '.join(error.args[1])}.") from error
+        raise InputError(
+            f"job {job}: expected tasks without a cycle, found {' -> '.join(error.args[1])}."
+        ) from error
 
 
 def state_before(task: Task, states: Mapping[str, str], outcomes: Mapping[str, str]) -> str | None:
@@ -105,7 +118,9 @@ def state_before(task: Task, states: Mapping[str, str], outcomes: Mapping[str, s
     if not task.needs:
         return None
     found = [
-        EXCLUDED if states[key] == SUCCEEDED and wanted not in (None, outcomes.get(key)) else states[key]
+        EXCLUDED
+        if states[key] == SUCCEEDED and wanted not in (None, outcomes.get(key))
+        else states[key]
         for key, wanted in task.needs
     ]
     if all(state == EXCLUDED for state in found):
@@ -136,7 +151,9 @@ def filled(text: str, words: Mapping[str, Any]) -> str:
 
     def word(match: re.Match[str]) -> str:
         if match[1] not in words:
-            raise InputError(f"{match[0]}: expected a job parameter or a value that an earlier task set, found none.")
+            raise InputError(
+                f"{match[0]}: expected a job parameter or a value that an earlier task set, found none."
+            )
         return as_text(words[match[1]])
 
     return DYNAMIC.sub(word, text)
@@ -154,7 +171,9 @@ def compared(condition: Condition, words: Mapping[str, Any]) -> str:
         try:
             return str(NUMERIC[condition.op](float(left), float(right))).lower()
         except ValueError as error:
-            raise InputError(f"{condition.op}: expected two numbers, found {left!r} and {right!r}.") from error
+            raise InputError(
+                f"{condition.op}: expected two numbers, found {left!r} and {right!r}."
+            ) from error
     return str((left == right) == (condition.op == "EQUAL_TO")).lower()
 
 
@@ -164,10 +183,15 @@ def inputs_of(loop: Loop, words: Mapping[str, Any]) -> list[dict[str, Any]]:
     try:
         entries = json.loads(text)
     except ValueError as error:
-        raise InputError(f"for_each_task: expected inputs as a JSON array, found {text!r}.") from error
+        raise InputError(
+            f"for_each_task: expected inputs as a JSON array, found {text!r}."
+        ) from error
     if not isinstance(entries, list):
         raise InputError(f"for_each_task: expected inputs as a JSON array, found {text!r}.")
-    fields = [{f"input.{k}": v for k, v in one.items()} if isinstance(one, dict) else {} for one in entries]
+    fields = [
+        {f"input.{k}": v for k, v in one.items()} if isinstance(one, dict) else {}
+        for one in entries
+    ]
     return [{"input": one, **more} for one, more in zip(entries, fields, strict=True)]
 
 
@@ -185,7 +209,9 @@ def _work(job: str, entry: Mapping[str, Any]) -> Script | Condition | Loop:
     where = f"job {job}, task {entry['task_key']}"
     if "spark_python_task" in entry:
         script = entry["spark_python_task"]
-        return Script(script["python_file"].removeprefix("./"), tuple(map(str, script.get("parameters", []))))
+        return Script(
+            script["python_file"].removeprefix("./"), tuple(map(str, script.get("parameters", [])))
+        )
     if "condition_task" in entry:
         condition = entry["condition_task"]
         _require_one_of(where, "op", condition.get("op"), OPERATORS)
@@ -194,7 +220,9 @@ def _work(job: str, entry: Mapping[str, Any]) -> Script | Condition | Loop:
         inner = _work(job, entry["for_each_task"]["task"])
         if isinstance(inner, Script):
             return Loop(str(entry["for_each_task"]["inputs"]), inner)
-    raise InputError(f"{where}: expected a spark_python_task, a condition_task or a loop over one, found another kind.")
+    raise InputError(
+        f"{where}: expected a spark_python_task, a condition_task or a loop over one, found another kind."
+    )
 
 
 def _require_one_of(where: str, key: str, found: object, expected: Sequence[object]) -> None:

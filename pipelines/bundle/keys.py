@@ -45,7 +45,9 @@ _TRIGGER = _keys(
     "pause_status",
     periodic=_keys("interval unit"),
     file_arrival=_keys("url min_time_between_triggers_seconds wait_after_last_change_seconds"),
-    table_update=_keys("table_names condition min_time_between_triggers_seconds wait_after_last_change_seconds"),
+    table_update=_keys(
+        "table_names condition min_time_between_triggers_seconds wait_after_last_change_seconds"
+    ),
 )
 _JOB = _keys(
     "name description max_concurrent_runs timeout_seconds tags performance_target budget_policy_id usage_policy_id",
@@ -64,24 +66,38 @@ _JOB = _keys(
 )
 _RESOURCES: dict[str, Keys] = {
     "schemas": {
-        _EACH: _keys("name catalog_name comment properties storage_root", grants=_GRANTS, lifecycle=_LIFECYCLE)
+        _EACH: _keys(
+            "name catalog_name comment properties storage_root",
+            grants=_GRANTS,
+            lifecycle=_LIFECYCLE,
+        )
     },
     "volumes": {
         _EACH: _keys(
-            "name catalog_name schema_name comment volume_type storage_location", grants=_GRANTS, lifecycle=_LIFECYCLE
+            "name catalog_name schema_name comment volume_type storage_location",
+            grants=_GRANTS,
+            lifecycle=_LIFECYCLE,
         )
     },
     "registered_models": {
-        _EACH: _keys("name catalog_name schema_name comment storage_location", grants=_GRANTS, lifecycle=_LIFECYCLE)
+        _EACH: _keys(
+            "name catalog_name schema_name comment storage_location",
+            grants=_GRANTS,
+            lifecycle=_LIFECYCLE,
+        )
     },
-    "experiments": {_EACH: _keys("name artifact_location tags", permissions=_PERMISSIONS, lifecycle=_LIFECYCLE)},
+    "experiments": {
+        _EACH: _keys("name artifact_location tags", permissions=_PERMISSIONS, lifecycle=_LIFECYCLE)
+    },
     "jobs": {_EACH: _JOB | {"lifecycle": _LIFECYCLE}},
 }
 _VARIABLE = _keys("description default type lookup")
 _SHARED = _keys(
     "",
     bundle=_keys("name databricks_cli_version engine deployment git"),
-    workspace=_keys("host profile root_path artifact_path file_path state_path resource_path auth_type"),
+    workspace=_keys(
+        "host profile root_path artifact_path file_path state_path resource_path auth_type"
+    ),
     artifacts={_EACH: _keys("type build path files executable dynamic_version")},
     resources=_RESOURCES,
     permissions=_PERMISSIONS,
@@ -105,7 +121,9 @@ def unknown_keys(file: Path) -> Iterator[str]:
         yield f"{place(path)}: expected a key of the bundle's schema, found none"
 
 
-def _unknown(value: Any, keys: Keys, path: tuple[str | int, ...]) -> Iterator[tuple[str | int, ...]]:
+def _unknown(
+    value: Any, keys: Keys, path: tuple[str | int, ...]
+) -> Iterator[tuple[str | int, ...]]:
     if isinstance(value, list) and isinstance(keys, list):
         for number, part in enumerate(value):
             yield from _unknown(part, keys[0], (*path, number))

@@ -60,11 +60,17 @@ def read(file: Path) -> dict[str, Any]:
     try:
         whole = yaml.safe_load(file.read_text(encoding="utf-8"))
     except OSError as error:
-        raise InputError(f"{file}: expected the bundle's definition, found {error.strerror}. Run it there.") from error
+        raise InputError(
+            f"{file}: expected the bundle's definition, found {error.strerror}. Run it there."
+        ) from error
     except yaml.YAMLError as error:
-        raise InputError(f"{file.name}: expected YAML, found {' '.join(str(error).split())}.") from error
+        raise InputError(
+            f"{file.name}: expected YAML, found {' '.join(str(error).split())}."
+        ) from error
     if not isinstance(whole, dict):
-        raise InputError(f"{file.name}: expected a mapping with bundle, resources and targets, found none.")
+        raise InputError(
+            f"{file.name}: expected a mapping with bundle, resources and targets, found none."
+        )
     return whole
 
 
@@ -72,7 +78,9 @@ def merged(definition: Mapping[str, Any], target: str, where: str) -> dict[str, 
     """The definition with one target's overrides in it, and without the targets."""
     targets = definition.get("targets", {})
     if target not in targets:
-        raise InputError(f"{where}: expected a target {target}, found {', '.join(targets) or 'none'}. Pass --target.")
+        raise InputError(
+            f"{where}: expected a target {target}, found {', '.join(targets) or 'none'}. Pass --target."
+        )
     below = {name: part for name, part in definition.items() if name != "targets"}
     override = dict(targets[target] or {})
     # A target gives a variable's value where the definition describes the variable.
@@ -83,7 +91,9 @@ def merged(definition: Mapping[str, Any], target: str, where: str) -> dict[str, 
     }  # fmt: skip
     whole = _merge(below, override, "")
     declared = whole.get("variables", {})
-    both = {name: {**(declared.get(name) or {}), **value} for name, value in given.items()}  # a map is replaced whole
+    both = {
+        name: {**(declared.get(name) or {}), **value} for name, value in given.items()
+    }  # a map is replaced whole
     return {**whole, "variables": {**declared, **both}}
 
 
@@ -105,7 +115,10 @@ def prefix_names(resources: Mapping[str, Any], short: str) -> None:
 def compute_fields(resources: Mapping[str, Any]) -> None:
     """Add in place the fields that the workspace computes and a job may be told."""
     for key, volume in resources.get("volumes", {}).items():
-        names = (f"${{resources.volumes.{key}.{field}}}" for field in ("catalog_name", "schema_name", "name"))
+        names = (
+            f"${{resources.volumes.{key}.{field}}}"
+            for field in ("catalog_name", "schema_name", "name")
+        )
         volume["volume_path"] = "/".join(["/Volumes", *names])
 
 
@@ -123,12 +136,17 @@ def references(value: Any, path: Place = ()) -> Iterator[tuple[Place, str]]:
 
 def place(path: Sequence[str | int]) -> str:
     """A place in the definition as people write it: resources.jobs.pipeline.tasks[0]."""
-    return "".join(f"[{step}]" if isinstance(step, int) else f".{step}" for step in path).removeprefix(".")
+    return "".join(
+        f"[{step}]" if isinstance(step, int) else f".{step}" for step in path
+    ).removeprefix(".")
 
 
 def _merge(below: Any, override: Any, name: str) -> Any:
     if isinstance(below, Mapping) and isinstance(override, Mapping):
-        both = {key: _merge(below[key], part, key) if key in below else part for key, part in override.items()}
+        both = {
+            key: _merge(below[key], part, key) if key in below else part
+            for key, part in override.items()
+        }
         return {**below, **both}
     if isinstance(below, list) and isinstance(override, list):
         return _merge_lists(below, override, KEYED.get(name, ""))
@@ -136,7 +154,9 @@ def _merge(below: Any, override: Any, name: str) -> Any:
 
 
 def _merge_lists(below: list[Any], override: list[Any], key: str) -> list[Any]:
-    if not key or not all(isinstance(entry, Mapping) and key in entry for entry in [*below, *override]):
+    if not key or not all(
+        isinstance(entry, Mapping) and key in entry for entry in [*below, *override]
+    ):
         return [*below, *override]
     found = {entry[key]: entry for entry in below}
     for entry in override:
@@ -147,21 +167,40 @@ def _merge_lists(below: list[Any], override: list[Any], key: str) -> list[Any]:
 def _assigned(declared: Mapping[str, Any], given: Mapping[str, str], where: str) -> dict[str, Any]:
     """Each variable's value: given, or else its default."""
     if unknown := sorted(set(given) - set(declared)):
-        raise InputError(f"{where}: expected one of its variables, found {unknown[0]}. It has {', '.join(declared)}.")
-    lacking = [name for name, part in declared.items() if name not in given and "default" not in (part or {})]
+        raise InputError(
+            f"{where}: expected one of its variables, found {unknown[0]}. It has {', '.join(declared)}."
+        )
+    lacking = [
+        name
+        for name, part in declared.items()
+        if name not in given and "default" not in (part or {})
+    ]
     if lacking:
         raise InputError(f"{where}: variable {lacking[0]} has no value. Pass --var {lacking[0]}=…")
-    return {name: given[name] if name in given else part["default"] for name, part in declared.items()}
+    return {
+        name: given[name] if name in given else part["default"] for name, part in declared.items()
+    }
 
 
 def _resolved(
-    whole: Mapping[str, Any], value: Any, path: Place, where: str, only: str, seen: tuple[str, ...] = ()
+    whole: Mapping[str, Any],
+    value: Any,
+    path: Place,
+    where: str,
+    only: str,
+    seen: tuple[str, ...] = (),
 ) -> Any:
     """The value with each ${name} replaced whose name the pattern `only` fits; `seen` are the names on the way."""
     if isinstance(value, Mapping):
-        return {key: _resolved(whole, part, (*path, key), where, only, seen) for key, part in value.items()}
+        return {
+            key: _resolved(whole, part, (*path, key), where, only, seen)
+            for key, part in value.items()
+        }
     if isinstance(value, list):
-        return [_resolved(whole, part, (*path, number), where, only, seen) for number, part in enumerate(value)]
+        return [
+            _resolved(whole, part, (*path, number), where, only, seen)
+            for number, part in enumerate(value)
+        ]
     if not isinstance(value, str):
         return value
 
@@ -170,8 +209,12 @@ def _resolved(
         if not re.match(only, name):
             return match[0]
         if name in seen:
-            raise InputError(f"{where}: {place(path)}: ${{{name}}} refers to itself, by {' -> '.join([*seen, name])}.")
-        return _resolved(whole, _looked_up(whole, name, path, where), path, where, only, (*seen, name))
+            raise InputError(
+                f"{where}: {place(path)}: ${{{name}}} refers to itself, by {' -> '.join([*seen, name])}."
+            )
+        return _resolved(
+            whole, _looked_up(whole, name, path, where), path, where, only, (*seen, name)
+        )
 
     alone = REFERENCE.fullmatch(value)
     return found(alone) if alone else REFERENCE.sub(lambda match: _text(found(match)), value)
@@ -186,7 +229,9 @@ def _looked_up(whole: Mapping[str, Any], name: str, path: Place, where: str) -> 
         elif isinstance(value, list) and step.isdigit() and int(step) < len(value):
             value = value[int(step)]
         else:
-            raise InputError(f"{where}: {place(path)}: expected what ${{{name}}} names, found nothing. Declare {step}.")
+            raise InputError(
+                f"{where}: {place(path)}: expected what ${{{name}}} names, found nothing. Declare {step}."
+            )
     return value
 
 

@@ -39,11 +39,13 @@ Execute = Callable[[Path, Script], int]  # from the root of the checkout; gives 
 
 
 @dataclass(frozen=True)
-class Done:
+class TaskResult:
     """What became of a task."""
 
     state: str
-    ran: list[list[str]] = field(default_factory=list)  # each call: file and arguments, or what was compared
+    ran: list[list[str]] = field(
+        default_factory=list
+    )  # each call: file and arguments, or what was compared
     exit_code: int = 0
     duration_s: float = 0.0
     values: dict[str, Any] = field(default_factory=dict)
@@ -55,24 +57,28 @@ def run_job(
     job: Job,
     parameters: Mapping[str, str],
     execute: Execute,
-    before: Mapping[str, Done],
-    on_done: Callable[[Mapping[str, Done]], None] = lambda _: None,
-) -> dict[str, Done]:
+    before: Mapping[str, TaskResult],
+    on_done: Callable[[Mapping[str, TaskResult]], None] = lambda _: None,
+) -> dict[str, TaskResult]:
     """Run the tasks in order; what a failed one leaves behind is not run. `on_done` gets all there is after each task.
 
     before  tasks of an earlier, failed run: one that succeeded with the same arguments is not run again, unless
             something that it waits for is
     """
-    done: dict[str, Done] = {}
+    done: dict[str, TaskResult] = {}
     kept: set[str] = set()
     started_s = time.monotonic()
     for task in job.tasks:
         states = {key: one.state for key, one in done.items()}
-        blocked = state_before(task, states, {key: one.outcome for key, one in done.items() if one.outcome})
+        blocked = state_before(
+            task, states, {key: one.outcome for key, one in done.items() if one.outcome}
+        )
         words = words_of(job, parameters, done)
         if blocked:
-            done[task.key] = Done(blocked)
-        elif kept.issuperset(key for key, _ in task.needs) and _stands(before.get(task.key), task, words):
+            done[task.key] = TaskResult(blocked)
+        elif kept.issuperset(key for key, _ in task.needs) and _stands(
+            before.get(task.key), task, words
+        ):
             done[task.key] = before[task.key]
             kept.add(task.key)
             log.info("%s: done in the run before", task.key)
@@ -83,7 +89,9 @@ def run_job(
     return done
 
 
-def words_of(job: Job, parameters: Mapping[str, str], done: Mapping[str, Done]) -> dict[str, Any]:
+def words_of(
+    job: Job, parameters: Mapping[str, str], done: Mapping[str, TaskResult]
+) -> dict[str, Any]:
     """What {{…}} stands for once these tasks are done."""
     words: dict[str, Any] = {
         f"job.parameters.{name}": value for name, value in {**job.parameters, **parameters}.items()
@@ -99,46 +107,66 @@ def calls_of(task: Task, words: Mapping[str, Any]) -> list[Script]:
         return []
     script = task.work.script if isinstance(task.work, Loop) else task.work
     turns = inputs_of(task.work, words) if isinstance(task.work, Loop) else [{}]
-    return [Script(script.file, tuple(filled(text, {**words, **turn}) for text in script.argv)) for turn in turns]
+    return [
+        Script(script.file, tuple(filled(text, {**words, **turn}) for text in script.argv))
+        for turn in turns
+    ]
 
 
 def submitted(root: Path, script: Script) -> int:
     """Run a script by spark-submit, in a process of its own."""
     environment = {**os.environ, "PYSPARK_PYTHON": sys.executable}
     environment.pop("PYSPARK_GATEWAY_PORT", None)  # the JVM is to be the script's own
-    return subprocess.run(submit_command(root, script), cwd=root, env=environment, check=False).returncode
+    return subprocess.run(
+        submit_command(root, script), cwd=root, env=environment, check=False
+    ).returncode
 
 
 def submit_command(root: Path, script: Script) -> list[str]:
     """The command line of spark-submit for a script, run from the root of the checkout."""
     program = Path(sys.executable).parent / "spark-submit"
-    return [str(program), "--properties-file", str(root / "spark-defaults.conf"), script.file, *script.argv]
+    return [
+        str(program),
+        "--properties-file",
+        str(root / "spark-defaults.conf"),
+        script.file,
+        *script.argv,
+    ]
 
 
 def in_process(root: Path, script: Script) -> int:
     """Run a script's main here, so that all tasks share one JVM."""
     try:
-        with contextlib.chdir(root):  # as spark-submit does: a relative path means the same both ways
-            return program.attempt(runpy.run_path(str(root / script.file))["main"], list(script.argv))
+        with contextlib.chdir(
+            root
+        ):  # as spark-submit does: a relative path means the same both ways
+            return program.attempt(
+                runpy.run_path(str(root / script.file))["main"], list(script.argv)
+            )
     except SystemExit as ended:  # argparse: the arguments are none
         return ended.code if isinstance(ended.code, int) else 1
 
 
-def exit_code(job: Job, done: Mapping[str, Done]) -> int:
+def exit_code(job: Job, done: Mapping[str, TaskResult]) -> int:
     """0 where the job succeeded, else that of the task which failed first."""
     if job_state(job, {key: one.state for key, one in done.items()}) == SUCCEEDED:
         return 0
     return next(one.exit_code for one in done.values() if one.state == FAILED)
 
 
-def summary(job: Job, done: Mapping[str, Done]) -> list[str]:
+def summary(job: Job, done: Mapping[str, TaskResult]) -> list[str]:
     """A line a task, and one for the job."""
     width = max(len(task.key) for task in job.tasks)
     lines = [f"  {'task':<{width}}  state            exit  seconds"]
     for key, one in done.items():
         outcome = f" ({one.outcome})" if one.outcome else ""
-        lines.append(f"  {key:<{width}}  {one.state + outcome:<15}  {one.exit_code:>4}  {one.duration_s:>7.0f}")
-    return [*lines, f"  {job.name}: {job_state(job, {key: one.state for key, one in done.items()})}"]
+        lines.append(
+            f"  {key:<{width}}  {one.state + outcome:<15}  {one.exit_code:>4}  {one.duration_s:>7.0f}"
+        )
+    return [
+        *lines,
+        f"  {job.name}: {job_state(job, {key: one.state for key, one in done.items()})}",
+    ]
 
 
 def plan(job: Job, parameters: Mapping[str, str]) -> list[str]:
@@ -146,12 +174,16 @@ def plan(job: Job, parameters: Mapping[str, str]) -> list[str]:
     lines = []
     given = {f"{{{{{name}}}}}": value for name, value in words_of(job, parameters, {}).items()}
     for number, task in enumerate(job.tasks, 1):
-        after = ", ".join(key if wanted is None else f"{key} = {wanted}" for key, wanted in task.needs)
+        after = ", ".join(
+            key if wanted is None else f"{key} = {wanted}" for key, wanted in task.needs
+        )
         run_if = "" if task.run_if == "ALL_SUCCESS" else f" if {task.run_if}"
         lines.append(f"{number} {task.key}{f', after {after}' if after else ''}{run_if}")
         work = task.work
         if isinstance(work, Condition):
-            lines.append(f"    {given.get(work.left, work.left)} {work.op} {given.get(work.right, work.right)}")
+            lines.append(
+                f"    {given.get(work.left, work.left)} {work.op} {given.get(work.right, work.right)}"
+            )
             continue
         script = work.script if isinstance(work, Loop) else work
         argv = tuple(given.get(text, text) for text in script.argv)
@@ -161,16 +193,19 @@ def plan(job: Job, parameters: Mapping[str, str]) -> list[str]:
     return lines
 
 
-def load_state(file: Path) -> dict[str, Done]:
+def load_state(file: Path) -> dict[str, TaskResult]:
     """What the last run of a job left; nothing where there was none, or where it cannot be read."""
     try:
-        return {key: Done(**one) for key, one in json.loads(file.read_text(encoding="utf-8")).items()}
+        return {
+            key: TaskResult(**one)
+            for key, one in json.loads(file.read_text(encoding="utf-8")).items()
+        }
     except (OSError, ValueError, TypeError, AttributeError):
         log.info("%s: no run before that can be read; every task runs", file)
         return {}
 
 
-def save_state(file: Path, done: Mapping[str, Done]) -> None:
+def save_state(file: Path, done: Mapping[str, TaskResult]) -> None:
     """Keep what became of each task."""
     write_json(file, {key: dataclasses.asdict(one) for key, one in done.items()})
 
@@ -183,24 +218,28 @@ def write_json(file: Path, value: object) -> None:
     os.replace(partial, file)
 
 
-def _run_task(root: Path, task: Task, words: Mapping[str, Any], execute: Execute) -> Done:
+def _run_task(root: Path, task: Task, words: Mapping[str, Any], execute: Execute) -> TaskResult:
     try:
         ran = _ran(task, words)
         if isinstance(task.work, Condition):
-            return Done(SUCCEEDED, ran, outcome=compared(task.work, words))
-    except InputError as error:  # a word that no task told, an order of texts: this task's fault, not the runner's
+            return TaskResult(SUCCEEDED, ran, outcome=compared(task.work, words))
+    except (
+        InputError
+    ) as error:  # a word that no task told, an order of texts: this task's fault, not the runner's
         log.error("InputError: task %s: %s", task.key, error)
-        return Done(FAILED, exit_code=error.exit_code)
+        return TaskResult(FAILED, exit_code=error.exit_code)
     started_s, code = time.monotonic(), 0
     values: dict[str, Any] = {}
     for script in calls_of(task, words):
         log.info("%s", shlex.join([script.file, *script.argv]))
         with _values_file() as file:
             code = execute(root, script)
-            values |= task_values.told(file)
+            values |= task_values.read_values(file)
         if code:
             break
-    return Done(FAILED if code else SUCCEEDED, ran, code, time.monotonic() - started_s, values)
+    return TaskResult(
+        FAILED if code else SUCCEEDED, ran, code, time.monotonic() - started_s, values
+    )
 
 
 def _ran(task: Task, words: Mapping[str, Any]) -> list[list[str]]:
@@ -209,7 +248,7 @@ def _ran(task: Task, words: Mapping[str, Any]) -> list[list[str]]:
     return [[script.file, *script.argv] for script in calls_of(task, words)]
 
 
-def _stands(before: Done | None, task: Task, words: Mapping[str, Any]) -> bool:
+def _stands(before: TaskResult | None, task: Task, words: Mapping[str, Any]) -> bool:
     return before is not None and before.state == SUCCEEDED and before.ran == _ran(task, words)
 
 

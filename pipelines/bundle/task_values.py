@@ -7,7 +7,7 @@ from pathlib import Path
 FILE = "REVIEWLAKE_TASK_VALUES"  # set by the local runner: where a task's values go, one JSON object a line
 
 
-def tell(name: str, value: int | str) -> None:
+def set_value(name: str, value: int | str) -> None:
     """Set a value that later tasks read as {{tasks.<this one>.values.<name>}}; outside a job, nobody listens."""
     if "DATABRICKS_RUNTIME_VERSION" in os.environ:
         from databricks.sdk.runtime import dbutils
@@ -18,7 +18,7 @@ def tell(name: str, value: int | str) -> None:
             file.write(json.dumps({name: value}) + "\n")
 
 
-def told(file: Path) -> dict[str, int | str]:
+def read_values(file: Path) -> dict[str, int | str]:
     """All values that a task has set; the last one of a name counts."""
     lines = file.read_text(encoding="utf-8").splitlines() if file.exists() else []
     return {name: value for line in lines for name, value in json.loads(line).items()}

@@ -18,12 +18,26 @@ from tqdm import tqdm
 
 from pipelines.errors import InputError
 
-RATIO_FREE_BYTES = 1 << 20  # a few rows of repeated text pack better than any honest ratio, and harm nobody
+RATIO_FREE_BYTES = (
+    1 << 20
+)  # a few rows of repeated text pack better than any honest ratio, and harm nobody
 CHUNK_BYTES = 1 << 18
-NAME_BYTES, PART_BYTES = 1000, 200  # Linux takes 4096 and 255, and the target's own path comes on top
+NAME_BYTES, PART_BYTES = (
+    1000,
+    200,
+)  # Linux takes 4096 and 255, and the target's own path comes on top
 ZIP_ENCRYPTED = 0x1
-UNREADABLE = (zipfile.BadZipFile, tarfile.TarError, zlib.error, EOFError, gzip.BadGzipFile, NotImplementedError)
-Member = tuple[str, str, IO[bytes] | None]  # name; "file", "directory" or what is refused; a file's content
+UNREADABLE = (
+    zipfile.BadZipFile,
+    tarfile.TarError,
+    zlib.error,
+    EOFError,
+    gzip.BadGzipFile,
+    NotImplementedError,
+)
+Member = tuple[
+    str, str, IO[bytes] | None
+]  # name; "file", "directory" or what is refused; a file's content
 
 
 @dataclass(frozen=True)
@@ -80,10 +94,14 @@ class _Budget:
         if self.n_bytes > self.limits.n_bytes:
             raise self.refusal(f"at most {self.limits.n_bytes:,} bytes unpacked", "more")
         if self.n_bytes > self.by_ratio:
-            raise self.refusal(f"at most {self.limits.ratio} bytes unpacked per byte of the archive", "more")
+            raise self.refusal(
+                f"at most {self.limits.ratio} bytes unpacked per byte of the archive", "more"
+            )
 
     def refusal(self, expected: str, found: str) -> InputError:
-        return InputError(f"{self.archive}!{self.member!r}: expected {expected}, found {found}. Repack the archive.")
+        return InputError(
+            f"{self.archive}!{self.member!r}: expected {expected}, found {found}. Repack the archive."
+        )
 
 
 class _Counted:
@@ -107,8 +125,14 @@ class _Names:
 
     def claim(self, path: PurePosixPath, is_file: bool) -> bool:
         """Whether the name was free: no file of that name, none in place of a folder above it, no folder under it."""
-        own, *above = (unicodedata.normalize("NFC", str(p)).casefold() for p in (path, *path.parents))
-        if own in self.files or not self.files.isdisjoint(above) or (is_file and own in self.folders):
+        own, *above = (
+            unicodedata.normalize("NFC", str(p)).casefold() for p in (path, *path.parents)
+        )
+        if (
+            own in self.files
+            or not self.files.isdisjoint(above)
+            or (is_file and own in self.folders)
+        ):
             return False
         self.folders.update(above if is_file else [own, *above])
         self.files.update([own] if is_file else [])
@@ -121,7 +145,9 @@ def _members(archive: Path, budget: _Budget) -> Iterator[Member]:
         return _zip_members(archive, budget)
     if name.endswith((".tar", ".tar.gz", ".tgz")):
         return _tar_members(archive, budget, is_packed=not name.endswith(".tar"))
-    raise InputError(f"{archive.name}: expected .zip, .tar, .tar.gz or .tgz, found another ending. Repack it.")
+    raise InputError(
+        f"{archive.name}: expected .zip, .tar, .tar.gz or .tgz, found another ending. Repack it."
+    )
 
 
 def _zip_members(archive: Path, budget: _Budget) -> Iterator[Member]:
@@ -148,14 +174,20 @@ def _tar_members(archive: Path, budget: _Budget, is_packed: bool) -> Iterator[Me
         stream = cast(BinaryIO, _Counted(cast(IO[bytes], plain), budget))
         with tarfile.open(fileobj=stream, mode="r|") as opened:
             for member in opened:
-                yield member.name, _tar_kind(member), opened.extractfile(member) if member.isreg() else None
+                yield (
+                    member.name,
+                    _tar_kind(member),
+                    opened.extractfile(member) if member.isreg() else None,
+                )
             # tarfile takes a damaged or cut header for the end, and would leave gzip's checksum unread.
             n_rest = 0
             while rest := cast(IO[bytes], opened.fileobj).read(CHUNK_BYTES):
                 n_rest += len(rest)
                 if rest.strip(b"\0"):
                     raise tarfile.ReadError("a damaged member header")
-            if n_rest < tarfile.BLOCKSIZE:  # an archive ends with two blocks of zeros, and tarfile has read one
+            if (
+                n_rest < tarfile.BLOCKSIZE
+            ):  # an archive ends with two blocks of zeros, and tarfile has read one
                 raise tarfile.ReadError("no end of the archive")
 
 
@@ -191,6 +223,8 @@ def _name_fault(name: str, path: PurePosixPath) -> str:
         return "one that climbs out by .."
     if "\\" in name or "\0" in name:
         return "a backslash or a NUL in it"
-    if len(os.fsencode(name)) > NAME_BYTES or any(len(os.fsencode(part)) > PART_BYTES for part in path.parts):
+    if len(os.fsencode(name)) > NAME_BYTES or any(
+        len(os.fsencode(part)) > PART_BYTES for part in path.parts
+    ):
         return "one too long"
     return ""

@@ -16,7 +16,7 @@ from tqdm import tqdm
 
 from pipelines.errors import InputError, IntegrityError
 from pipelines.ingest.readers import Record
-from pipelines.ingest.sources import Delivery, disk_faults_worded, records
+from pipelines.ingest.sources import Delivery, disk_faults_worded, read_records
 from pipelines.provenance import sha256_of
 from schemas import BRONZE_REVIEWS
 
@@ -29,7 +29,7 @@ STAGED = pa.schema(  # ordinal: from 1 over the staged rows, whatever their row_
 
 
 @dataclass(frozen=True)
-class Staged:
+class StagedDelivery:
     """The records of one delivered file as Parquet, and what the strict reader counted."""
 
     parquet: Path
@@ -40,7 +40,9 @@ class Staged:
 
 
 @contextmanager
-def stage(delivery: Delivery, file: Path, source_sha256: str, landing: Path) -> Iterator[Staged]:
+def staged_delivery(
+    delivery: Delivery, file: Path, source_sha256: str, landing: Path
+) -> Iterator[StagedDelivery]:
     """The delivered file's records in one Parquet file below `landing`, removed at the end; nothing on an error."""
     with disk_faults_worded(landing):
         landing.mkdir(parents=True, exist_ok=True)
@@ -48,12 +50,16 @@ def stage(delivery: Delivery, file: Path, source_sha256: str, landing: Path) -> 
     with scratch as folder:
         parquet = Path(folder) / "records.parquet"
         with disk_faults_worded(landing):
-            n_rows = write_records(records(delivery, file, Path(folder)), file.name, parquet)
+            n_rows = write_records(read_records(delivery, file, Path(folder)), file.name, parquet)
             if (found := sha256_of(file)) != source_sha256:
-                expected = f"expected SHA-256 {source_sha256} all the while, found {found} after reading"
-                raise IntegrityError(f"{file.name}: {expected}. Nothing was written; ingest it once it is complete.")
+                expected = (
+                    f"expected SHA-256 {source_sha256} all the while, found {found} after reading"
+                )
+                raise IntegrityError(
+                    f"{file.name}: {expected}. Nothing was written; ingest it once it is complete."
+                )
         source = delivery.name or delivery.source.removesuffix("-zip").replace("-", "_")
-        yield Staged(parquet, source, file.name, source_sha256, n_rows)
+        yield StagedDelivery(parquet, source, file.name, source_sha256, n_rows)
 
 
 def write_records(records: Iterator[Record], file_name: str, parquet: Path) -> int:
@@ -94,13 +100,17 @@ def evenly_spread(records: DataFrame, n_rows: int, max_rows: int) -> DataFrame:
     return records.where(F.expr(f"{nth} > {before}"))
 
 
-def bronze_rows(records: DataFrame, staged: Staged, batch_id: str, ingested_at: datetime) -> DataFrame:
-    """Staged records as rows of bronze.reviews."""
+def bronze_rows(
+    records: DataFrame, staged: StagedDelivery, batch_id: str, ingested_at: datetime
+) -> DataFrame:
+    """StagedDelivery records as rows of bronze.reviews."""
     constants = {
         "source": F.lit(staged.source), "source_sha256": F.lit(staged.source_sha256),
         "batch_id": F.lit(batch_id), "ingested_at": F.lit(ingested_at),
     }  # fmt: skip
-    return records.select(*(constants.get(name, F.col(name)).alias(name) for name in BRONZE_REVIEWS.column_names))
+    return records.select(
+        *(constants.get(name, F.col(name)).alias(name) for name in BRONZE_REVIEWS.column_names)
+    )
 
 
 def compare_with_bronze(rows: DataFrame, bronze: DataFrame) -> dict[str, int]:
@@ -109,7 +119,9 @@ def compare_with_bronze(rows: DataFrame, bronze: DataFrame) -> dict[str, int]:
     A row is known by its file's content and its number: the same content under any name is the same row.
     """
     given = ("raw_text", "raw_label", "source_split")
-    stored = bronze.select(*BRONZE_REVIEWS.key, *(F.col(c).alias(f"stored_{c}") for c in given), F.lit(1).alias("here"))
+    stored = bronze.select(
+        *BRONZE_REVIEWS.key, *(F.col(c).alias(f"stored_{c}") for c in given), F.lit(1).alias("here")
+    )
     differs = " OR ".join(f"NOT ({column} <=> stored_{column})" for column in given)
     counted = rows.join(stored, list(BRONZE_REVIEWS.key), "left").agg(
         F.expr("count_if(here IS NULL)").alias("added"),

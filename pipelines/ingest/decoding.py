@@ -11,7 +11,9 @@ from pipelines.errors import ContractError, InputError
 
 CHUNK_BYTES = 1 << 20
 UTF16_MARKS = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
-UNDECODED = "\udcff"  # no strict decoder yields a lone surrogate, so it can stand where bytes are no text
+UNDECODED = (
+    "\udcff"  # no strict decoder yields a lone surrogate, so it can stand where bytes are no text
+)
 
 
 @dataclass(frozen=True)
@@ -23,7 +25,9 @@ class Source:
     encoding: str = "utf-8"
     member: str = ""
 
-    def fault(self, expected: str, found: str, advice: str, row: int | None = None, column: str = "") -> ContractError:
+    def fault(
+        self, expected: str, found: str, advice: str, row: int | None = None, column: str = ""
+    ) -> ContractError:
         """The error that says where in this file, what was expected, what was found and what to do."""
         place = "" if row is None else f" row {row}" if row else " header"
         place += f", column {column}" if column else ""
@@ -32,7 +36,10 @@ class Source:
 
 @contextmanager
 def opened(
-    source: Source, newline: str, cells: Callable[[TextIO], Iterator[tuple[int, str, str]]], is_empty_fine: bool = False
+    source: Source,
+    newline: str,
+    cells: Callable[[TextIO], Iterator[tuple[int, str, str]]],
+    is_empty_fine: bool = False,
 ) -> Iterator[TextIO]:
     """The file as strict text; bytes that are none are reported by the row and column in which `cells` meets them."""
     encoding = codec_of(source)
@@ -41,7 +48,9 @@ def opened(
     if not start.removeprefix(codecs.BOM_UTF8) and not is_empty_fine:
         raise source.fault("reviews", "an empty file", "Deliver it again.")
     if encoding == "utf-8-sig" and start.startswith(UTF16_MARKS):
-        raise source.fault("utf-8", "a UTF-16 byte order mark", "Convert the file, or pass --encoding utf-16.")
+        raise source.fault(
+            "utf-8", "a UTF-16 byte order mark", "Convert the file, or pass --encoding utf-16."
+        )
     try:
         with source.path.open(encoding=encoding, newline=newline) as lines:
             yield lines
@@ -49,8 +58,12 @@ def opened(
         advice = "Convert the file, or pass --encoding."
         if not (found := _undecodable(source.path, encoding)):
             raise source.fault(source.encoding, str(error), advice) from error
-        with source.path.open(encoding=encoding, errors="reviewlake.mark", newline=newline) as lines:
-            row, column = next(((row, name) for row, name, text in cells(lines) if UNDECODED in text), (1, ""))
+        with source.path.open(
+            encoding=encoding, errors="reviewlake.mark", newline=newline
+        ) as lines:
+            row, column = next(
+                ((row, name) for row, name, text in cells(lines) if UNDECODED in text), (1, "")
+            )
         raise source.fault(source.encoding, found, advice, row, column) from error
 
 
@@ -60,7 +73,9 @@ def codec_of(source: Source) -> str:
         codec = codecs.lookup(source.encoding).name
         "".encode(codec)  # base64 and its like are codecs, but not of text
     except LookupError as error:
-        raise InputError(f"--encoding: expected one such as utf-8 or cp1252, found {source.encoding!r}.") from error
+        raise InputError(
+            f"--encoding: expected one such as utf-8 or cp1252, found {source.encoding!r}."
+        ) from error
     return "utf-8-sig" if codec == "utf-8" else codec
 
 
@@ -91,5 +106,7 @@ def _undecodable(path: Path, encoding: str) -> str:
 
 def read_text(source: Source) -> str:
     """The whole of one small file as text, a UTF-8 byte order mark left out."""
-    with opened(source, "", lambda lines: ((1, "", line) for line in lines), is_empty_fine=True) as lines:
+    with opened(
+        source, "", lambda lines: ((1, "", line) for line in lines), is_empty_fine=True
+    ) as lines:
         return lines.read()

@@ -36,7 +36,9 @@ def fetch(location: str, sha256: str, landing: Path) -> Path:
         return _local(Path(location), expected)
     _require_safe(location)
     if not expected:
-        raise InputError(f"{_shown(location)}: expected a SHA-256 for a file from a URL, found none. Pass --sha256.")
+        raise InputError(
+            f"{_shown(location)}: expected a SHA-256 for a file from a URL, found none. Pass --sha256."
+        )
     folder = landing / expected
     for present in sorted(folder.glob("*")):
         if sha256_of(present) == expected:
@@ -54,16 +56,26 @@ def fetch(location: str, sha256: str, landing: Path) -> Path:
 def _checked_hash(sha256: str) -> str:
     expected = sha256.strip().lower()
     if expected and (len(expected) != 64 or not set(expected) <= set("0123456789abcdef")):
-        raise InputError(f"--sha256: expected 64 hex digits, found {sha256!r}. Copy it from where the file is offered.")
+        raise InputError(
+            f"--sha256: expected 64 hex digits, found {sha256!r}. Copy it from where the file is offered."
+        )
     return expected
 
 
 def _local(path: Path, expected: str) -> Path:
     if not path.is_file():
-        found = "a directory" if path.is_dir() else "no such file" if not path.exists() else "no regular file"
+        found = (
+            "a directory"
+            if path.is_dir()
+            else "no such file"
+            if not path.exists()
+            else "no regular file"
+        )
         raise InputError(f"{path}: expected a file, found {found}. Correct --path.")
     if not os.access(path, os.R_OK):
-        raise InputError(f"{path}: expected a readable file, found one without read permission. Correct its mode.")
+        raise InputError(
+            f"{path}: expected a readable file, found one without read permission. Correct its mode."
+        )
     if expected:
         _require_hash(path.name, expected, sha256_of(path))
     return path
@@ -71,13 +83,17 @@ def _local(path: Path, expected: str) -> Path:
 
 def _require_hash(name: str, expected: str, found: str) -> None:
     if found != expected:
-        raise IntegrityError(f"{name}: expected SHA-256 {expected}, found {found}. Get the file again, or correct it.")
+        raise IntegrityError(
+            f"{name}: expected SHA-256 {expected}, found {found}. Get the file again, or correct it."
+        )
 
 
 def _require_safe(url: str) -> None:
     scheme = url.partition(":")[0].lower()
     if scheme not in ("https", "http"):
-        raise InputError(f"--path: expected a path or an https URL, found one of {scheme}. Give an https URL.")
+        raise InputError(
+            f"--path: expected a path or an https URL, found one of {scheme}. Give an https URL."
+        )
     try:
         parts = urlsplit(url)
         is_url = (
@@ -91,9 +107,13 @@ def _require_safe(url: str) -> None:
     except ValueError:  # a port that is no number, a bracket left open
         is_url = False
     if not is_url:
-        raise InputError("--path: expected a percent-encoded URL without user or password, found another. Correct it.")
+        raise InputError(
+            "--path: expected a percent-encoded URL without user or password, found another. Correct it."
+        )
     if scheme == "http" and parts.hostname not in LOOPBACK:
-        raise InputError(f"{_shown(url)}: expected a path or an https URL, found http. Give an https URL.")
+        raise InputError(
+            f"{_shown(url)}: expected a path or an https URL, found http. Give an https URL."
+        )
 
 
 def _shown(url: str) -> str:
@@ -117,7 +137,9 @@ def _only_writer(path: Path) -> Iterator[BinaryIO]:
         except (BlockingIOError, FileNotFoundError):
             is_ours = False
         if not is_ours:  # or the writer before us has landed this very file since we opened it
-            raise ConflictError(f"{path.name}: another process is downloading it. Wait for it, then retry.")
+            raise ConflictError(
+                f"{path.name}: another process is downloading it. Wait for it, then retry."
+            )
         yield partial
 
 
@@ -148,7 +170,9 @@ def _download(url: str, expected: str, partial: BinaryIO) -> int:
             _require_hash(_shown(url), expected, found)
         _restart(partial)  # the bytes kept from before may be those at fault
         problem = "the resumed file has the wrong SHA-256"
-    raise SetupError(f"{_shown(url)}: {problem}, {ATTEMPTS} attempts. Check the network and retry: it resumes.")
+    raise SetupError(
+        f"{_shown(url)}: {problem}, {ATTEMPTS} attempts. Check the network and retry: it resumes."
+    )
 
 
 def _restart_or_refuse(url: str, error: urllib.error.HTTPError, partial: BinaryIO) -> str:
@@ -157,7 +181,9 @@ def _restart_or_refuse(url: str, error: urllib.error.HTTPError, partial: BinaryI
         _restart(partial)
     elif error.code not in TRANSIENT:
         Path(partial.name).unlink()
-        raise InputError(f"{_shown(url)}: expected the file, found HTTP {error.code}. Correct the URL.")
+        raise InputError(
+            f"{_shown(url)}: expected the file, found HTTP {error.code}. Correct the URL."
+        )
     return f"HTTP {error.code}"
 
 
@@ -173,15 +199,29 @@ def _transfer(url: str, partial: BinaryIO) -> str:
     if start:
         request.add_header("Range", f"bytes={start}-")
     with _opener(url).open(request, timeout=TIMEOUT_S) as response:
-        if start and not (response.headers.get("Content-Range") or "").startswith(f"bytes {start}-"):
+        if start and not (response.headers.get("Content-Range") or "").startswith(
+            f"bytes {start}-"
+        ):
             start = 0  # the server sends the whole file again
             _restart(partial)
         length = response.headers.get("Content-Length")
         total = start + int(length) if length else None
         _refuse_html(response.headers.get_content_type() == "text/html", url, partial)
-        with tqdm(total=total, initial=start, unit="B", unit_scale=True, desc="download", delay=2, disable=None) as bar:
+        with tqdm(
+            total=total,
+            initial=start,
+            unit="B",
+            unit_scale=True,
+            desc="download",
+            delay=2,
+            disable=None,
+        ) as bar:
             for chunk in _chunks(response):
-                _refuse_html(partial.tell() == 0 and chunk.lstrip()[:9].lower().startswith(HTML_STARTS), url, partial)
+                _refuse_html(
+                    partial.tell() == 0 and chunk.lstrip()[:9].lower().startswith(HTML_STARTS),
+                    url,
+                    partial,
+                )
                 partial.write(chunk)
                 bar.update(len(chunk))
     partial.flush()
@@ -197,7 +237,9 @@ def _chunks(response: IO[bytes]) -> Iterator[bytes]:
 def _refuse_html(is_html: bool, url: str, partial: BinaryIO) -> None:
     if is_html:
         Path(partial.name).unlink()
-        raise InputError(f"{_shown(url)}: expected the file, found an HTML page. Give the link of the file itself.")
+        raise InputError(
+            f"{_shown(url)}: expected the file, found an HTML page. Give the link of the file itself."
+        )
 
 
 def _opener(url: str) -> urllib.request.OpenerDirector:
@@ -220,5 +262,7 @@ class _SafeRedirects(urllib.request.HTTPRedirectHandler):
         _require_safe(newurl)
         scheme = urlsplit(newurl).scheme
         if req.type == "https" and scheme != "https":
-            raise InputError(f"{_shown(req.full_url)}: expected https, found a redirect to {scheme}. Give another URL.")
+            raise InputError(
+                f"{_shown(req.full_url)}: expected https, found a redirect to {scheme}. Give another URL."
+            )
         return super().redirect_request(req, fp, code, msg, headers, newurl)

@@ -27,7 +27,13 @@ CSV_FAULTS = {
     "',' expected after '\"'": "text after one",
 }
 LEGAL_FIELD = re.compile(r'(?:"[^"]*(?:""[^"]*)*"|[^",\r\n][^,\r\n]*|),')
-SPLITS = {"train": "train", "valid": "validation", "validation": "validation", "dev": "validation", "test": "test"}
+SPLITS = {
+    "train": "train",
+    "valid": "validation",
+    "validation": "validation",
+    "dev": "validation",
+    "test": "test",
+}
 MOST_NAMES, MOST_NAME = 10, 24  # column names in a message, and characters of each
 log = logging.getLogger("reviewlake")
 
@@ -58,7 +64,9 @@ class Columns:
         return tuple(name for name in (self.text, self.label, self.split) if name)
 
 
-def read_csv(source: Source, columns: Columns, only: tuple[str, str] | None = None) -> Iterator[Record]:
+def read_csv(
+    source: Source, columns: Columns, only: tuple[str, str] | None = None
+) -> Iterator[Record]:
     """Records of a CSV file with a header, quoted as RFC 4180 says; a blank line is no record.
 
     `only` = (column, value) keeps the records with that value; their row numbers stay those of the whole file.
@@ -100,11 +108,16 @@ def read_parquet(source: Source, columns: Columns) -> Iterator[Record]:
             for batch in file.iter_batches(BATCH_ROWS, columns=list(columns.named)):
                 for index in range(batch.num_rows):
                     n_rows += 1
-                    cells = {name: _cell(source, n_rows, name, batch[name][index]) for name in columns.named}
+                    cells = {
+                        name: _cell(source, n_rows, name, batch[name][index])
+                        for name in columns.named
+                    }
                     yield _record(source, columns, n_rows, cells)
     except (pa.ArrowException, OSError) as error:
         found = str(error).splitlines()[0]
-        raise InputError(f"{source.name}: expected a whole Parquet file, found: {found}. Get it again.") from error
+        raise InputError(
+            f"{source.name}: expected a whole Parquet file, found: {found}. Get it again."
+        ) from error
     _require_rows(source, n_rows)
 
 
@@ -122,8 +135,12 @@ def _csv_rows(source: Source, lines: TextIO) -> Iterator[list[str]]:
         except csv.Error as error:
             column = _column_at_fault(source, header, n_lines, reader.line_num)
             found = CSV_FAULTS.get(str(error), str(error))
-            advice = f"The record starts on line {n_lines + 1}; double each quote inside a quoted field."
-            raise source.fault("a closing quote", found, advice, n_rows if header else 0, column) from error
+            advice = (
+                f"The record starts on line {n_lines + 1}; double each quote inside a quoted field."
+            )
+            raise source.fault(
+                "a closing quote", found, advice, n_rows if header else 0, column
+            ) from error
         if row:
             header = header or row
             n_rows += 1
@@ -135,7 +152,9 @@ def _column_at_fault(source: Source, header: Sequence[str], n_before: int, n_unt
     with source.path.open(encoding=codec_of(source), newline="") as lines:
         record = "".join(itertools.islice(lines, n_before, n_until))
     n_fields = position = 0
-    while (field := LEGAL_FIELD.match(record, position)) and field.end() - position <= FIELD_CHARACTERS:
+    while (
+        field := LEGAL_FIELD.match(record, position)
+    ) and field.end() - position <= FIELD_CHARACTERS:
         n_fields, position = n_fields + 1, field.end()
     return header[n_fields] if n_fields < len(header) else str(n_fields + 1)
 
@@ -144,7 +163,9 @@ def _csv_cells(lines: TextIO) -> Iterator[tuple[int, str, str]]:
     header: list[str] = []
     for n_rows, row in enumerate(filter(None, csv.reader(lines))):
         header = header or row
-        yield from ((n_rows, name, cell) for name, cell in itertools.zip_longest(header, row, fillvalue=""))
+        yield from (
+            (n_rows, name, cell) for name, cell in itertools.zip_longest(header, row, fillvalue="")
+        )
 
 
 def _json_cells(lines: TextIO) -> Iterator[tuple[int, str, str]]:
@@ -178,10 +199,14 @@ def _cell(source: Source, row: int, column: str, value: pa.Scalar) -> Any:
         return value.as_py()
     except UnicodeDecodeError as error:
         found = f"byte 0x{error.object[error.start]:02x} at byte {error.start} of the value"
-        raise source.fault("utf-8", found, "Write the file again with text as UTF-8.", row, column) from error
+        raise source.fault(
+            "utf-8", found, "Write the file again with text as UTF-8.", row, column
+        ) from error
 
 
-def _require_columns(source: Source, found: Sequence[str], wanted: Sequence[str], row: int | None = None) -> None:
+def _require_columns(
+    source: Source, found: Sequence[str], wanted: Sequence[str], row: int | None = None
+) -> None:
     if twice := sorted({name for name in found if found.count(name) > 1}):
         raise source.fault("each column once", f"{', '.join(twice)} twice", "Rename one.")
     if missing := [name for name in wanted if name not in found]:
@@ -193,7 +218,9 @@ def _require_columns(source: Source, found: Sequence[str], wanted: Sequence[str]
 
 def _shown(names: Sequence[str]) -> str:
     """Names for a message, cut: the first row of a file without a header is taken for one, and holds reviews."""
-    shown = [name if len(name) <= MOST_NAME else name[:MOST_NAME] + "…" for name in names[:MOST_NAMES]]
+    shown = [
+        name if len(name) <= MOST_NAME else name[:MOST_NAME] + "…" for name in names[:MOST_NAMES]
+    ]
     return ", ".join([*shown, *(["…"] if len(names) > MOST_NAMES else [])]) or "none"
 
 
@@ -205,10 +232,25 @@ def _require_rows(source: Source, n_rows: int) -> None:
 def _record(source: Source, columns: Columns, row: int, cells: Mapping[str, Any]) -> Record:
     text = cells[columns.text]
     if text is not None and not isinstance(text, str):
-        raise source.fault("text or null", type(text).__name__, "Choose another --text-column.", row, columns.text)
-    fault = "text is null" if text is None else None if _is_text(text) else "text holds half a surrogate pair"
+        raise source.fault(
+            "text or null", type(text).__name__, "Choose another --text-column.", row, columns.text
+        )
+    fault = (
+        "text is null"
+        if text is None
+        else None
+        if _is_text(text)
+        else "text holds half a surrogate pair"
+    )
     label = _label(source, columns.label, row, cells)
-    return Record(row, source.member, None if fault else text, label, _split(source, columns.split, row, cells), fault)
+    return Record(
+        row,
+        source.member,
+        None if fault else text,
+        label,
+        _split(source, columns.split, row, cells),
+        fault,
+    )
 
 
 def _is_text(value: str) -> bool:
@@ -225,9 +267,17 @@ def _label(source: Source, column: str, row: int, cells: Mapping[str, Any]) -> s
     value = cells.get(column)
     if value is None or value == "":
         return None
-    text = value if isinstance(value, str) else json.dumps(value) if isinstance(value, bool | int | float) else None
+    text = (
+        value
+        if isinstance(value, str)
+        else json.dumps(value)
+        if isinstance(value, bool | int | float)
+        else None
+    )
     if text is None or not _is_text(text):
-        raise source.fault("a label", type(value).__name__, "Choose another --label-column.", row, column)
+        raise source.fault(
+            "a label", type(value).__name__, "Choose another --label-column.", row, column
+        )
     return text
 
 
@@ -238,6 +288,10 @@ def _split(source: Source, column: str, row: int, cells: Mapping[str, Any]) -> s
     if (split := SPLITS.get(str(value).strip().lower())) is None:
         advice = "Correct it, or leave --split-column out."
         raise source.fault(
-            "train, validation or test", f"another word of {len(str(value))} characters", advice, row, column
+            "train, validation or test",
+            f"another word of {len(str(value))} characters",
+            advice,
+            row,
+            column,
         )
     return split

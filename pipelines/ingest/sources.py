@@ -37,13 +37,19 @@ class Delivery:
     sha256: str = flag("SHA-256 the file must have; required for a URL", "")
     name: str = flag("bronze.reviews.source of the rows of a csv, jsonl or parquet file", "")
     text_column: str = flag("column with the review text (csv, jsonl, parquet)", "text")
-    label_column: str = flag("column with the label (csv, jsonl, parquet); empty where there is none", "")
-    split_column: str = flag("column with train, validation or test (csv, jsonl, parquet); empty where none", "")
+    label_column: str = flag(
+        "column with the label (csv, jsonl, parquet); empty where there is none", ""
+    )
+    split_column: str = flag(
+        "column with train, validation or test (csv, jsonl, parquet); empty where none", ""
+    )
     encoding: str = flag("encoding of a csv or jsonl file", "utf-8")
 
     def __post_init__(self) -> None:
         if (self.source in PACKAGED) == bool(self.path):
-            raise ValueError(f"--source {self.source} {'comes packaged, drop' if self.path else 'needs'} --path")
+            raise ValueError(
+                f"--source {self.source} {'comes packaged, drop' if self.path else 'needs'} --path"
+            )
         if (self.source in PLAIN) != bool(self.name):
             needs = "has its own name, drop" if self.name else "needs"
             raise ValueError(f"--source {self.source} {needs} --name")
@@ -69,7 +75,9 @@ def disk_faults_worded(landing: Path) -> Iterator[None]:
         yield
     except OSError as error:
         found = error.strerror or str(error)
-        raise SetupError(f"{landing}: expected room to stage the file, found: {found}. Pass --landing.") from error
+        raise SetupError(
+            f"{landing}: expected room to stage the file, found: {found}. Pass --landing."
+        ) from error
 
 
 def packaged_file() -> tuple[Path, str]:
@@ -85,13 +93,15 @@ def packaged_file() -> tuple[Path, str]:
     return Path(str(found.locate())), digest
 
 
-def records(delivery: Delivery, file: Path, scratch: Path) -> Iterator[Record]:
+def read_records(delivery: Delivery, file: Path, scratch: Path) -> Iterator[Record]:
     """The records of the delivered file, read as its source demands; `scratch` takes what is unpacked."""
     source = Source(file, file.name, delivery.encoding)
     columns = Columns(delivery.text_column, delivery.label_column, delivery.split_column)
     match delivery.source:
         case "imdb" | "rotten_tomatoes":
-            return read_csv(Source(file, file.name), Columns("text", "label"), only=("source", delivery.source))
+            return read_csv(
+                Source(file, file.name), Columns("text", "label"), only=("source", delivery.source)
+            )
         case "seed-zip":
             return seed_records(file, scratch)
         case "acl-imdb":
@@ -110,7 +120,9 @@ def seed_records(archive: Path, scratch: Path) -> Iterator[Record]:
     for member, split in SEED_MEMBERS.items():
         source = Source(root / member, f"{archive.name}!{member}", member=member)
         if not source.path.is_file():
-            raise ContractError(f"{archive.name}: expected member {member}, found none. Get the seed's zip again.")
+            raise ContractError(
+                f"{archive.name}: expected member {member}, found none. Get the seed's zip again."
+            )
         for record in read_csv(source, Columns("review", "sentiment")):
             yield dataclasses.replace(record, row_number=next(numbers), split=split)
 
@@ -121,9 +133,13 @@ def acl_records(archive: Path, scratch: Path) -> Iterator[Record]:
     members = sorted(str(path.relative_to(root)) for path in root.glob("aclImdb/*/*/*"))
     reviews = [found for member in members if (found := ACL_MEMBER.fullmatch(member))]
     if not reviews:
-        raise ContractError(f"{archive.name}: expected aclImdb/train/pos/0_9.txt and others, found none. Get it again.")
+        raise ContractError(
+            f"{archive.name}: expected aclImdb/train/pos/0_9.txt and others, found none. Get it again."
+        )
     for row_number, review in enumerate(reviews, start=1):
         member, split, label = review.group(0, 1, 2)
         text = read_text(Source(root / member, f"{archive.name}!{member}", member=member))
         is_labelled = label != "unsup"
-        yield Record(row_number, member, text, label if is_labelled else None, split if is_labelled else None)
+        yield Record(
+            row_number, member, text, label if is_labelled else None, split if is_labelled else None
+        )

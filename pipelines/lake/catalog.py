@@ -26,10 +26,12 @@ def location(config: LakeConfig, table: Table) -> str:
     """Directory or URI of a table; empty under a catalog, which places its tables itself."""
     if config.catalog:
         return ""
-    return "/".join([config.where.rstrip("/"), *physical(table.name, config.schema_names).split(".")])
+    return "/".join(
+        [config.where.rstrip("/"), *physical(table.name, config.schema_names).split(".")]
+    )
 
 
-def open_lake(spark: SparkSession, config: LakeConfig) -> None:
+def register_tables(spark: SparkSession, config: LakeConfig) -> None:
     """Let the session know the schemas, the tables that there are already, and their views.
 
     A catalog knows its tables and views; its views are made anew by those who write their tables.
@@ -37,7 +39,9 @@ def open_lake(spark: SparkSession, config: LakeConfig) -> None:
     if config.catalog:
         spark.sql(f"SET CATALOG {config.catalog}")
     for schema in config.schema_names.values():
-        if not spark.catalog.databaseExists(schema):  # who may only read it may not ask for its creation either
+        if not spark.catalog.databaseExists(
+            schema
+        ):  # who may only read it may not ask for its creation either
             spark.sql(f"CREATE DATABASE IF NOT EXISTS {schema}")
     if not config.catalog:
         _register(spark, config)
@@ -56,10 +60,14 @@ def create_views(spark: SparkSession, config: LakeConfig) -> None:
 def _register(spark: SparkSession, config: LakeConfig) -> None:
     """Tables are directories; a session without a catalog that lasts knows none of them at its start."""
     for table in TABLES:
-        sql(spark, config, f"DROP TABLE IF EXISTS {table.name}")  # another lake's; external, so no file goes
+        sql(
+            spark, config, f"DROP TABLE IF EXISTS {table.name}"
+        )  # another lake's; external, so no file goes
         path = location(config, table)
         if _is_table(spark, config, path):  # else Delta would commit an empty one there
-            spark.catalog.createTable(physical(table.name, config.schema_names), path=path, source="delta")
+            spark.catalog.createTable(
+                physical(table.name, config.schema_names), path=path, source="delta"
+            )
 
 
 def commits_of(log: Path) -> list[Path]:

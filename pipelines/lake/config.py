@@ -14,10 +14,15 @@ SCHEME = re.compile(r"([a-zA-Z][a-zA-Z0-9+.-]+):/")
 class LakeConfig:
     """Where the tables and the models are: a local directory, an object store, or a Unity Catalog."""
 
-    lake: str = flag("directory of tables, models and landing files; as scheme://… of the tables alone", "lake")
+    lake: str = flag(
+        "directory of tables, models and landing files; as scheme://… of the tables alone", "lake"
+    )
     catalog: str = flag("Unity Catalog to use instead of a local lake (Databricks)", "")
     landing: str = flag("directory for downloads and staging; default <lake>/landing", "")
-    schemas: str = flag("names that the schemas bronze, silver, gold and ops go by, in this order", ",".join(SCHEMAS))
+    schemas: str = flag(
+        "names that the schemas bronze, silver, gold and ops go by, in this order",
+        ",".join(SCHEMAS),
+    )
     jars: str = flag("directory with Delta's two jars, where the network is not to be used", "")
     lock_wait_s: float = flag("seconds to wait for another local writer of a table", 60.0)
     rerun: bool = flag("run even where the ledger says that it is done", False)
@@ -25,8 +30,12 @@ class LakeConfig:
     def __post_init__(self) -> None:
         if self.catalog and not re.fullmatch(r"\w+", self.catalog):
             raise ValueError(f"--catalog must be letters, digits and _, got {self.catalog!r}")
-        if not self.catalog and (found := re.search(r"[*?\[\]{}\\]", f"{self.where}{self.landing_path}")):
-            raise ValueError(f"--lake and --landing must be free of {found[0]}, which Spark reads as a pattern")
+        if not self.catalog and (
+            found := re.search(r"[*?\[\]{}\\]", f"{self.where}{self.landing_path}")
+        ):
+            raise ValueError(
+                f"--lake and --landing must be free of {found[0]}, which Spark reads as a pattern"
+            )
         if not self.is_local and (not self.landing or SCHEME.match(self.landing)):
             which = "--catalog" if self.catalog else f"--lake {self.lake}"
             expected = "a directory, without scheme, that the driver and all workers can read"

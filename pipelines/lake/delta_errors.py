@@ -14,7 +14,9 @@ from schemas import Table
 def worded(error: PySparkException | Py4JJavaError, table: Table) -> Exception:
     """Delta's refusal in one line, without the row that caused it: it may hold a review's text."""
     message = str(error)
-    if broken := re.search(r"CHECK constraint (\w+)|NOT NULL constraint violated for column: ([\w.]*\w)", message):
+    if broken := re.search(
+        r"CHECK constraint (\w+)|NOT NULL constraint violated for column: ([\w.]*\w)", message
+    ):
         rule = broken.group(1) or f"{broken.group(2)} NOT NULL"
         return IntegrityError(
             f"{table.name}: expected rows that satisfy {rule}, found one that does not. "
@@ -31,4 +33,6 @@ def reading(what: str, advice: str) -> Iterator[None]:
     try:
         yield
     except (PySparkException, Py4JError) as error:
-        raise IntegrityError(f"{what}: expected files that can be read, found one that cannot. {advice}") from error
+        raise IntegrityError(
+            f"{what}: expected files that can be read, found one that cannot. {advice}"
+        ) from error

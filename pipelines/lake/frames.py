@@ -29,14 +29,20 @@ def conform(frame: DataFrame, table: Table) -> DataFrame:
 def one_row(spark: SparkSession, table: Table, values: Sequence[object]) -> DataFrame:
     """A row of `table` from the values of its columns but the last, which is the time: now."""
     *fields, time = table.schema.fields
-    frame = spark.createDataFrame([tuple(values)], StructType(fields)).coalesce(1)  # else an empty file is left beside
+    frame = spark.createDataFrame([tuple(values)], StructType(fields)).coalesce(
+        1
+    )  # else an empty file is left beside
     return frame.withColumn(time.name, F.current_timestamp())
 
 
 def comparable(frame: DataFrame, name: str, column: Column | None = None) -> Column:
     """A column as Spark can hash and compare it: a map, which it can not, as its entries in the order of their keys."""
     given = F.col(name) if column is None else column
-    return F.array_sort(F.map_entries(given)) if isinstance(frame.schema[name].dataType, MapType) else given
+    return (
+        F.array_sort(F.map_entries(given))
+        if isinstance(frame.schema[name].dataType, MapType)
+        else given
+    )
 
 
 def content_hash(frame: DataFrame) -> str:
@@ -61,6 +67,10 @@ def require_conserved(where: str, rows: Mapping[str, int], advice: str) -> None:
     """Raise IntegrityError unless the rows `in` are those of the other outcomes together: none lost, none doubled."""
     outcomes = {outcome: n for outcome, n in rows.items() if outcome != "in"}
     if rows["in"] != sum(outcomes.values()):
-        listing = " + ".join(f"{n:,} {outcome.replace('_', ' ')}" for outcome, n in outcomes.items())
+        listing = " + ".join(
+            f"{n:,} {outcome.replace('_', ' ')}" for outcome, n in outcomes.items()
+        )
         found = f"{listing} = {sum(outcomes.values()):,}"
-        raise IntegrityError(f"{where}: expected {rows['in']:,} rows accounted for, found {found}. {advice}")
+        raise IntegrityError(
+            f"{where}: expected {rows['in']:,} rows accounted for, found {found}. {advice}"
+        )

@@ -54,5 +54,7 @@ def _jars_in(directory: Path) -> list[Path]:
     found = [path for name in DELTA_JARS for path in directory.glob(f"*{name}")]
     if len(found) != len(DELTA_JARS):
         names = sorted(path.name for path in directory.glob("*.jar"))
-        raise InputError(f"--jars {directory}: expected {', '.join(DELTA_JARS)}, found {', '.join(names) or 'no jar'}.")
+        raise InputError(
+            f"--jars {directory}: expected {', '.join(DELTA_JARS)}, found {', '.join(names) or 'no jar'}."
+        )
     return found

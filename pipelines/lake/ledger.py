@@ -44,10 +44,12 @@ def start(stage: str, config: Any, inputs: Mapping[str, int | str]) -> Run:
     computed = {name: value for name, value in settings.items() if name not in RESOLVED}
     release = importlib.metadata.version("reviewlake")
     named = json.dumps([stage, computed, dict(inputs), release], sort_keys=True)
-    return Run(hashlib.sha256(named.encode()).hexdigest(), stage, settings, inputs, time.monotonic())
+    return Run(
+        hashlib.sha256(named.encode()).hexdigest(), stage, settings, inputs, time.monotonic()
+    )
 
 
-def left_by(store: TableStore, run: Run) -> dict[str, int] | None:
+def already_done(store: TableStore, run: Run) -> dict[str, int] | None:
     """The versions that the same run left when it finished, if its tables are as it left them: nothing is to do."""
     if store.config.rerun or not store.exists(OPS_RUNS):
         return None
@@ -59,7 +61,9 @@ def left_by(store: TableStore, run: Run) -> dict[str, int] | None:
         left = last["output_versions"].get(table.name)
         if left is not None and not _is_intact(store, table, left):
             return None
-    versions = ", ".join(f"{name} v{version}" for name, version in sorted(last["output_versions"].items()))
+    versions = ", ".join(
+        f"{name} v{version}" for name, version in sorted(last["output_versions"].items())
+    )
     log.info(
         "%s: nothing to do, done at %s UTC (%s); --rerun does it again",
         run.stage,
@@ -111,7 +115,10 @@ def finish(
 
 def complete(store: TableStore, run: Run) -> None:
     """Write the row of a run whose work is found done, where it has none: it was killed before it came to that."""
-    if not store.exists(OPS_RUNS) or store.read(OPS_RUNS).where(F.col("run_key") == run.key).isEmpty():
+    if (
+        not store.exists(OPS_RUNS)
+        or store.read(OPS_RUNS).where(F.col("run_key") == run.key).isEmpty()
+    ):
         finish(store, run, [], {})
 
 
@@ -121,7 +128,9 @@ def last_runs(store: TableStore, *columns: str) -> DataFrame:
     return store.read(OPS_RUNS).groupBy("stage").agg(*latest)
 
 
-def input_version(store: TableStore, stage: str, output: str, output_version: int | None, source: str) -> int | None:
+def input_version(
+    store: TableStore, stage: str, output: str, output_version: int | None, source: str
+) -> int | None:
     """The version of `source` that `stage` read when it left `output` at that version; None where nobody noted it.
 
     Where several runs left the same version, since nothing had changed, the first: it wrote the rows.
@@ -130,5 +139,7 @@ def input_version(store: TableStore, stage: str, output: str, output_version: in
         return None
     left = F.col("output_versions")[output] == output_version
     runs = store.read(OPS_RUNS).where((F.col("stage") == stage) & left)
-    first = runs.orderBy("finished_at").select(F.col("input_versions")[source].alias("version")).first()
+    first = (
+        runs.orderBy("finished_at").select(F.col("input_versions")[source].alias("version")).first()
+    )
     return None if first is None else first["version"]

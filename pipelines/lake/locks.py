@@ -74,7 +74,12 @@ def holder_of(file: Path) -> tuple[str, float]:
     try:
         noted = json.loads(file.read_text(encoding="utf-8"))
         return f"process {noted['pid']} ({noted['app']})", max(0.0, time.time() - noted["since"])
-    except (OSError, ValueError, KeyError, TypeError):  # caught between taking the lock and saying so
+    except (
+        OSError,
+        ValueError,
+        KeyError,
+        TypeError,
+    ):  # caught between taking the lock and saying so
         return "another process", 0.0
 
 
@@ -100,7 +105,9 @@ def _waited_for(spark: SparkSession, file: Path, wait_s: float) -> Release:
                 "Run the stage again once that one is done, or raise --lock-wait-s."
             )
         if waited_s - told_s >= TELL_EVERY_S:
-            log.info("%s: waiting for %s, which has held its lock for %.0f s", file.name, holder, held_s)
+            log.info(
+                "%s: waiting for %s, which has held its lock for %.0f s", file.name, holder, held_s
+            )
             told_s = waited_s
         time.sleep(POLL_S)
     return release
@@ -108,7 +115,13 @@ def _waited_for(spark: SparkSession, file: Path, wait_s: float) -> Release:
 
 def _try(spark: SparkSession, file: Path) -> Release | None:
     """Take the lock if it is free: through the JVM, or from Python where Spark is a server elsewhere (Connect)."""
-    note = json.dumps({"pid": os.getpid(), "app": spark.conf.get("spark.app.name", "unknown"), "since": time.time()})
+    note = json.dumps(
+        {
+            "pid": os.getpid(),
+            "app": spark.conf.get("spark.app.name", "unknown"),
+            "since": time.time(),
+        }
+    )
     jvm = getattr(spark, "_jvm", None)
     return _try_python(file, note) if jvm is None else _try_jvm(jvm, file, note)
 

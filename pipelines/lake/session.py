@@ -23,7 +23,10 @@ from pipelines.lake.jars import DELTA_PACKAGE, EXCLUDED_MODULES, jar_settings
 log = logging.getLogger("reviewlake")
 
 LOG4J = Path(__file__).parent / "log4j2.properties"
-REMOTE, CONNECT_PORT = "SPARK_REMOTE", 15002  # pyspark's own variable; the port where the URL names none
+REMOTE, CONNECT_PORT = (
+    "SPARK_REMOTE",
+    15002,
+)  # pyspark's own variable; the port where the URL names none
 TIME_ZONE = "spark.sql.session.timeZone"
 LEAST_JAVA = 17
 LEAST_FREE_BYTES = 2_000_000_000  # the demo's lake takes about 600 MB; Spark spills beside it
@@ -51,7 +54,10 @@ SETTINGS = {
 
 def get_session(app: str, config: LakeConfig) -> SparkSession:
     """The session of this process. Raises SetupError (exit 5) where the machine lacks what it needs."""
-    for name in ("SQLQueryContextLogger", "DataFrameQueryContextLogger"):  # the JVM's trace, beside the exception
+    for name in (
+        "SQLQueryContextLogger",
+        "DataFrameQueryContextLogger",
+    ):  # the JVM's trace, beside the exception
         PySparkLogger.getLogger(name).setLevel(logging.CRITICAL + 1)
     if not config.is_local:
         return _given_session(app)
@@ -62,7 +68,9 @@ def get_session(app: str, config: LakeConfig) -> SparkSession:
     is_submitted = "PYSPARK_GATEWAY_PORT" in os.environ  # spark-submit has started the JVM already
     if not is_submitted:
         check_java(java_version())
-    os.environ["PYSPARK_PYTHON"] = sys.executable  # workers would take whatever python3 is first on PATH
+    os.environ["PYSPARK_PYTHON"] = (
+        sys.executable
+    )  # workers would take whatever python3 is first on PATH
     os.environ.setdefault("SPARK_LOCAL_IP", "127.0.0.1")
     try:
         session = _local_builder(app, config).getOrCreate()
@@ -77,7 +85,10 @@ def _given_session(app: str) -> SparkSession:
     try:
         session = SparkSession.builder.appName(app).getOrCreate()
         session.conf.set(TIME_ZONE, SETTINGS[TIME_ZONE])
-        for name in ("spark.sql.runSQLOnFiles", "spark.hadoop.parquet.page.verify-checksum.enabled"):
+        for name in (
+            "spark.sql.runSQLOnFiles",
+            "spark.hadoop.parquet.page.verify-checksum.enabled",
+        ):
             with contextlib.suppress(PySparkException):  # serverless compute takes neither
                 session.conf.set(name.removeprefix("spark.hadoop."), SETTINGS[name])
         session.sql("SHOW SCHEMAS")
@@ -94,7 +105,9 @@ def check_server(remote: str) -> None:
     """Raise SetupError unless something listens at sc://host:port: the client itself would try for ten minutes."""
     place = urlsplit(remote)
     try:
-        socket.create_connection((place.hostname or "", place.port or CONNECT_PORT), timeout=10).close()
+        socket.create_connection(
+            (place.hostname or "", place.port or CONNECT_PORT), timeout=10
+        ).close()
     except OSError as error:
         raise SetupError(
             f"{REMOTE} {remote}: expected a Spark Connect server, found: {error.strerror or error}. "
@@ -104,7 +117,10 @@ def check_server(remote: str) -> None:
 
 def spark_defaults() -> str:
     """Text of spark-defaults.conf: the settings spark-submit must know before it starts."""
-    settings = SETTINGS | {"spark.jars.packages": DELTA_PACKAGE, "spark.jars.excludes": ",".join(EXCLUDED_MODULES)}
+    settings = SETTINGS | {
+        "spark.jars.packages": DELTA_PACKAGE,
+        "spark.jars.excludes": ",".join(EXCLUDED_MODULES),
+    }
     lines = [f"{name} {value}" for name, value in sorted(settings.items())]
     return "\n".join(["# Written by `python -m pipelines.lake.session`; do not edit.", *lines, ""])
 
@@ -112,9 +128,13 @@ def spark_defaults() -> str:
 def check_java(version: int | None) -> None:
     """Raise SetupError unless `version` is a Java that Spark 4.2 starts on."""
     if version is None:
-        raise SetupError("java: expected Java 17 or later on PATH or in JAVA_HOME, found none. Install a JRE 17.")
+        raise SetupError(
+            "java: expected Java 17 or later on PATH or in JAVA_HOME, found none. Install a JRE 17."
+        )
     if version < LEAST_JAVA:
-        raise SetupError(f"java: expected Java {LEAST_JAVA} or later, found {version}. Point JAVA_HOME to a newer one.")
+        raise SetupError(
+            f"java: expected Java {LEAST_JAVA} or later, found {version}. Point JAVA_HOME to a newer one."
+        )
 
 
 def java_version() -> int | None:
@@ -123,7 +143,9 @@ def java_version() -> int | None:
     program = str(Path(home) / "bin" / "java") if home else shutil.which("java")
     if program is None or not Path(program).exists():
         return None
-    answer = subprocess.run([program, "-version"], capture_output=True, text=True, check=False).stderr
+    answer = subprocess.run(
+        [program, "-version"], capture_output=True, text=True, check=False
+    ).stderr
     found = re.search(r'version "(?:1\.)?(\d+)', answer)
     return int(found.group(1)) if found else None
 
@@ -133,7 +155,9 @@ def check_disk(directory: Path) -> None:
     try:
         directory.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise SetupError(f"{directory}: expected a directory to write, found {error.strerror}. Pass --lake.") from error
+        raise SetupError(
+            f"{directory}: expected a directory to write, found {error.strerror}. Pass --lake."
+        ) from error
     free = shutil.disk_usage(directory).free
     if free < LEAST_FREE_BYTES:
         raise SetupError(
@@ -144,7 +168,9 @@ def check_disk(directory: Path) -> None:
 
 def _local_builder(app: str, config: LakeConfig) -> SparkSession.Builder:
     cores = os.cpu_count() or 1
-    builder = SparkSession.builder.appName(app).master(f"local[{cores},4]")  # 4 attempts a task; local[n] has one
+    builder = SparkSession.builder.appName(app).master(
+        f"local[{cores},4]"
+    )  # 4 attempts a task; local[n] has one
     # spark-defaults.conf names the file from the root of the checkout; here we know where it lies.
     quiet = {"spark.driver.extraJavaOptions": f"-Dlog4j2.configurationFile={LOG4J.as_uri()}"}
     for name, value in (SETTINGS | quiet | jar_settings(config.jars)).items():

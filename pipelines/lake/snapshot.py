@@ -22,7 +22,10 @@ from schemas import GOLD_REVIEWS
 SPLITS = ("train", "validation", "test")
 ARROW_TYPES = {"string": pa.string(), "int": pa.int32(), "boolean": pa.bool_()}
 SCHEMA = pa.schema(
-    [pa.field(column.name, ARROW_TYPES[column.type.simpleString()], column.nullable) for column in GOLD_REVIEWS.columns]
+    [
+        pa.field(column.name, ARROW_TYPES[column.type.simpleString()], column.nullable)
+        for column in GOLD_REVIEWS.columns
+    ]
 )
 
 
@@ -33,7 +36,9 @@ def snapshot_of(store: TableStore, version: int) -> Iterator[tuple[Path, str]]:
     Raises IntegrityError (exit 3) unless the rows on disk are the rows of that version.
     """
     gold = store.read(GOLD_REVIEWS, version)
-    with reading(f"gold.reviews version {version}", "jobs/doctor.py names it and what depends on it."):
+    with reading(
+        f"gold.reviews version {version}", "jobs/doctor.py names it and what depends on it."
+    ):
         expected = content_hash(gold)
     with (
         staged(store, gold.orderBy("review_id"), "snapshot") as rows,
@@ -97,7 +102,9 @@ def _ordered_batches(parquet_files: Sequence[Path]) -> Iterator[pa.RecordBatch]:
                             f"after {last}. Sort gold.reviews by review_id before taking the snapshot."
                         )
                     last = review_id
-                yield pa.RecordBatch.from_arrays([batch[name] for name in SCHEMA.names], schema=SCHEMA)
+                yield pa.RecordBatch.from_arrays(
+                    [batch[name] for name in SCHEMA.names], schema=SCHEMA
+                )
 
 
 def _check_columns(found: pa.Schema) -> None:

@@ -46,7 +46,7 @@ class TableStore:
         self.spark = spark
         self.config = config
         self._complete: set[str] = set()
-        catalog.open_lake(spark, config)
+        catalog.register_tables(spark, config)
 
     def sql(self, text: str) -> DataFrame:
         """The answer to SQL in the contracts' names, whatever the schemas are called in the catalog."""
@@ -84,7 +84,9 @@ class TableStore:
     def lock(self, table: Table) -> AbstractContextManager[None]:
         """Keep other writers of a local table out; elsewhere the store itself lets one of two commits win."""
         if self.config.is_local:
-            return table_lock(self.spark, self.config.lake_path / "locks" / table.name, self.config.lock_wait_s)
+            return table_lock(
+                self.spark, self.config.lake_path / "locks" / table.name, self.config.lock_wait_s
+            )
         if not self.config.catalog:
             require_atomic(self.spark, self.config.lake)
         return nullcontext()
@@ -113,14 +115,18 @@ class TableStore:
             return self.spark.table(self.physical(table.name))
         latest = self.version(table)
         if not 0 <= version <= latest:
-            raise InputError(f"{table.name} has no version {version}: its log holds 0-{latest}. Pass one of these.")
+            raise InputError(
+                f"{table.name} has no version {version}: its log holds 0-{latest}. Pass one of these."
+            )
         return self.sql(f"SELECT * FROM {table.name} VERSION AS OF {int(version)}")
 
     def version(self, table: Table) -> int:
         """The table's latest version now. A local log is read by its file names: DESCRIBE HISTORY takes a second."""
         if self.config.is_local:
             return int(catalog.commits_of(Path(self.location(table), "_delta_log"))[-1].stem)
-        return int(self.sql(f"DESCRIBE HISTORY {table.name} LIMIT 1").select("version").first()["version"])  # type: ignore[index]  # a table has at least its creation
+        return int(
+            self.sql(f"DESCRIBE HISTORY {table.name} LIMIT 1").select("version").first()["version"]
+        )  # type: ignore[index]  # a table has at least its creation
 
     def latest(self, table: Table) -> int:
         """The latest version of a table that must be there; InputError says which job builds it."""
@@ -140,7 +146,9 @@ class TableStore:
     def counts(self, questions: Mapping[str, str]) -> dict[str, int]:
         """The one number that each SELECT gives, by name; asked in one statement."""
         listing = ", ".join(f"({question}) AS `{name}`" for name, question in questions.items())
-        return {name: int(n) for name, n in self.sql(f"SELECT {listing}").collect()[0].asDict().items()}
+        return {
+            name: int(n) for name, n in self.sql(f"SELECT {listing}").collect()[0].asDict().items()
+        }
 
     def append(self, table: Table, frame: DataFrame) -> Commit:
         """Add rows. Raises ContractError, or IntegrityError where a row breaks a check; then nothing is written."""
@@ -184,7 +192,9 @@ class TableStore:
             rows.createOrReplaceTempView(given)
             same_key = " AND ".join(f"stored.{name} = given.{name}" for name in table.key)
             try:
-                self.sql(f"MERGE INTO {table.name} AS stored USING {given} AS given ON {same_key} {clauses}")
+                self.sql(
+                    f"MERGE INTO {table.name} AS stored USING {given} AS given ON {same_key} {clauses}"
+                )
             finally:
                 self.spark.catalog.dropTempView(given)
         return self._committed(table, commit_id, before)
@@ -225,7 +235,9 @@ class TableStore:
         """
         history = self.sql(f"DESCRIBE HISTORY {table.name} LIMIT {RECENT_COMMITS}")
         is_mine = F.col("userMetadata") == commit_id if commit_id else F.col("version") > before
-        mine = history.where(is_mine).orderBy("version").select("version", "operationMetrics").first()
+        mine = (
+            history.where(is_mine).orderBy("version").select("version", "operationMetrics").first()
+        )
         if mine is None:
             raise IntegrityError(
                 f"{table.name}: expected commit {commit_id} in the last {RECENT_COMMITS} versions, found none. "

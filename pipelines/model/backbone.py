@@ -29,7 +29,9 @@ HUB_FILES = [
     "config.json", "*.safetensors", "*.safetensors.index.json", "tokenizer.json", "tokenizer_config.json",
     "special_tokens_map.json", "added_tokens.json", "vocab.txt", "vocab.json", "merges.txt",
 ]  # fmt: skip
-HUB_TIMEOUT_S = 5.0  # the hub's own client waits without end when the API accepts and then says nothing
+HUB_TIMEOUT_S = (
+    5.0  # the hub's own client waits without end when the API accepts and then says nothing
+)
 log = logging.getLogger("reviewlake")
 
 
@@ -41,7 +43,9 @@ def find(backbone: str, endpoint: str | None = None) -> Path:
     if not directory.is_dir():
         directory = _from_hub(backbone, endpoint)
     if not (directory / "config.json").is_file():
-        raise InputError(f"{directory}: expected a backbone with config.json, found none. Give another --backbone.")
+        raise InputError(
+            f"{directory}: expected a backbone with config.json, found none. Give another --backbone."
+        )
     if not any(directory.glob("*.safetensors")):
         _convert_pickled(directory)
     return directory
@@ -68,7 +72,11 @@ def _from_hub(name: str, endpoint: str | None) -> Path:
     try:
         found = HfApi(endpoint=endpoint).model_info(name, timeout=HUB_TIMEOUT_S)
         files = {sibling.rfilename for sibling in found.siblings or []}
-        patterns = HUB_FILES if any(file.endswith(".safetensors") for file in files) else [*HUB_FILES, PICKLED]
+        patterns = (
+            HUB_FILES
+            if any(file.endswith(".safetensors") for file in files)
+            else [*HUB_FILES, PICKLED]
+        )
         directory = Path(snapshot_download(name, allow_patterns=patterns, endpoint=endpoint))
         log.info("backbone %s: revision %s of the hub, at %s", name, found.sha, directory)
     except (HFValidationError, RepositoryNotFoundError) as error:
@@ -97,17 +105,32 @@ def _convert_pickled(directory: Path) -> None:
     """Turn pytorch_model.bin into model.safetensors beside it; read as tensors only, so that no code can run."""
     source, target = directory / PICKLED, directory / "model.safetensors"
     if not source.is_file():
-        raise InputError(f"{directory}: expected weights in model.safetensors or {PICKLED}, found neither.")
+        raise InputError(
+            f"{directory}: expected weights in model.safetensors or {PICKLED}, found neither."
+        )
     try:
         state = torch.load(source, map_location="cpu", weights_only=True)
-    except (pickle.UnpicklingError, RuntimeError, EOFError, LookupError, ValueError, TypeError) as error:
+    except (
+        pickle.UnpicklingError,
+        RuntimeError,
+        EOFError,
+        LookupError,
+        ValueError,
+        TypeError,
+    ) as error:
         raise InputError(
             f"{source}: expected tensors only, found other objects or a damaged file. Not loaded."
         ) from error
-    if not isinstance(state, dict) or not all(isinstance(value, torch.Tensor) for value in state.values()):
+    if not isinstance(state, dict) or not all(
+        isinstance(value, torch.Tensor) for value in state.values()
+    ):
         raise InputError(f"{source}: expected names and tensors, found other objects. Not loaded.")
     partial = target.with_name(target.name + ".partial")
-    save_file({name: value.contiguous().clone() for name, value in state.items()}, partial, metadata={"format": "pt"})
+    save_file(
+        {name: value.contiguous().clone() for name, value in state.items()},
+        partial,
+        metadata={"format": "pt"},
+    )
     os.replace(partial, target)
     log.info("%s: %d tensors converted once to %s", source, len(state), target.name)
 
@@ -117,5 +140,7 @@ def load_tokenizer(directory: Path) -> Tokenizer:
     file = directory / "tokenizer.json"
     if file.is_file():
         return Tokenizer.from_file(str(file))
-    loaded = AutoTokenizer.from_pretrained(directory, local_files_only=True, trust_remote_code=False)
+    loaded = AutoTokenizer.from_pretrained(
+        directory, local_files_only=True, trust_remote_code=False
+    )
     return loaded.backend_tokenizer

@@ -28,15 +28,29 @@ from tokenizers import Tokenizer
 from transformers import AutoModelForSequenceClassification
 from transformers.utils import logging as transformers_logging
 
-MODEL_FILES = ("config.json", "lexical.safetensors", "model.safetensors", "policy.json", "tokenizer.json")
+MODEL_FILES = (
+    "config.json",
+    "lexical.safetensors",
+    "model.safetensors",
+    "policy.json",
+    "tokenizer.json",
+)
 LABELS = ("negative", "positive")
 PRECISION_TRIALS = 7
 HOPELESS = 4.0  # times as slow: no more trials
 LEAST_GAIN = 1.3  # of bf16 over fp32; below it, full precision is worth more than the time
-PREDICT_ATTENTION = "sdpa"  # fused: 1.5 times as many reviews a second at 256 tokens on two cores as "eager"
+PREDICT_ATTENTION = (
+    "sdpa"  # fused: 1.5 times as many reviews a second at 256 tokens on two cores as "eager"
+)
 PAIR_FACTOR = 1_000_003  # odd: spreads pairs of tokens over their buckets
-TOKEN_BUDGET = 8_192  # rows x longest row of one forward pass; keeps the activations of a MiniLM under 1 GB
-OUTPUTS = {"probability": DataType.double, "prediction": DataType.long, "is_truncated": DataType.boolean}
+TOKEN_BUDGET = (
+    8_192  # rows x longest row of one forward pass; keeps the activations of a MiniLM under 1 GB
+)
+OUTPUTS = {
+    "probability": DataType.double,
+    "prediction": DataType.long,
+    "is_truncated": DataType.boolean,
+}
 SIGNATURE = ModelSignature(
     inputs=Schema([ColSpec(DataType.string, "text")]),
     outputs=Schema([ColSpec(type_, name) for name, type_ in OUTPUTS.items()]),
@@ -89,14 +103,20 @@ class Lexical:
     def margin(self, bodies: Rows) -> NDArray[np.float64]:
         """How far each text leans to positive, (n,): the bias for a text without a token."""
         rows, ids, values = tf_idf(bodies, self.idf, self.n_tokens)
-        return np.asarray(np.bincount(rows, values * self.weight[ids], minlength=len(bodies)) + self.bias, np.float64)
+        return np.asarray(
+            np.bincount(rows, values * self.weight[ids], minlength=len(bodies)) + self.bias,
+            np.float64,
+        )
 
 
 def tf_idf(
     bodies: Rows, idf: NDArray[np.float32], n_tokens: int
 ) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.float64]]:
     """Row, id and value of each token and pair of a text: (1 + ln count) x idf, scaled to unit length a text."""
-    found = [np.unique(_terms(bodies[row], n_tokens, len(idf)), return_counts=True) for row in range(len(bodies))]
+    found = [
+        np.unique(_terms(bodies[row], n_tokens, len(idf)), return_counts=True)
+        for row in range(len(bodies))
+    ]
     rows = np.repeat(np.arange(len(found)), [len(ids) for ids, _ in found])
     ids = np.concatenate([np.empty(0, np.int64), *(ids for ids, _ in found)]).astype(np.int64)
     counts = np.concatenate([np.empty(0, np.int64), *(counts for _, counts in found)])
@@ -151,7 +171,9 @@ def token_budget_batches(lengths: NDArray[np.int64], budget: int) -> list[NDArra
 def autocast(device: torch.device, precision: str) -> contextlib.AbstractContextManager[Any]:
     """bf16 where asked for, or where `auto` measures a gain; full precision otherwise."""
     is_bf16 = uses_bf16(device, precision)
-    return torch.autocast(device.type, dtype=torch.bfloat16) if is_bf16 else contextlib.nullcontext()
+    return (
+        torch.autocast(device.type, dtype=torch.bfloat16) if is_bf16 else contextlib.nullcontext()
+    )
 
 
 def uses_bf16(device: torch.device, precision: str) -> bool:
@@ -178,7 +200,12 @@ def faster_precision(device_type: str) -> str:
             break
     gain = min(seconds[torch.float32]) / min(seconds[torch.bfloat16])
     chosen = "bf16" if gain >= LEAST_GAIN else "fp32"
-    log.info("precision %s: products in bf16 take 1/%.1f of the time of fp32 on this %s", chosen, gain, device_type)
+    log.info(
+        "precision %s: products in bf16 take 1/%.1f of the time of fp32 on this %s",
+        chosen,
+        gain,
+        device_type,
+    )
     return chosen
 
 
@@ -209,7 +236,11 @@ def use_attention(model: Any, implementation: str) -> None:
 
 
 def predict_logits(
-    model: Any, token_ids: Rows, policy: Policy, budget: int = TOKEN_BUDGET, progress: Progress = iter
+    model: Any,
+    token_ids: Rows,
+    policy: Policy,
+    budget: int = TOKEN_BUDGET,
+    progress: Progress = iter,
 ) -> NDArray[np.float32]:
     """Logits (n, 2), in the order given; `progress` may show how the batches go."""
     lengths = np.array([len(token_ids[row]) for row in range(len(token_ids))], dtype=np.int64)
@@ -253,10 +284,18 @@ class Classifier:
         logits = blended(predict_logits(self.model, token_ids, self.policy), margin, self.policy)
         probability = probability_of(logits, self.policy.temperature)
         prediction = (probability >= self.policy.threshold).astype(np.int64)
-        return pd.DataFrame({"probability": probability, "prediction": prediction, "is_truncated": is_truncated})
+        return pd.DataFrame(
+            {"probability": probability, "prediction": prediction, "is_truncated": is_truncated}
+        )
 
 
-def save(directory: Path, model: Any, tokenizer: Tokenizer, policy: Policy, lexical: Lexical | None = None) -> None:
+def save(
+    directory: Path,
+    model: Any,
+    tokenizer: Tokenizer,
+    policy: Policy,
+    lexical: Lexical | None = None,
+) -> None:
     """Write the five files that `load` reads, and nothing else, to an empty or absent directory."""
     model.save_pretrained(directory, safe_serialization=True)
     nothing = np.zeros(tokenizer.get_vocab_size(), np.float32)
@@ -264,7 +303,9 @@ def save(directory: Path, model: Any, tokenizer: Tokenizer, policy: Policy, lexi
     arrays = {"idf": part.idf, "weight": part.weight, "bias": np.array([part.bias])}
     save_file(arrays, directory / "lexical.safetensors")
     tokenizer.save(str(directory / "tokenizer.json"))
-    policy_text = json.dumps(dataclasses.asdict(policy), indent=2, sort_keys=True)  # equal policies, equal bytes
+    policy_text = json.dumps(
+        dataclasses.asdict(policy), indent=2, sort_keys=True
+    )  # equal policies, equal bytes
     (directory / "policy.json").write_text(policy_text + "\n", encoding="utf-8")
 
 
@@ -273,7 +314,9 @@ def load(directory: str | Path, device: Any = None) -> Classifier:
     root = Path(directory)
     found = sorted(path.name for path in root.iterdir()) if root.is_dir() else []
     if found != list(MODEL_FILES):
-        raise ModelFilesError(f"{root}: expected {', '.join(MODEL_FILES)}, found {', '.join(found) or 'nothing'}")
+        raise ModelFilesError(
+            f"{root}: expected {', '.join(MODEL_FILES)}, found {', '.join(found) or 'nothing'}"
+        )
     _refuse_own_code(root / "config.json")
     transformers_logging.disable_progress_bar()  # type: ignore[no-untyped-call]  # one for every process that scores
     model, loading = AutoModelForSequenceClassification.from_pretrained(
@@ -281,12 +324,16 @@ def load(directory: str | Path, device: Any = None) -> Classifier:
         attn_implementation="eager", dtype=torch.float32, output_loading_info=True,
     )  # fmt: skip
     if loading["missing_keys"]:  # transformers would fill them with random numbers and go on
-        raise ModelFilesError(f"{root}/model.safetensors: lacks {', '.join(sorted(loading['missing_keys']))}")
+        raise ModelFilesError(
+            f"{root}/model.safetensors: lacks {', '.join(sorted(loading['missing_keys']))}"
+        )
     policy = Policy(**json.loads((root / "policy.json").read_text(encoding="utf-8")))
     tokenizer = Tokenizer.from_file(str(root / "tokenizer.json"))
     part, n_tokens = load_file(root / "lexical.safetensors"), tokenizer.get_vocab_size()
     if not n_tokens <= len(part["idf"]) == len(part["weight"]):
-        raise ModelFilesError(f"{root}/lexical.safetensors: expected {n_tokens} tokens and some pairs, found others")
+        raise ModelFilesError(
+            f"{root}/lexical.safetensors: expected {n_tokens} tokens and some pairs, found others"
+        )
     lexical = Lexical(part["idf"], part["weight"], float(part["bias"][0]), n_tokens)
     return Classifier(model.to(device or best_device()).eval(), tokenizer, policy, lexical)
 
@@ -305,7 +352,9 @@ class ReviewClassifier(PythonModel):
 
 def _seconds_of_product(device_type: str, dtype: torch.dtype) -> float:
     """Time of a product of a MiniLM's size, after one that warms up; of many on an accelerator, which starts late."""
-    left, right = (torch.ones(shape, dtype=dtype, device=device_type) for shape in ((512, 384), (384, 1536)))
+    left, right = (
+        torch.ones(shape, dtype=dtype, device=device_type) for shape in ((512, 384), (384, 1536))
+    )
     for _ in range(2):
         started_s = time.perf_counter()
         for _ in range(1 if device_type == "cpu" else 100):
@@ -317,7 +366,9 @@ def _seconds_of_product(device_type: str, dtype: torch.dtype) -> float:
 def _terms(body: NDArray[np.int32], n_tokens: int, n_terms: int) -> NDArray[np.int64]:
     """The ids of a text's tokens, and behind them those of the buckets of each two in a row."""
     ids = body.astype(np.int64)
-    pairs = (ids[:-1] * PAIR_FACTOR + ids[1:]) % (n_terms - n_tokens) if n_terms > n_tokens else ids[:0]
+    pairs = (
+        (ids[:-1] * PAIR_FACTOR + ids[1:]) % (n_terms - n_tokens) if n_terms > n_tokens else ids[:0]
+    )
     return np.append(ids, n_tokens + pairs)
 
 
@@ -326,7 +377,9 @@ def _special_tokens(tokenizer: Tokenizer) -> tuple[NDArray[np.int32], NDArray[np
     bare = tokenizer.encode("a", add_special_tokens=False).ids
     whole = tokenizer.encode("a", add_special_tokens=True).ids
     start = next(i for i in range(len(whole)) if whole[i : i + len(bare)] == bare)
-    return np.array(whole[:start], dtype=np.int32), np.array(whole[start + len(bare) :], dtype=np.int32)
+    return np.array(whole[:start], dtype=np.int32), np.array(
+        whole[start + len(bare) :], dtype=np.int32
+    )
 
 
 def _name_offender(texts: Sequence[object]) -> str:
@@ -341,10 +394,16 @@ def _refuse_own_code(config_file: Path) -> None:
     """Refuse a config that names Python code, or whose labels are not ours in our order."""
     config = json.loads(config_file.read_text(encoding="utf-8"))
     if "auto_map" in config:
-        raise ModelFilesError(f"{config_file}: expected no auto_map, which makes transformers run code; found one")
+        raise ModelFilesError(
+            f"{config_file}: expected no auto_map, which makes transformers run code; found one"
+        )
     if config.get("id2label") != {str(number): name for number, name in enumerate(LABELS)}:
-        raise ModelFilesError(f"{config_file}: expected id2label {', '.join(LABELS)}, found {config.get('id2label')}")
+        raise ModelFilesError(
+            f"{config_file}: expected id2label {', '.join(LABELS)}, found {config.get('id2label')}"
+        )
 
 
-if __name__ != "pipelines.model.classifier":  # MLflow runs the file under a name of its own to find the model
+if (
+    __name__ != "pipelines.model.classifier"
+):  # MLflow runs the file under a name of its own to find the model
     mlflow.models.set_model(ReviewClassifier())

@@ -60,11 +60,15 @@ def point_metrics(confusion: Confusion) -> dict[str, float | None]:
         "precision": _ratio(c.tp, c.tp + c.fp),
         "recall": recall,
         "f1": _ratio(2 * c.tp, 2 * c.tp + c.fp + c.fn),
-        "recall_gap": None if recall is None or recall_negative is None else abs(recall - recall_negative),
+        "recall_gap": None
+        if recall is None or recall_negative is None
+        else abs(recall - recall_negative),
     }
 
 
-def with_intervals(confusion: Confusion, seed: int = 0, n_resamples: int = 2_000) -> dict[str, Interval | None]:
+def with_intervals(
+    confusion: Confusion, seed: int = 0, n_resamples: int = 2_000
+) -> dict[str, Interval | None]:
     """accuracy, precision and recall with Wilson limits, f1 with percentile limits of a seeded bootstrap of rows."""
     c = confusion
     return {
@@ -83,16 +87,22 @@ def wilson(n_right: int, n: int) -> Interval | None:
     return Interval(n_right / n, float(limits.low), float(limits.high))
 
 
-def calibration_bins(probability: NDArray[np.float64], label: NDArray[np.int64], bins: int = 15) -> pd.DataFrame:
+def calibration_bins(
+    probability: NDArray[np.float64], label: NDArray[np.int64], bins: int = 15
+) -> pd.DataFrame:
     """Equal-width bins of P(positive), empty ones left out: n, mean probability, share of positive labels."""
     number = np.minimum((probability * bins).astype(np.int64), bins - 1)
     rows = pd.DataFrame({"bin": number, "probability": probability, "label": label})
     return rows.groupby("bin").agg(
-        n=("label", "size"), mean_probability=("probability", "mean"), positive_share=("label", "mean")
+        n=("label", "size"),
+        mean_probability=("probability", "mean"),
+        positive_share=("label", "mean"),
     )
 
 
-def expected_calibration_error(probability: NDArray[np.float64], label: NDArray[np.int64], bins: int = 15) -> float:
+def expected_calibration_error(
+    probability: NDArray[np.float64], label: NDArray[np.int64], bins: int = 15
+) -> float:
     """Mean over rows of |mean P(positive) - share of positives| of the row's bin; 0 = calibrated."""
     found = calibration_bins(probability, label, bins)
     gaps = (found["mean_probability"] - found["positive_share"]).abs()
@@ -107,7 +117,9 @@ def roc_auc(probability: NDArray[np.float64], label: NDArray[np.int64]) -> float
 def with_length_quartile(frame: pd.DataFrame) -> pd.DataFrame:
     """The frame plus `length_quartile`: 1 shortest .. 4 longest by n_tokens, equal lengths in one quartile."""
     limits = frame["n_tokens"].quantile([0.25, 0.5, 0.75]).to_numpy()
-    return frame.assign(**{LENGTH_QUARTILE: np.searchsorted(limits, frame["n_tokens"].to_numpy(), side="left") + 1})
+    return frame.assign(
+        **{LENGTH_QUARTILE: np.searchsorted(limits, frame["n_tokens"].to_numpy(), side="left") + 1}
+    )
 
 
 def by_slice(frame: pd.DataFrame, slices: Sequence[str]) -> pd.DataFrame:
@@ -124,15 +136,24 @@ def by_slice(frame: pd.DataFrame, slices: Sequence[str]) -> pd.DataFrame:
 def mcnemar(correct_a: NDArray[np.bool_], correct_b: NDArray[np.bool_]) -> McNemar:
     """Exact McNemar test of two classifiers on the same rows; a small p_a_worse says that a is worse than b."""
     if len(correct_a) != len(correct_b):
-        raise ValueError(f"expected the same rows for both, found {len(correct_a)} and {len(correct_b)}")
+        raise ValueError(
+            f"expected the same rows for both, found {len(correct_a)} and {len(correct_b)}"
+        )
     only_a, only_b = int((correct_a & ~correct_b).sum()), int((~correct_a & correct_b).sum())
     if only_a + only_b == 0:
         return McNemar(0, 0, 1.0, 1.0)
     two_sided = binomtest(only_a, only_a + only_b, 0.5).pvalue
-    return McNemar(only_a, only_b, float(two_sided), float(binomtest(only_a, only_a + only_b, 0.5, "less").pvalue))
+    return McNemar(
+        only_a,
+        only_b,
+        float(two_sided),
+        float(binomtest(only_a, only_a + only_b, 0.5, "less").pvalue),
+    )
 
 
-def cross_entropy(logits: NDArray[np.float32], label: NDArray[np.int64], temperature: float = 1.0) -> float:
+def cross_entropy(
+    logits: NDArray[np.float32], label: NDArray[np.int64], temperature: float = 1.0
+) -> float:
     """Mean negative log likelihood in nats."""
     margin = np.diff(logits.astype(np.float64), axis=1)[:, 0] / temperature
     return float(np.mean(np.logaddexp(0.0, np.where(label == 1, -margin, margin))))
@@ -155,7 +176,11 @@ def fit_blend(
         slope = sign / (1.0 + np.exp(-np.clip(wrong, -700, 700)))
         return float(np.logaddexp(0.0, wrong).mean()), slope @ margins / len(label)
 
-    limits = [(1 / TEMPERATURES[1], 1 / TEMPERATURES[0]), (0.0, MOST_SHARE), (-MOST_SHARE, MOST_SHARE)]
+    limits = [
+        (1 / TEMPERATURES[1], 1 / TEMPERATURES[0]),
+        (0.0, MOST_SHARE),
+        (-MOST_SHARE, MOST_SHARE),
+    ]
     found = minimize(loss, x0=np.array([1.0, 0.0, 0.0]), jac=True, bounds=limits, method="L-BFGS-B")
     share, lexical, bias = (float(share) for share in found.x)
     return {"temperature": 1 / share, "lexical_weight": lexical / share, "bias": bias / share}
@@ -171,7 +196,9 @@ def _bootstrap_f1(confusion: Confusion, seed: int, n_resamples: int) -> Interval
     value = point_metrics(confusion)["f1"]
     if value is None:
         return None
-    drawn = np.random.default_rng(seed).multinomial(counts.sum(), counts / counts.sum(), size=n_resamples)
+    drawn = np.random.default_rng(seed).multinomial(
+        counts.sum(), counts / counts.sum(), size=n_resamples
+    )
     wrong = drawn[:, 1] + drawn[:, 2]
     scores = 2 * drawn[:, 0] / np.maximum(2 * drawn[:, 0] + wrong, 1)
     low, high = np.quantile(scores, [(1 - CONFIDENCE) / 2, (1 + CONFIDENCE) / 2])

@@ -9,7 +9,9 @@ from pipelines.errors import IntegrityError
 
 SCORE_COLUMNS = ("probability", "prediction", "is_truncated", "score_error")
 
-Predict = Callable[[list[str]], pd.DataFrame]  # columns probability, prediction, is_truncated; a row a text, in order
+Predict = Callable[
+    [list[str]], pd.DataFrame
+]  # columns probability, prediction, is_truncated; a row a text, in order
 # What a tokenizer or torch raises for one bad text; anything else is a fault of the machine or the code.
 TEXT_FAULTS = (RuntimeError, ValueError, TypeError, KeyError, IndexError)
 
@@ -23,7 +25,12 @@ def score_texts(texts: pd.Series, predict: Predict) -> pd.DataFrame:
     rows = [found[row] if fault is None else _no_score(fault) for row, fault in enumerate(faults)]
     scored = pd.DataFrame(rows, columns=SCORE_COLUMNS)
     return scored.astype(
-        {"probability": "Float64", "prediction": "Int32", "is_truncated": "bool", "score_error": "object"}
+        {
+            "probability": "Float64",
+            "prediction": "Int32",
+            "is_truncated": "bool",
+            "score_error": "object",
+        }
     )
 
 
@@ -37,14 +44,18 @@ def _predict_or_halve(texts: list[str], predict: Predict) -> list[tuple[Any, ...
         if len(texts) == 1:
             return [_no_score(type(error).__name__)]  # its message may quote the review
         middle = len(texts) // 2
-        return _predict_or_halve(texts[:middle], predict) + _predict_or_halve(texts[middle:], predict)
+        return _predict_or_halve(texts[:middle], predict) + _predict_or_halve(
+            texts[middle:], predict
+        )
     missing = set(SCORE_COLUMNS[:3]) - set(predicted.columns)
     if missing:
         raise IntegrityError(
             f"predict: expected a column {', '.join(sorted(missing))}, found none. Fix the model's code."
         )
     if len(predicted) != len(texts):
-        raise IntegrityError(f"predict: expected {len(texts):,} rows, found {len(predicted):,}. Fix the model's code.")
+        raise IntegrityError(
+            f"predict: expected {len(texts):,} rows, found {len(predicted):,}. Fix the model's code."
+        )
     columns = (predicted["probability"], predicted["prediction"], predicted["is_truncated"])
     return [_checked(*row) for row in zip(*columns, strict=True)]
 

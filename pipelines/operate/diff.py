@@ -8,7 +8,12 @@ from pyspark.sql import functions as F
 from pipelines.lake.frames import comparable
 from schemas import Table
 
-KINDS = ("added", "removed", "relabelled", "changed")  # relabelled: the label differs; changed: only other columns do
+KINDS = (
+    "added",
+    "removed",
+    "relabelled",
+    "changed",
+)  # relabelled: the label differs; changed: only other columns do
 LABEL = "label"
 
 
@@ -16,13 +21,20 @@ def differences(before: DataFrame, after: DataFrame, table: Table) -> DataFrame:
     """The rows that differ: the key's columns, `kind`, and the row `before` and `after` (null where there was none)."""
     values = [name for name in table.column_names if name not in table.key]
     left, right = (
-        rows.select(*table.key, F.struct(*(comparable(rows, name).alias(name) for name in values)).alias(side))
+        rows.select(
+            *table.key,
+            F.struct(*(comparable(rows, name).alias(name) for name in values)).alias(side),
+        )
         for rows, side in ((before, "before"), (after, "after"))
     )
     differs = F.lit(False)
     for name in values:
         differs |= ~F.col(f"before.{name}").eqNullSafe(F.col(f"after.{name}"))
-    is_relabelled = ~F.col(f"before.{LABEL}").eqNullSafe(F.col(f"after.{LABEL}")) if LABEL in values else F.lit(False)
+    is_relabelled = (
+        ~F.col(f"before.{LABEL}").eqNullSafe(F.col(f"after.{LABEL}"))
+        if LABEL in values
+        else F.lit(False)
+    )
     kind = (
         F.when(F.col("before").isNull(), "added")
         .when(F.col("after").isNull(), "removed")
@@ -35,7 +47,10 @@ def differences(before: DataFrame, after: DataFrame, table: Table) -> DataFrame:
 
 def counts(found: DataFrame) -> dict[str, int]:
     """Rows of each kind, the kinds that there are none of included."""
-    grouped = {row["kind"]: row["n"] for row in found.groupBy("kind").agg(F.count("*").alias("n")).collect()}
+    grouped = {
+        row["kind"]: row["n"]
+        for row in found.groupBy("kind").agg(F.count("*").alias("n")).collect()
+    }
     return {kind: grouped.get(kind, 0) for kind in KINDS}
 
 
@@ -46,7 +61,9 @@ def examples(found: DataFrame, table: Table, n: int) -> list[str]:
     for kind in KINDS:
         for row in found.where(F.col("kind") == kind).orderBy(*table.key).limit(n).collect():
             key = ", ".join(str(row[name])[:16] for name in table.key)
-            lines.append(f"{kind:<10} {key}: {'; '.join(_changes(row['before'], row['after'], values))}")
+            lines.append(
+                f"{kind:<10} {key}: {'; '.join(_changes(row['before'], row['after'], values))}"
+            )
     return lines
 
 
@@ -59,5 +76,7 @@ def _changes(before: object, after: object, values: Sequence[str]) -> list[str]:
 
 
 def _short(value: object, width: int = 40) -> str:
-    text = "".join(c if c.isprintable() else " " for c in str(value))  # raw reviews may hold a terminal's commands
+    text = "".join(
+        c if c.isprintable() else " " for c in str(value)
+    )  # raw reviews may hold a terminal's commands
     return text if len(text) <= width else text[: width - 1] + "…"

@@ -20,10 +20,19 @@ from pipelines.lake.locks import holder_of, is_held
 from pipelines.lake.tables import TableStore
 from pipelines.operate import vacuum
 from pipelines.tracking import model_files, registry
-from pipelines.tracking.model_table import ModelRecord, records
+from pipelines.tracking.model_table import ModelRecord, model_records
 from pipelines.tracking.names import CHAMPION
 from pipelines.tracking.store import connect
-from schemas import GOLD_LINEAGE, GOLD_REVIEWS, GOLD_SCORES, OPS_MODELS, OPS_PROMOTIONS, OPS_RUNS, TABLES, Table
+from schemas import (
+    GOLD_LINEAGE,
+    GOLD_REVIEWS,
+    GOLD_SCORES,
+    OPS_MODELS,
+    OPS_PROMOTIONS,
+    OPS_RUNS,
+    TABLES,
+    Table,
+)
 
 LONG_HELD_S = 3_600.0  # no stage holds a table's lock nearly as long
 RESTORE = "Restore it from a backup"
@@ -71,10 +80,16 @@ def examine(spark: SparkSession, config: LakeConfig) -> Iterator[Fault]:
 
 def log_faults(config: LakeConfig, table: Table) -> Iterator[Fault]:
     """A version that a local table's log lacks between its first and its last."""
-    log = Path(location(config, table), "_delta_log")  # of a local table; elsewhere there is none by that name
+    log = Path(
+        location(config, table), "_delta_log"
+    )  # of a local table; elsewhere there is none by that name
     if config.is_local and (missing := missing_versions(log)):
         listing = ", ".join(str(version) for version in missing)
-        yield Fault(table.name, f"its log lacks version {listing}", f"{RESTORE}, the whole directory _delta_log")
+        yield Fault(
+            table.name,
+            f"its log lacks version {listing}",
+            f"{RESTORE}, the whole directory _delta_log",
+        )
 
 
 def lock_faults(store: TableStore, table: Table) -> Iterator[Fault]:
@@ -96,24 +111,34 @@ def ledger_faults(store: TableStore) -> Iterator[Fault]:
     if not store.exists(OPS_RUNS):
         return
     left = store.read(OPS_RUNS).select(F.explode("output_versions").alias("name", "version"))
-    for row in left.groupBy("name").agg(F.max("version").alias("version")).orderBy("name").collect():
+    for row in (
+        left.groupBy("name").agg(F.max("version").alias("version")).orderBy("name").collect()
+    ):
         table = next((table for table in TABLES if table.name == row["name"]), None)
         found = store.version(table) if table and store.exists(table) else None
         if found is None or found < row["version"]:
             is_at = "no such table" if found is None else f"version {found}"
-            yield Fault(row["name"], f"{is_at}, but the ledger knows version {row['version']}", RESTORE)
+            yield Fault(
+                row["name"], f"{is_at}, but the ledger knows version {row['version']}", RESTORE
+            )
 
 
 def model_faults(store: TableStore, client: MlflowClient) -> Iterator[Fault]:
     """Model versions whose files, data or entries are not what was registered."""
-    known = {model.key: model for model in records(store)}
+    known = {model.key: model for model in model_records(store)}
     recorded = {name for name, _ in known}
     names = registry.names(client, store.config, recorded)
     live = registry.live_versions(client, names)
     for name in sorted(recorded - names):
-        yield Fault(name, "in ops.models, but the registry has no such model", f"{RESTORE}: <lake>/mlflow")
+        yield Fault(
+            name, "in ops.models, but the registry has no such model", f"{RESTORE}: <lake>/mlflow"
+        )
     for name, version in sorted(live - set(known)):
-        fix = "Delete the version in the registry, and train again" if known else f"{RESTORE}: ops.models"
+        fix = (
+            "Delete the version in the registry, and train again"
+            if known
+            else f"{RESTORE}: ops.models"
+        )
         yield Fault(f"{name} version {version}", "in the registry, but not in ops.models", fix)
     hashes: dict[int, str] = {}
     for key in sorted(live & set(known)):
@@ -128,13 +153,25 @@ def alias_faults(store: TableStore, client: MlflowClient) -> Iterator[Fault]:
     """A champion in the registry that is not the one of the gate's latest decision."""
     if not store.exists(OPS_PROMOTIONS):
         return
-    moved = store.read(OPS_PROMOTIONS).where("decision IN ('promoted', 'rolled_back')").groupBy("model_name")
-    for row in moved.agg(F.max_by("model_version", "decided_at").alias("version")).collect():  # one row a model
+    moved = (
+        store.read(OPS_PROMOTIONS)
+        .where("decision IN ('promoted', 'rolled_back')")
+        .groupBy("model_name")
+    )
+    for row in moved.agg(
+        F.max_by("model_version", "decided_at").alias("version")
+    ).collect():  # one row a model
         champion = registry.version_of(client, row["model_name"], CHAMPION)
         if champion is None or int(champion.version) != row["version"]:
-            found = f"alias {CHAMPION} is {f'version {champion.version}' if champion else 'not set'}"
+            found = (
+                f"alias {CHAMPION} is {f'version {champion.version}' if champion else 'not set'}"
+            )
             decided = f"the latest decision names version {row['version']}"
-            yield Fault(row["model_name"], f"{found}, but {decided}", "Run jobs/promote.py again, or --rollback")
+            yield Fault(
+                row["model_name"],
+                f"{found}, but {decided}",
+                "Run jobs/promote.py again, or --rollback",
+            )
 
 
 def data_faults(store: TableStore, model: ModelRecord, hashes: dict[int, str]) -> Iterator[Fault]:
@@ -143,14 +180,20 @@ def data_faults(store: TableStore, model: ModelRecord, hashes: dict[int, str]) -
 
     def read_again() -> None:
         if model.gold_version not in hashes:
-            vacuum.require_present(store, GOLD_REVIEWS, vacuum.needed(store, GOLD_REVIEWS, [model.gold_version]))
+            vacuum.require_present(
+                store, GOLD_REVIEWS, vacuum.files_read_by(store, GOLD_REVIEWS, [model.gold_version])
+            )
             hashes[model.gold_version] = content_hash(store.read(GOLD_REVIEWS, model.gold_version))
 
-    faults = list(_caught(where, read_again, f"{RESTORE}; until then the model cannot be reproduced"))
+    faults = list(
+        _caught(where, read_again, f"{RESTORE}; until then the model cannot be reproduced")
+    )
     yield from faults
     found = hashes.get(model.gold_version)
     if not faults and found != model.content_hash:
-        yield Fault(where, f"content hash {found}, but the model learned from {model.content_hash}", RESTORE)
+        yield Fault(
+            where, f"content hash {found}, but the model learned from {model.content_hash}", RESTORE
+        )
 
 
 def lineage_faults(store: TableStore) -> Iterator[Fault]:
@@ -161,7 +204,11 @@ def lineage_faults(store: TableStore) -> Iterator[Fault]:
         lost = f"SELECT count(DISTINCT review_id, model_name, model_version) FROM gold.lineage WHERE {link} IS NULL"
         if n_rows := store.counts({"rows": lost})["rows"]:
             found = f"{n_rows:,} scored rows have no {link}"
-            yield Fault(GOLD_LINEAGE.name, found, "Restore ops.models and ops.runs from a backup: the link is in them")
+            yield Fault(
+                GOLD_LINEAGE.name,
+                found,
+                "Restore ops.models and ops.runs from a backup: the link is in them",
+            )
 
 
 def missing_versions(log: Path) -> list[int]:
@@ -186,6 +233,8 @@ def _cause(message: str) -> str:
     name = file[1].rpartition("/")[2] if file else "a file"
     if "checksum" in message.lower():
         return f"{name} is damaged: its checksum does not fit"
-    if re.search(r"does not exist|FILE_NOT_EXIST|FileNotFound|no such file", message, re.IGNORECASE):
+    if re.search(
+        r"does not exist|FILE_NOT_EXIST|FileNotFound|no such file", message, re.IGNORECASE
+    ):
         return f"{name} is missing"
     return f"{name} cannot be read"

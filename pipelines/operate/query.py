@@ -31,7 +31,9 @@ NESTED = (ArrayType, MapType, StructType, VariantType)
 
 QUESTIONS = ("SELECT", "WITH", "FROM", "VALUES", "TABLE")
 DESCRIPTIONS = ("DESCRIBE", "DESC", "SHOW")
-EXPLAIN = re.compile(r"\s*EXPLAIN\s+(?:(?:LOGICAL|FORMATTED|EXTENDED|CODEGEN|COST)\b)?", re.IGNORECASE)
+EXPLAIN = re.compile(
+    r"\s*EXPLAIN\s+(?:(?:LOGICAL|FORMATTED|EXTENDED|CODEGEN|COST)\b)?", re.IGNORECASE
+)
 MULTI_LINE = (["plan"], ["createtab_stmt"])  # what EXPLAIN and SHOW CREATE TABLE answer
 
 # SQL that runs programs. Read from the raw text, strings and comments included: rather a LIKE '%reflect(%' refused
@@ -58,7 +60,9 @@ def refuse_code(statement: str) -> None:
     """Raise InputError where the statement would run a program: SQL is for tables."""
     for what, pattern in CODE.items():
         if re.search(pattern, statement, re.IGNORECASE | re.DOTALL):
-            raise InputError(f"statement: expected SQL over tables, found {what}, which runs code. Leave it out.")
+            raise InputError(
+                f"statement: expected SQL over tables, found {what}, which runs code. Leave it out."
+            )
 
 
 def refuse_writing(spark: SparkSession, statement: str) -> None:
@@ -81,8 +85,12 @@ def refuse_writing(spark: SparkSession, statement: str) -> None:
     try:
         spark.sql(f"DESCRIBE QUERY (\n{question.rstrip().rstrip(';')}\n)")
     except ParseException as error:
-        found = re.sub(r"\(line (\d+)", lambda place: f"(line {int(place[1]) - 1}", _one_line(error))
-        raise InputError(f"statement: expected one query, found: {found} Pass --write to change tables.") from error
+        found = re.sub(
+            r"\(line (\d+)", lambda place: f"(line {int(place[1]) - 1}", _one_line(error)
+        )
+        raise InputError(
+            f"statement: expected one query, found: {found} Pass --write to change tables."
+        ) from error
     except AnalysisException:
         return  # a query, if about something absent: running it says so with the right position
 
@@ -137,14 +145,18 @@ def _csv(answer: DataFrame) -> Iterator[str]:
     rows = (tuple(row) for row in _as_text(answer).toLocalIterator())
     for row in itertools.chain([tuple(answer.columns)], rows):
         line = io.StringIO()
-        csv.writer(line, lineterminator="\r\n").writerow(row)  # it quotes only the line ends named here
+        csv.writer(line, lineterminator="\r\n").writerow(
+            row
+        )  # it quotes only the line ends named here
         yield line.getvalue().removesuffix("\r\n")
 
 
 def _json_lines(answer: DataFrame) -> Iterator[str]:
     repeated = sorted({name for name in answer.columns if answer.columns.count(name) > 1})
     if repeated:
-        raise InputError(f"--format jsonl: expected a name for each column, found {', '.join(repeated)} twice. Use AS.")
+        raise InputError(
+            f"--format jsonl: expected a name for each column, found {', '.join(repeated)} twice. Use AS."
+        )
     for row in answer.select(_json(F.struct("*"))).toLocalIterator():
         yield row[0]
 
@@ -162,11 +174,15 @@ def _text(column: Column, kind: DataType) -> Column:
         return _json(column)
     if isinstance(kind, BinaryType):
         return F.base64(column)
-    return F.date_format(column, ISO_UTC) if isinstance(kind, TimestampType) else column.cast("string")
+    return (
+        F.date_format(column, ISO_UTC) if isinstance(kind, TimestampType) else column.cast("string")
+    )
 
 
 def _json(column: Column) -> Column:
-    return F.to_json(column, {"ignoreNullFields": "false", "timestampFormat": ISO_UTC, "timeZone": "UTC"})
+    return F.to_json(
+        column, {"ignoreNullFields": "false", "timestampFormat": ISO_UTC, "timeZone": "UTC"}
+    )
 
 
 def _cell(value: str | None, width: int) -> str:

@@ -35,7 +35,9 @@ def pins_of_model(model: ModelRecord) -> list[Pin]:
         SILVER_REVIEWS.name: model.silver_version,
         BRONZE_REVIEWS.name: model.bronze_version,
     }
-    return [Pin(table, version, str(model)) for table, version in read.items() if version is not None]
+    return [
+        Pin(table, version, str(model)) for table, version in read.items() if version is not None
+    ]
 
 
 def require_known(live: set[tuple[str, int]], known: set[tuple[str, int]], names: set[str]) -> None:
@@ -43,7 +45,9 @@ def require_known(live: set[tuple[str, int]], known: set[tuple[str, int]], names
 
     A version that is gone from the registry was deleted; a name that is gone means that the registry itself was lost.
     """
-    unrecorded = [f"{name} version {version} in the registry only" for name, version in sorted(live - known)]
+    unrecorded = [
+        f"{name} version {version} in the registry only" for name, version in sorted(live - known)
+    ]
     lost = [f"{name} in ops.models only" for name in sorted({name for name, _ in known} - names)]
     if unrecorded or lost:
         raise IntegrityError(
@@ -72,10 +76,14 @@ def versions_kept(table: str, forget: str, latest: int, pins: Sequence[Pin]) -> 
 def _versions_asked(forget: str, latest: int) -> range:
     first, _, last = forget.partition("-")
     if not first.isdigit() or not (last or first).isdigit():
-        raise InputError(f"--forget must be a version or a range of them, as 3 or 3-7, got {forget!r}")
+        raise InputError(
+            f"--forget must be a version or a range of them, as 3 or 3-7, got {forget!r}"
+        )
     asked = range(int(first), int(last or first) + 1)
     if not asked or asked[-1] > latest:
-        raise InputError(f"--forget must name versions of 0-{latest}, the first one first, got {forget}")
+        raise InputError(
+            f"--forget must name versions of 0-{latest}, the first one first, got {forget}"
+        )
     return asked
 
 
@@ -91,8 +99,12 @@ def unneeded(inventory: DataFrame, needed: DataFrame, before_ms: int) -> DataFra
     inventory  path, length, modificationTime        returns  what VACUUM USING INVENTORY takes
     A younger file may belong to a write that has not committed yet.
     """
-    left = inventory.join(needed, "path", "left_anti").where(F.unix_millis("modificationTime") < before_ms)
-    is_dir = F.expr("nullif(false, true)")  # false, of a nullable column: VACUUM compares the schema to the letter
+    left = inventory.join(needed, "path", "left_anti").where(
+        F.unix_millis("modificationTime") < before_ms
+    )
+    is_dir = F.expr(
+        "nullif(false, true)"
+    )  # false, of a nullable column: VACUUM compares the schema to the letter
     modified_ms = F.unix_millis("modificationTime").alias("modificationTime")
     return left.select("path", "length", is_dir.alias("isDir"), modified_ms)
 
@@ -102,7 +114,9 @@ def summary(table: str, pins: Sequence[Pin], n_files: int, n_bytes: int, is_dry_
     reasons: dict[int, list[str]] = {}
     for pin in sorted(pins, key=lambda pin: (pin.version, pin.reason)):
         reasons.setdefault(pin.version, []).append(pin.reason)
-    needed = "; ".join(f"version {version} ({', '.join(dict.fromkeys(who))})" for version, who in reasons.items())
+    needed = "; ".join(
+        f"version {version} ({', '.join(dict.fromkeys(who))})" for version, who in reasons.items()
+    )
     verb = "would be deleted" if is_dry_run else "deleted"
     return f"{table}: {n_files:,} files, {n_bytes:,} bytes {verb}; needed: {needed}"
 
@@ -115,13 +129,21 @@ def inventory(store: TableStore, table: Table) -> DataFrame:
     """Every data file below the table's directory: path, length in bytes, modificationTime. The log is left out."""
     detail = store.sql(f"DESCRIBE DETAIL {table.name}").select("location").collect()[0]
     listing = store.spark.read.format("binaryFile").option("recursiveFileLookup", "true")
-    files = listing.option("pathGlobFilter", "*.parquet").load(detail["location"])  # no content is read
-    return files.where("NOT contains(path, '/_delta_log/')").select("path", "length", "modificationTime")
+    files = listing.option("pathGlobFilter", "*.parquet").load(
+        detail["location"]
+    )  # no content is read
+    return files.where("NOT contains(path, '/_delta_log/')").select(
+        "path", "length", "modificationTime"
+    )
 
 
-def needed(store: TableStore, table: Table, versions: Iterable[int]) -> DataFrame:
+def files_read_by(store: TableStore, table: Table, versions: Iterable[int]) -> DataFrame:
     """The files that these versions read: path. Taken from the log alone, so it names missing ones too."""
-    paths = {plain_path(uri) for version in sorted(set(versions)) for uri in store.read(table, version).inputFiles()}
+    paths = {
+        plain_path(uri)
+        for version in sorted(set(versions))
+        for uri in store.read(table, version).inputFiles()
+    }
     return store.spark.createDataFrame([(path,) for path in sorted(paths)], "path string")
 
 
@@ -130,7 +152,9 @@ def current_since(store: TableStore, table: Table, time_ms: int) -> list[int]:
     history = store.sql(f"DESCRIBE HISTORY {table.name}").selectExpr(
         "version", "lead(unix_millis(timestamp)) OVER (ORDER BY version) AS replaced_ms"
     )
-    recent = history.where(F.col("replaced_ms").isNull() | (F.col("replaced_ms") >= time_ms)).select("version")
+    recent = history.where(
+        F.col("replaced_ms").isNull() | (F.col("replaced_ms") >= time_ms)
+    ).select("version")
     return [row["version"] for row in recent.orderBy("version").collect()]
 
 
@@ -154,11 +178,13 @@ def require_present(store: TableStore, table: Table, needed: DataFrame) -> None:
 
 def size_of(files: DataFrame) -> tuple[int, int]:
     """How many files, and their bytes together."""
-    total = files.agg(F.count("*").alias("n_files"), F.coalesce(F.sum("length"), F.lit(0)).alias("n_bytes")).collect()
+    total = files.agg(
+        F.count("*").alias("n_files"), F.coalesce(F.sum("length"), F.lit(0)).alias("n_bytes")
+    ).collect()
     return int(total[0]["n_files"]), int(total[0]["n_bytes"])
 
 
-def delete(store: TableStore, table: Table, files: DataFrame) -> None:
+def delete_files(store: TableStore, table: Table, files: DataFrame) -> None:
     """Delete these files of a table, as path, length, isDir, modificationTime; never one that the latest version reads.
 
     By VACUUM over an inventory, which considers only the listed files: the retention of ten years, which keeps a
@@ -166,14 +192,19 @@ def delete(store: TableStore, table: Table, files: DataFrame) -> None:
     """
     name = f"unneeded_{uuid.uuid4().hex}"
     files.createOrReplaceTempView(name)
-    settings = {NO_RETENTION_CHECK: "false", VACUUM_COMMITS: "false"}  # a vacuum changes no rows: no version for it
+    settings = {
+        NO_RETENTION_CHECK: "false",
+        VACUUM_COMMITS: "false",
+    }  # a vacuum changes no rows: no version for it
     try:
         for setting, value in settings.items():
             store.spark.conf.set(setting, value)
     except PySparkException as error:
         found = str(error).strip().splitlines()[0]
         advice = "Serverless compute takes none: run jobs/vacuum.py on a cluster."
-        raise SetupError(f"vacuum: expected Spark to take {', '.join(settings)}, found: {found} {advice}") from error
+        raise SetupError(
+            f"vacuum: expected Spark to take {', '.join(settings)}, found: {found} {advice}"
+        ) from error
     try:
         store.sql(f"VACUUM {table.name} USING INVENTORY (SELECT * FROM {name}) RETAIN 0 HOURS")
     finally:

@@ -20,15 +20,21 @@ def fit_baseline(texts: Sequence[Any], labels: ArrayLike) -> Pipeline:
     truth = _as_labels(labels)
     found = sorted(set(truth.tolist()))
     if found != [0, 1]:
-        raise InputError(f"baseline: expected labels 0 and 1, found {found or 'no row'}. Train on both classes.")
+        raise InputError(
+            f"baseline: expected labels 0 and 1, found {found or 'no row'}. Train on both classes."
+        )
     terms = TfidfVectorizer(ngram_range=(1, 2))
     # liblinear's primal solver draws nothing at random and converges in 7 steps; lbfgs takes 29 for the same figure.
-    regression = LogisticRegression(C=REGULARISATION, solver="liblinear", max_iter=1_000, random_state=0)
+    regression = LogisticRegression(
+        C=REGULARISATION, solver="liblinear", max_iter=1_000, random_state=0
+    )
     baseline = Pipeline([("terms", terms), ("regression", regression)])
     try:
         return baseline.fit(_strings(texts), truth)
     except ValueError as error:
-        raise InputError(f"baseline: {len(truth):,} labels given, and scikit-learn says: {error}") from error
+        raise InputError(
+            f"baseline: {len(truth):,} labels given, and scikit-learn says: {error}"
+        ) from error
 
 
 def predict(baseline: Pipeline, texts: Sequence[Any]) -> NDArray[np.int64]:

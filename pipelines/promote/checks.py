@@ -24,7 +24,9 @@ EXAMPLES = (
 class Limits:
     """What a challenger must keep to."""
 
-    worse_p_value: float = 0.05  # below it, chance does not explain that the challenger is worse than the champion
+    worse_p_value: float = (
+        0.05  # below it, chance does not explain that the challenger is worse than the champion
+    )
     recall_gap: float = 0.05  # between the recalls of the two classes
     calibration_error: float = 0.05
     threshold: float = 0.5  # P(positive) from which an example sentence counts as positive
@@ -109,7 +111,9 @@ def not_worse_than_champion(
 ) -> Check:
     """Whether the same rows leave it open that the challenger is as good as the champion: exact McNemar, one-sided."""
     name = "not_worse_than_champion"
-    given = {"challenger": challenger.prediction} | ({"champion": champion.prediction} if champion else {})
+    given = {"challenger": challenger.prediction} | (
+        {"champion": champion.prediction} if champion else {}
+    )
     fault = _fault(labels, given)
     if fault:
         return _failed(name, fault, limits.worse_p_value)
@@ -119,7 +123,11 @@ def not_worse_than_champion(
     return Check(
         name,
         found.p_a_worse >= limits.worse_p_value,
-        {"only_challenger": found.only_a, "only_champion": found.only_b, "p_value": found.p_a_worse},
+        {
+            "only_challenger": found.only_a,
+            "only_champion": found.only_b,
+            "p_value": found.p_a_worse,
+        },
         limits.worse_p_value,
         f"{found.only_a:,} rows right that the champion has wrong, {found.only_b:,} the other way round "
         f"(one-sided McNemar {_p_value(found.p_a_worse)}, limit {_short(limits.worse_p_value)})",
@@ -149,9 +157,14 @@ def recall_gap(labels: ArrayLike, challenger: Predictions, limits: Limits) -> Ch
     fault = _fault(labels, {"challenger": challenger.prediction})
     if fault:
         return _failed(name, fault, limits.recall_gap)
-    truth, predicted = _numbers(labels).astype(np.int64), _numbers(challenger.prediction).astype(np.int64)
+    truth, predicted = (
+        _numbers(labels).astype(np.int64),
+        _numbers(challenger.prediction).astype(np.int64),
+    )
     gap = point_metrics(confusion_of(truth, predicted))["recall_gap"]
-    return _at_most(name, "recall gap", math.nan if gap is None else gap, limits.recall_gap, len(truth))
+    return _at_most(
+        name, "recall gap", math.nan if gap is None else gap, limits.recall_gap, len(truth)
+    )
 
 
 def calibration(labels: ArrayLike, challenger: Predictions, limits: Limits) -> Check:
@@ -162,7 +175,9 @@ def calibration(labels: ArrayLike, challenger: Predictions, limits: Limits) -> C
     if fault:
         return _failed(name, fault, limits.calibration_error)
     error = expected_calibration_error(probability, _numbers(labels).astype(np.int64))
-    return _at_most(name, "expected calibration error", error, limits.calibration_error, len(probability))
+    return _at_most(
+        name, "expected calibration error", error, limits.calibration_error, len(probability)
+    )
 
 
 def as_json(verdict: Verdict) -> str:
@@ -171,7 +186,10 @@ def as_json(verdict: Verdict) -> str:
 
 
 def moves(
-    decision: str, champion: int | None, previous_champion: int | None, challenger: int | None = None
+    decision: str,
+    champion: int | None,
+    previous_champion: int | None,
+    challenger: int | None = None,
 ) -> dict[str, int | None]:
     """Aliases to set after a decision of ops.promotions, only those that change; None = remove the alias."""
     if decision == "refused":
@@ -179,13 +197,17 @@ def moves(
     if decision == "rolled_back":
         if previous_champion in (None, champion):
             found = f"expected an alias previous_champion, found {previous_champion or 'none'}"
-            raise InputError(f"--rollback: {found}. Only a champion that replaced another can be rolled back.")
+            raise InputError(
+                f"--rollback: {found}. Only a champion that replaced another can be rolled back."
+            )
         wanted = {CHAMPION: previous_champion, PREVIOUS_CHAMPION: champion}
         if challenger == champion:  # or the next run of the gate would promote it again
             wanted[CHALLENGER] = None
     elif decision == "promoted":
         if challenger is None:
-            raise InputError("promote: expected an alias challenger, found none. Run jobs/train.py first.")
+            raise InputError(
+                "promote: expected an alias challenger, found none. Run jobs/train.py first."
+            )
         if challenger == champion:
             return {}
         wanted = {PREVIOUS_CHAMPION: champion, CHAMPION: challenger}
@@ -226,7 +248,9 @@ def _fault(labels: ArrayLike, predictions: dict[str, ArrayLike]) -> str | None:
             return f"{who}: expected {len(truth):,} predictions, found {len(found):,}"
         n_other = int((~np.isin(found, (0.0, 1.0))).sum())
         if n_other:
-            return f"{who}: expected 0 or 1 in every row, found {n_other:,} with NaN or another value"
+            return (
+                f"{who}: expected 0 or 1 in every row, found {n_other:,} with NaN or another value"
+            )
     absent = [word for value, word in ((1, "positive"), (0, "negative")) if value not in truth]
     return f"no {absent[0]} row held out" if absent else None
 
@@ -235,7 +259,11 @@ def _fault_of_shares(who: str, probability: NDArray[np.float64], n_expected: int
     if len(probability) != n_expected:
         return f"{who}: expected {n_expected:,} probabilities, found {len(probability):,}"
     n_other = int((~((probability >= 0) & (probability <= 1))).sum())
-    return f"{who}: expected a probability of 0-1 in every row, found {n_other:,} NaN or outside" if n_other else None
+    return (
+        f"{who}: expected a probability of 0-1 in every row, found {n_other:,} NaN or outside"
+        if n_other
+        else None
+    )
 
 
 def _share(value: float) -> str:

@@ -29,7 +29,9 @@ def verified_model(
     store: TableStore, client: MlflowClient, version: ModelVersion
 ) -> Callable[[list[str]], pd.DataFrame]:
     """The model version as a function of texts, its files checked against ops.models before any is imported."""
-    directory = model_files.verified_directory(client, version, model_table.record_of(store, version).files)
+    directory = model_files.verified_directory(
+        client, version, model_table.record_of(store, version).files
+    )
     return model_files.load(directory)
 
 
@@ -66,10 +68,13 @@ def judge_challenger(
     return verdict
 
 
-def note(store: TableStore, name: str, version: int, decision: str, reasons: str, previous: int | None) -> Commit:
+def record_decision(
+    store: TableStore, name: str, version: int, decision: str, reasons: str, previous: int | None
+) -> Commit:
     """Append a decision to ops.promotions: before the aliases move, so that a run cut short is repeated whole."""
     return store.append(
-        OPS_PROMOTIONS, one_row(store.spark, OPS_PROMOTIONS, (name, version, decision, reasons, previous))
+        OPS_PROMOTIONS,
+        one_row(store.spark, OPS_PROMOTIONS, (name, version, decision, reasons, previous)),
     )
 
 

@@ -29,13 +29,17 @@ def directory_of(client: MlflowClient, model_id: str) -> Path:
     return Path(mlflow.artifacts.download_artifacts(artifact_uri=location))
 
 
-def verified_directory(client: MlflowClient, version: ModelVersion, files: Sequence[ModelFile]) -> Path:
+def verified_directory(
+    client: MlflowClient, version: ModelVersion, files: Sequence[ModelFile]
+) -> Path:
     """The logged model's local directory, every file of it as the manifest in ops.models says.
 
     Raises IntegrityError (exit 3) before anything of the model is imported.
     """
     where = f"{version.name} version {version.version}"
-    if version.tags.get(store.tag_name(mlflow.get_registry_uri(), MANIFEST)) != manifest_sha256(files):
+    if version.tags.get(store.tag_name(mlflow.get_registry_uri(), MANIFEST)) != manifest_sha256(
+        files
+    ):
         raise IntegrityError(
             f"{where}: expected the manifest of ops.models, found another in the registry. Do not use this version."
         )
@@ -60,7 +64,9 @@ def directory_for_workers(
         return shared
     copy = shared.with_name(f"{shared.name}-{uuid.uuid4().hex}")
     shutil.copytree(directory, copy)
-    if shared.exists() and not _is_whole(shared, files):  # damaged; else another job has just put it there
+    if shared.exists() and not _is_whole(
+        shared, files
+    ):  # damaged; else another job has just put it there
         os.rename(shared, shared.with_name(f"damaged-{uuid.uuid4().hex}"))
     with contextlib.suppress(OSError):  # a directory that holds something is not replaced
         os.rename(copy, shared)
@@ -69,12 +75,16 @@ def directory_for_workers(
     return shared
 
 
-def load_verified(directory: Path, files: Sequence[ModelFile]) -> Callable[[list[str]], pd.DataFrame]:
+def load_verified(
+    directory: Path, files: Sequence[ModelFile]
+) -> Callable[[list[str]], pd.DataFrame]:
     """The model of a directory that others can write to; IntegrityError unless its files are the manifest's."""
     try:
         verify_manifest(directory, files)
     except (ManifestError, OSError) as error:
-        raise IntegrityError(f"{error}. Restore the file; a copy below --landing is made anew.") from error
+        raise IntegrityError(
+            f"{error}. Restore the file; a copy below --landing is made anew."
+        ) from error
     return load(directory)
 
 

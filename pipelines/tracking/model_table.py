@@ -39,11 +39,13 @@ class ModelRecord:
         return f"{self.name} version {self.version}"
 
 
-def records(store: TableStore) -> list[ModelRecord]:
+def model_records(store: TableStore) -> list[ModelRecord]:
     """Every registered model version, oldest first; none where nothing was trained yet."""
     if not store.exists(OPS_MODELS):
         return []
-    rows = store.read(OPS_MODELS).orderBy("model_name", "model_version").collect()  # one row a model version: few
+    rows = (
+        store.read(OPS_MODELS).orderBy("model_name", "model_version").collect()
+    )  # one row a model version: few
     return [
         ModelRecord(
             row["model_name"], row["model_version"], row["run_id"],
@@ -56,7 +58,7 @@ def records(store: TableStore) -> list[ModelRecord]:
 
 def record_of(store: TableStore, version: ModelVersion) -> ModelRecord:
     """The row of ops.models for a version of the registry; IntegrityError where there is none."""
-    for record in records(store):
+    for record in model_records(store):
         if (record.name, record.version) == (version.name, int(version.version)):
             return record
     raise IntegrityError(
@@ -67,7 +69,7 @@ def record_of(store: TableStore, version: ModelVersion) -> ModelRecord:
 
 def record_of_run(store: TableStore, run_id: str) -> ModelRecord:
     """The model version that a run registered; InputError where there is none."""
-    for record in records(store):
+    for record in model_records(store):
         if record.run_id == run_id:
             return record
     raise InputError(
@@ -86,10 +88,16 @@ def require_added(commit: Commit, registered: Registered) -> Commit:
     return commit
 
 
-def model_row(store: TableStore, registered: Registered, gold_version: int, content_hash: str) -> DataFrame:
+def model_row(
+    store: TableStore, registered: Registered, gold_version: int, content_hash: str
+) -> DataFrame:
     """The row of ops.models: the link from the registry to the tables, and the manifest outside the registry."""
-    silver_version = ledger.input_version(store, "curate", "gold.reviews", gold_version, "silver.reviews")
-    bronze_version = ledger.input_version(store, "clean", "silver.reviews", silver_version, "bronze.reviews")
+    silver_version = ledger.input_version(
+        store, "curate", "gold.reviews", gold_version, "silver.reviews"
+    )
+    bronze_version = ledger.input_version(
+        store, "clean", "silver.reviews", silver_version, "bronze.reviews"
+    )
     row = (
         registered.name, registered.version, registered.run_id, gold_version, silver_version, bronze_version,
         content_hash, registered.weights_sha256, registered.manifest_sha256, registered.files, git_commit(),
@@ -97,10 +105,16 @@ def model_row(store: TableStore, registered: Registered, gold_version: int, cont
     return one_row(store.spark, OPS_MODELS, row)
 
 
-def record(
-    store: TableStore, run: ledger.Run, registered: Registered, content_hash: str, n_rows: Mapping[str, int]
+def record_model(
+    store: TableStore,
+    run: ledger.Run,
+    registered: Registered,
+    content_hash: str,
+    n_rows: Mapping[str, int],
 ) -> None:
     """Note a training's model version in ops.models, then the training in the ledger."""
     row = model_row(store, registered, int(run.inputs["gold.reviews"]), content_hash)
     commit = require_added(store.merge(OPS_MODELS, row), registered)
-    ledger.finish(store, run, [commit], {**n_rows, "model_version": registered.version}, content_hash)
+    ledger.finish(
+        store, run, [commit], {**n_rows, "model_version": registered.version}, content_hash
+    )

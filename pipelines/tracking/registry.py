@@ -53,9 +53,13 @@ class Registered:
         return manifest_sha256(self.files)
 
 
-def register(client: MlflowClient, name: str, directory: Path, tags: Mapping[str, str], card: str) -> Registered:
+def register(
+    client: MlflowClient, name: str, directory: Path, tags: Mapping[str, str], card: str
+) -> Registered:
     """Log a model directory in the running run and make it the newest version and the challenger."""
-    example = pd.DataFrame({"text": ["Best movie I have seen.", "The worst movie in the history of cinema."]})
+    example = pd.DataFrame(
+        {"text": ["Best movie I have seen.", "The worst movie in the history of cinema."]}
+    )
     info = mlflow.pyfunc.log_model(
         name="model",
         python_model=classifier.__file__,
@@ -73,7 +77,8 @@ def register(client: MlflowClient, name: str, directory: Path, tags: Mapping[str
         model_id=info.model_id,
         description=card,
         tags=store.version_tags(
-            mlflow.get_registry_uri(), {**tags, "manifest": json.dumps(files), MANIFEST: manifest_sha256(files)}
+            mlflow.get_registry_uri(),
+            {**tags, "manifest": json.dumps(files), MANIFEST: manifest_sha256(files)},
         ),
     )
     registered = Registered(name, int(created.version), info.run_id, files)
@@ -81,7 +86,7 @@ def register(client: MlflowClient, name: str, directory: Path, tags: Mapping[str
     return registered
 
 
-def cut_off(
+def adopt_interrupted(
     client: MlflowClient, name: str, run_key: str, recorded: Collection[tuple[str, int]]
 ) -> tuple[Registered, str] | None:
     """What a training of this key registered before it was killed on its way to ops.models, and its content hash.
@@ -91,13 +96,19 @@ def cut_off(
     uri = mlflow.get_registry_uri()
     for version in _all(partial(client.search_model_versions, f"name = '{name}'")):
         tags = version.tags
-        if (name, int(version.version)) in recorded or tags.get(store.tag_name(uri, RUN_KEY)) != run_key:
+        if (name, int(version.version)) in recorded or tags.get(
+            store.tag_name(uri, RUN_KEY)
+        ) != run_key:
             continue
         files = manifest_of(directory_of(client, str(version.source).removeprefix("models:/")))
         if tags.get(store.tag_name(uri, MANIFEST)) != manifest_sha256(files):
             continue
         registered = Registered(name, int(version.version), str(version.run_id), files)
-        log.info("%s version %s: was registered by a run that was cut off; taken over", name, version.version)
+        log.info(
+            "%s version %s: was registered by a run that was cut off; taken over",
+            name,
+            version.version,
+        )
         client.set_terminated(registered.run_id)
         _announce(client, registered)
         return registered, tags[store.tag_name(uri, "content_hash")]
@@ -123,8 +134,14 @@ def resolve(client: MlflowClient, name: str, alias_or_version: str) -> ModelVers
     except MlflowException as error:
         if error.error_code not in store.ABSENT:
             raise store.unreadable(error) from error
-        advice = "Run jobs/promote.py first." if alias_or_version == CHAMPION else "Run jobs/train.py first."
-        raise InputError(f"{name}: expected a version or alias {alias_or_version}, found none. {advice}") from error
+        advice = (
+            "Run jobs/promote.py first."
+            if alias_or_version == CHAMPION
+            else "Run jobs/train.py first."
+        )
+        raise InputError(
+            f"{name}: expected a version or alias {alias_or_version}, found none. {advice}"
+        ) from error
 
 
 def live_versions(client: MlflowClient, names: Iterable[str]) -> set[tuple[str, int]]:
@@ -190,4 +207,6 @@ def _all(search: Callable[..., PagedList[Result]]) -> Iterator[Result]:
 
 
 def _version_of(package: str) -> str:
-    return importlib.metadata.version(package).split("+")[0]  # +cpu, +cu130: not a version that an index has
+    return importlib.metadata.version(package).split("+")[
+        0
+    ]  # +cpu, +cu130: not a version that an index has

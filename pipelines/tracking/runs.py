@@ -41,17 +41,32 @@ class PastRun:
 
 @contextlib.contextmanager
 def tracked(
-    client: MlflowClient, config: LakeConfig, experiment: str, params: Mapping[str, object], tags: Mapping[str, str]
+    client: MlflowClient,
+    config: LakeConfig,
+    experiment: str,
+    params: Mapping[str, object],
+    tags: Mapping[str, str],
 ) -> Iterator[str]:
     """A run from start to end; failed if what is inside fails. Yields its id."""
-    for name in ("MLFLOW_RUN_ID", "MLFLOW_EXPERIMENT_ID"):  # `mlflow run` exports them, of a run in another store
+    for name in (
+        "MLFLOW_RUN_ID",
+        "MLFLOW_EXPERIMENT_ID",
+    ):  # `mlflow run` exports them, of a run in another store
         os.environ.pop(name, None)
     found = client.get_experiment_by_name(experiment)
     if found and found.lifecycle_stage != "active":
-        raise InputError(f"--experiment {experiment}: expected an active one, found it deleted. Pass another name.")
+        raise InputError(
+            f"--experiment {experiment}: expected an active one, found it deleted. Pass another name."
+        )
     place = artifacts_of(config, mlflow.get_tracking_uri())
-    experiment_id = found.experiment_id if found else client.create_experiment(experiment, artifact_location=place)
-    with mlflow.start_run(experiment_id=experiment_id, tags=dict(tags), log_system_metrics=False) as run:
+    experiment_id = (
+        found.experiment_id
+        if found
+        else client.create_experiment(experiment, artifact_location=place)
+    )
+    with mlflow.start_run(
+        experiment_id=experiment_id, tags=dict(tags), log_system_metrics=False
+    ) as run:
         mlflow.log_params(dict(params))
         yield run.info.run_id
     log.info("run %s of experiment %s: finished", run.info.run_id, experiment)
@@ -62,7 +77,9 @@ def artifacts_of(config: LakeConfig, tracking_uri: str) -> str | None:
     if config.is_local:
         return (config.lake_path / "mlflow" / "artifacts").as_uri()
     return (
-        (config.landing_path / "mlflow").as_uri() if re.match("(sqlite|postgresql|mysql|mssql)", tracking_uri) else None
+        (config.landing_path / "mlflow").as_uri()
+        if re.match("(sqlite|postgresql|mysql|mssql)", tracking_uri)
+        else None
     )
 
 
@@ -96,12 +113,18 @@ def past_run(client: MlflowClient, run_id: str, epoch_metrics: Sequence[str]) ->
     try:
         run = client.get_run(run_id)
     except MlflowException as error:
-        raise InputError(f"run {run_id}: expected a run of this lake, found none. Look it up in ops.models.") from error
+        raise InputError(
+            f"run {run_id}: expected a run of this lake, found none. Look it up in ops.models."
+        ) from error
     if "delta.version" not in run.data.tags or run.info.status != "FINISHED":
         found = f"a {run.info.status.lower()} one{'' if 'delta.version' in run.data.tags else ' without delta.version'}"
-        raise InputError(f"run {run_id}: expected a finished training run, found {found}. Look it up in ops.models.")
+        raise InputError(
+            f"run {run_id}: expected a finished training run, found {found}. Look it up in ops.models."
+        )
     epochs = {
-        (name, point.step): point.value for name in epoch_metrics for point in client.get_metric_history(run_id, name)
+        (name, point.step): point.value
+        for name in epoch_metrics
+        for point in client.get_metric_history(run_id, name)
     }
     experiment = client.get_experiment(run.info.experiment_id).name
     return PastRun(run_id, experiment, run.data.params, run.data.tags, run.data.metrics, epochs)

@@ -25,7 +25,9 @@ MOST_CHARACTERS = 1_000  # of a tag's value
 def uris(environment: Mapping[str, str]) -> tuple[str, str]:
     """Where runs and where models are kept, unless the lake keeps them itself: by default in the workspace."""
     tracking = environment.get("MLFLOW_TRACKING_URI", "databricks")
-    return tracking, environment.get("MLFLOW_REGISTRY_URI", re.sub("^databricks(?!-uc)", "databricks-uc", tracking))
+    return tracking, environment.get(
+        "MLFLOW_REGISTRY_URI", re.sub("^databricks(?!-uc)", "databricks-uc", tracking)
+    )
 
 
 def require_place(config: LakeConfig, environment: Mapping[str, str]) -> None:
@@ -51,10 +53,17 @@ def tag_name(registry_uri: str, name: str) -> str:
 def version_tags(registry_uri: str, tags: Mapping[str, str]) -> dict[str, str]:
     """A model version's tags as the registry takes them: Unity Catalog's are short, and the manifest is in Delta."""
     is_unity = registry_uri.startswith(UNITY)
-    return {tag_name(registry_uri, n): v for n, v in tags.items() if not is_unity or len(v) <= MOST_CHARACTERS}
+    return {
+        tag_name(registry_uri, n): v
+        for n, v in tags.items()
+        if not is_unity or len(v) <= MOST_CHARACTERS
+    }
 
 
-ABSENT = ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE")  # what the stores say of a model or alias not there
+ABSENT = (
+    "RESOURCE_DOES_NOT_EXIST",
+    "INVALID_PARAMETER_VALUE",
+)  # what the stores say of a model or alias not there
 
 
 def connect(config: LakeConfig) -> MlflowClient:
@@ -72,7 +81,9 @@ def connect(config: LakeConfig) -> MlflowClient:
         directory.mkdir(parents=True, exist_ok=True)
         _create_whole(directory / "mlflow.db")
         mlflow.set_tracking_uri(f"sqlite:///{directory / 'mlflow.db'}")
-        mlflow.set_registry_uri(mlflow.get_tracking_uri())  # else MLFLOW_REGISTRY_URI takes the models elsewhere
+        mlflow.set_registry_uri(
+            mlflow.get_tracking_uri()
+        )  # else MLFLOW_REGISTRY_URI takes the models elsewhere
     else:
         require_place(config, os.environ)
         tracking, registry = uris(os.environ)

@@ -15,7 +15,9 @@ from pipelines.model.classifier import LABELS
 from pipelines.train.settings import FREEZE_HALF, FREEZE_NOTHING, KEEP_DROPOUT, n_frozen_layers
 
 
-def load_for_training(directory: Path, seed: int, dropout: float = 0.0, max_tokens: int = 0) -> tuple[Any, Tokenizer]:
+def load_for_training(
+    directory: Path, seed: int, dropout: float = 0.0, max_tokens: int = 0
+) -> tuple[Any, Tokenizer]:
     """The backbone with a fresh two-way head, drawn from `seed`, and its tokenizer.
 
     dropout     set on every layer; KEEP_DROPOUT leaves the backbone's own
@@ -31,9 +33,13 @@ def load_for_training(directory: Path, seed: int, dropout: float = 0.0, max_toke
         attn_implementation="eager", dtype=torch.float32, output_loading_info=True,
     )  # fmt: skip
     body = f"{model.base_model_prefix}."
-    missing = sorted(key for key in loading["missing_keys"] if key.startswith(body) and ".pooler." not in key)
+    missing = sorted(
+        key for key in loading["missing_keys"] if key.startswith(body) and ".pooler." not in key
+    )
     if missing:
-        raise InputError(f"{directory}: expected an encoder's weights, found none for {missing[0]}. Give another one.")
+        raise InputError(
+            f"{directory}: expected an encoder's weights, found none for {missing[0]}. Give another one."
+        )
     return model, load_tokenizer(directory)
 
 
@@ -41,7 +47,9 @@ def refuse_pooling(model: Any, pooling: str) -> None:
     """Raise InputError where `mean` is asked of an architecture whose head is more than one linear layer."""
     head = getattr(model, "classifier", None)
     if pooling == "mean" and not isinstance(head, torch.nn.Linear):
-        raise InputError(f"--pooling mean: expected a linear head, found {type(head).__name__}. Pass --pooling own.")
+        raise InputError(
+            f"--pooling mean: expected a linear head, found {type(head).__name__}. Pass --pooling own."
+        )
 
 
 def freeze(model: Any, freeze_layers: int) -> int:
@@ -50,8 +58,14 @@ def freeze(model: Any, freeze_layers: int) -> int:
         return 0
     body = model.base_model
     n_layers = model.config.num_hidden_layers
-    lists = [part for part in body.modules() if isinstance(part, torch.nn.ModuleList) and len(part) == n_layers]
-    layers: list[Any] = list(lists[0]) if lists else []  # ALBERT shares one layer: there is none to freeze by number
+    lists = [
+        part
+        for part in body.modules()
+        if isinstance(part, torch.nn.ModuleList) and len(part) == n_layers
+    ]
+    layers: list[Any] = (
+        list(lists[0]) if lists else []
+    )  # ALBERT shares one layer: there is none to freeze by number
     if freeze_layers > len(layers):
         limits = f"{FREEZE_HALF}..{len(layers)} (the backbone's layers)"
         raise InputError(f"--freeze-layers must be {limits}, got {freeze_layers}")
@@ -64,7 +78,9 @@ def freeze(model: Any, freeze_layers: int) -> int:
 
 def _training_config(directory: Path, dropout: float) -> Any:
     if "auto_map" in json.loads((directory / "config.json").read_text(encoding="utf-8")):
-        raise InputError(f"{directory}/config.json: expected a built-in architecture, found auto_map, which runs code.")
+        raise InputError(
+            f"{directory}/config.json: expected a built-in architecture, found auto_map, which runs code."
+        )
     config = AutoConfig.from_pretrained(directory, local_files_only=True, trust_remote_code=False)
     config.id2label = dict(enumerate(LABELS))
     config.label2id = {name: number for number, name in enumerate(LABELS)}
@@ -79,4 +95,6 @@ def _refuse_too_long(config: Any, max_tokens: int) -> None:
     offset = config.pad_token_id + 1 if "roberta" in config.model_type else 0
     limit = config.max_position_embeddings - offset
     if max_tokens > limit:
-        raise InputError(f"--max-tokens must be at most {limit} (the backbone's position limit), got {max_tokens}")
+        raise InputError(
+            f"--max-tokens must be at most {limit} (the backbone's position limit), got {max_tokens}"
+        )

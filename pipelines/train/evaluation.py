@@ -20,16 +20,20 @@ from pipelines.model.metrics import (
     with_length_quartile,
 )
 from pipelines.train.loop import EpochRow
-from pipelines.train.training import Learned
+from pipelines.train.training import TrainedModel
 
 EPOCH_METRICS = tuple(field.name for field in dataclasses.fields(EpochRow) if field.name != "epoch")
 SLICES = (LENGTH_QUARTILE, "states_score", "source")
 
 
-def test_metrics(label: NDArray[np.int64], probability: NDArray[np.float64], threshold: float) -> dict[str, float]:
+def held_out_metrics(
+    label: NDArray[np.int64], probability: NDArray[np.float64], threshold: float
+) -> dict[str, float]:
     """test_accuracy, test_accuracy_low, test_accuracy_high … as logged; a figure that is undefined is left out."""
     confusion = confusion_of(label, (probability >= threshold).astype(np.int64))
-    found: dict[str, float | None] = {f"test_{name}": value for name, value in point_metrics(confusion).items()}
+    found: dict[str, float | None] = {
+        f"test_{name}": value for name, value in point_metrics(confusion).items()
+    }
     for name, interval in with_intervals(confusion).items():
         if interval is not None:
             found |= {f"test_{name}_low": interval.low, f"test_{name}_high": interval.high}
@@ -40,13 +44,15 @@ def test_metrics(label: NDArray[np.int64], probability: NDArray[np.float64], thr
     return {name: float(value) for name, value in found.items() if value is not None}
 
 
-def slices_of(rows: pa.Table, label: NDArray[np.int64], prediction: NDArray[np.int64]) -> pd.DataFrame:
+def slices_of(
+    rows: pa.Table, label: NDArray[np.int64], prediction: NDArray[np.int64]
+) -> pd.DataFrame:
     """Accuracy with limits by length quartile, by whether the text states its score, and by source."""
     frame = rows.select(["n_tokens", "states_score", "source"]).to_pandas()
     return by_slice(with_length_quartile(frame.assign(label=label, prediction=prediction)), SLICES)
 
 
-def prediction_table(learned: Learned) -> pa.Table:
+def prediction_table(learned: TrainedModel) -> pa.Table:
     """The held-out rows by id with label, probability and prediction: what a reproduction is compared with."""
     return pa.table(
         {
@@ -61,7 +67,10 @@ def prediction_table(learned: Learned) -> pa.Table:
 def slice_metrics(slices: pd.DataFrame) -> dict[str, float]:
     """The same as metrics: slice.source.imdb.accuracy."""
     columns = ("slice", "value", "accuracy")
-    return {f"slice.{s}.{v}.accuracy": float(a) for s, v, a in zip(*(slices[c] for c in columns), strict=True)}
+    return {
+        f"slice.{s}.{v}.accuracy": float(a)
+        for s, v, a in zip(*(slices[c] for c in columns), strict=True)
+    }
 
 
 def epoch_metrics(row: EpochRow) -> dict[str, float]:
@@ -71,16 +80,22 @@ def epoch_metrics(row: EpochRow) -> dict[str, float]:
 
 
 def model_card(
-    name: str, tags: Mapping[str, str], metrics: Mapping[str, float], slices: pd.DataFrame, history: Sequence[EpochRow]
+    name: str,
+    tags: Mapping[str, str],
+    metrics: Mapping[str, float],
+    slices: pd.DataFrame,
+    history: Sequence[EpochRow],
 ) -> str:
     """Markdown that stands with the model version: what it is for, learned from, worth, and not to be used for."""
-    accuracy = Interval(metrics["test_accuracy"], metrics["test_accuracy_low"], metrics["test_accuracy_high"])
+    accuracy = Interval(
+        metrics["test_accuracy"], metrics["test_accuracy_low"], metrics["test_accuracy_high"]
+    )
     lines = [
         f"# {name}",
         "",
         "Tells whether an English film review is positive (1) or negative (0).",
         "",
-        f"- Learned from `gold.reviews` version {tags['delta.version']} (content hash `{tags['content_hash']}`), "
+        f"- TrainedModel from `gold.reviews` version {tags['delta.version']} (content hash `{tags['content_hash']}`), "
         f"backbone `{tags['backbone']}`, code `{tags['git.commit'][:12]}`, {len(history)} epoch(s).",
         f"- On {metrics['test_rows']:,.0f} held-out rows: accuracy {accuracy.value:.4f} "
         f"(95 % {accuracy.low:.4f}-{accuracy.high:.4f}), calibration error {metrics['test_calibration_error']:.4f}.",

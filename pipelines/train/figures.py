@@ -43,10 +43,23 @@ def confusion_matrix(confusion: Confusion) -> Figure:
     for (row, column), count in np.ndenumerate(counts):
         share = shares[row, column]
         text = f"{count:,}\n{share:.1%}"
-        axes.text(column, row, text, ha="center", va="center", color="white" if share > 0.6 else "black", fontsize=13)
+        axes.text(
+            column,
+            row,
+            text,
+            ha="center",
+            va="center",
+            color="white" if share > 0.6 else "black",
+            fontsize=13,
+        )
     axes.set_xticks([0, 1], LABELS)
     axes.set_yticks([0, 1], LABELS, rotation=90, va="center")
-    _label(axes, f"Confusion matrix, {counts.sum():,} reviews", "predicted", "labelled (shares add up by row)")
+    _label(
+        axes,
+        f"Confusion matrix, {counts.sum():,} reviews",
+        "predicted",
+        "labelled (shares add up by row)",
+    )
     return figure
 
 
@@ -71,12 +84,19 @@ def calibration(probability: NDArray[np.float64], label: NDArray[np.int64]) -> F
     bins = calibration_bins(probability, label)
     error = expected_calibration_error(probability, label)
     axes.plot([0, 1], [0, 1], color=GREY, linestyle="--", linewidth=1, label="calibrated")
-    axes.plot(bins["mean_probability"], bins["positive_share"], color=BLUE, linewidth=1.5, label="model")
+    axes.plot(
+        bins["mean_probability"], bins["positive_share"], color=BLUE, linewidth=1.5, label="model"
+    )
     axes.scatter(
         bins["mean_probability"], bins["positive_share"], s=20 + 280 * bins["n"] / bins["n"].max(),
         color=BLUE, alpha=0.6, linewidths=0, label="area = reviews",
     )  # fmt: skip
-    _label(axes, f"Calibration, expected error {error:.4f}", "P(positive), mean of the bin", "share of positive labels")
+    _label(
+        axes,
+        f"Calibration, expected error {error:.4f}",
+        "P(positive), mean of the bin",
+        "share of positive labels",
+    )
     _unit_square(axes)
     axes.legend(frameon=False, loc="upper left", markerscale=0.5)
     return figure

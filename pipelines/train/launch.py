@@ -39,14 +39,27 @@ from pipelines.provenance import ROOT
 from pipelines.train.loop import EpochRow, Fit, OnStep, fit
 from pipelines.train.ranks import Ranks, ranks_of
 from pipelines.train.settings import TrainSettings
-from pipelines.train.tokens import open_shards, predict_policy, tokenise_rows, train_policy, write_shard
+from pipelines.train.tokens import (
+    open_shards,
+    predict_policy,
+    tokenise_rows,
+    train_policy,
+    write_shard,
+)
 
 OnEpoch = Callable[[EpochRow], None]
-MOST_WAIT = timedelta(minutes=10)  # for another rank: far more than a step or a shard's tokenisation takes
+MOST_WAIT = timedelta(
+    minutes=10
+)  # for another rank: far more than a step or a shard's tokenisation takes
 
 
 def fit_in_processes(
-    model: Any, tokenizer: Tokenizer, snapshot: Path, settings: TrainSettings, on_step: OnStep, on_epoch: OnEpoch
+    model: Any,
+    tokenizer: Tokenizer,
+    snapshot: Path,
+    settings: TrainSettings,
+    on_step: OnStep,
+    on_epoch: OnEpoch,
 ) -> Fit:
     """Train as `fit` does, on the same batches, each shared by `settings.processes` processes. Needs a Spark session.
 
@@ -56,19 +69,25 @@ def fit_in_processes(
     with tempfile.TemporaryDirectory(prefix="ranks-", dir=snapshot.parent.absolute()) as place:
         directory = Path(place)
         classifier.save(directory / "start", model, tokenizer, train_policy(settings))
-        with tqdm(total=n_steps, desc=f"train in {settings.processes} processes", unit=" steps") as bar:
+        with tqdm(
+            total=n_steps, desc=f"train in {settings.processes} processes", unit=" steps"
+        ) as bar:
 
             def step(number: int, loss: float, rate: float) -> None:
                 on_step(number, loss, rate)
                 bar.update()
 
-            _run(directory, snapshot, settings, _Follower(directory / "events.jsonl", step, on_epoch))
+            _run(
+                directory, snapshot, settings, _Follower(directory / "events.jsonl", step, on_epoch)
+            )
         trained = classifier.load(directory / "trained", best_device()).model
         model.load_state_dict(trained.state_dict())
         model.to(trained.device).eval()
         found = json.loads((directory / "fit.json").read_text(encoding="utf-8"))
         history = [EpochRow(**row) for row in found["history"]]
-        return Fit(history, found["best_epoch"], np.load(directory / "valid_logits.npy"), found["n_steps"])
+        return Fit(
+            history, found["best_epoch"], np.load(directory / "valid_logits.npy"), found["n_steps"]
+        )
 
 
 class _Follower(io.StringIO):
@@ -107,14 +126,18 @@ class _Follower(io.StringIO):
 
 def _run(directory: Path, snapshot: Path, settings: TrainSettings, follower: _Follower) -> None:
     """Run all ranks to their end: on this machine, or on a cluster's workers, a Spark task each."""
-    from pyspark.ml.torch.distributor import TorchDistributor  # seconds to import, and the ranks have no need of it
+    from pyspark.ml.torch.distributor import (
+        TorchDistributor,
+    )  # seconds to import, and the ranks have no need of it
 
     spark = SparkSession.active()
     n_gpus = torch.cuda.device_count()
     is_local = re.match(r"local(\[|$)", spark.conf.get("spark.master", "") or "") is not None
     is_here = is_local or 0 < settings.processes <= n_gpus
     if is_here and 0 < n_gpus < settings.processes:
-        raise InputError(f"--processes must be 1..{n_gpus} (the GPUs of this machine), got {settings.processes}")
+        raise InputError(
+            f"--processes must be 1..{n_gpus} (the GPUs of this machine), got {settings.processes}"
+        )
     # Here the ranks see all GPUs and take one each; of workers, Spark says which GPU is whose.
     has_gpus = not is_here and int(spark.conf.get("spark.task.resource.gpu.amount", "0") or 0) > 0
     distributor = TorchDistributor(settings.processes, local_mode=is_here, use_gpu=has_gpus)
@@ -130,7 +153,9 @@ def _run(directory: Path, snapshot: Path, settings: TrainSettings, follower: _Fo
             places = str(snapshot.absolute()), str(directory), meeting if is_here else ""
             distributor.run(train_rank, *places, threads, params)
     except (RuntimeError, PySparkException) as error:
-        error.add_note(output := "".join([*follower.tail, elsewhere.getvalue(), str(error)]))  # for --debug
+        error.add_note(
+            output := "".join([*follower.tail, elsewhere.getvalue(), str(error)])
+        )  # for --debug
         raise _fault(directory, settings.processes, output) from error
     follower.follow()  # what workers tell comes through the file alone, so at the end
 
@@ -147,7 +172,14 @@ def _inherited(meeting: str, threads: int) -> Iterator[None]:
     last two); then it takes its fixed `localhost:0` for the name of one in the directory that it starts in.
     """
     loopback = next(name for _, name in socket.if_nameindex() if name.startswith("lo"))
-    path = [str(ROOT), *(str(Path(part).absolute()) for part in os.environ.get("PYTHONPATH", "").split(":") if part)]
+    path = [
+        str(ROOT),
+        *(
+            str(Path(part).absolute())
+            for part in os.environ.get("PYTHONPATH", "").split(":")
+            if part
+        ),
+    ]
     changed = {
         "PYTHONPATH": os.pathsep.join(path),
         "OMP_NUM_THREADS": str(threads),
@@ -168,7 +200,9 @@ def _inherited(meeting: str, threads: int) -> Iterator[None]:
             os.environ.pop(name) if value is None else os.environ.update({name: value})
 
 
-def train_rank(snapshot: str, directory: str, meeting: str, threads: int, params: Mapping[str, str]) -> None:
+def train_rank(
+    snapshot: str, directory: str, meeting: str, threads: int, params: Mapping[str, str]
+) -> None:
     """The life of one rank. Its arguments are plain, since TorchDistributor hands them over by pickle."""
     place, ranks = Path(directory), ranks_of(os.environ)
     settings = dataclasses.replace(cli.from_params(TrainSettings, params), threads=threads)
@@ -185,7 +219,11 @@ def train_rank(snapshot: str, directory: str, meeting: str, threads: int, params
         distributed.destroy_process_group()
     except (JobError, OSError) as error:
         is_ours = isinstance(error, JobError)
-        kind = type(error).__name__ if is_ours else ("SetupError" if program.exit_code(error) == 5 else "JobError")
+        kind = (
+            type(error).__name__
+            if is_ours
+            else ("SetupError" if program.exit_code(error) == 5 else "JobError")
+        )
         fault = {"kind": kind, "line": str(error) if is_ours else program.one_line(error)}
         (place / f"fault-{ranks.rank}.json").write_text(json.dumps(fault), encoding="utf-8")
         raise
@@ -196,10 +234,13 @@ def _train(snapshot: Path, directory: Path, settings: TrainSettings, ranks: Rank
     write_shards(open_snapshot(snapshot), directory, start.tokenizer, settings, ranks)
     distributed.barrier()  # from here on the shards of all are there
     (train, labels), (valid, valid_labels) = (
-        open_shards([directory / f"{split}-{rank}" for rank in range(ranks.n)]) for split in ("train", "validation")
+        open_shards([directory / f"{split}-{rank}" for rank in range(ranks.n)])
+        for split in ("train", "validation")
     )
     # Kept open, since a Unity Catalog volume takes what is written in one go and refuses to append.
-    with Path(directory / "events.jsonl" if ranks.rank == 0 else os.devnull).open("w", encoding="utf-8") as events:
+    with Path(directory / "events.jsonl" if ranks.rank == 0 else os.devnull).open(
+        "w", encoding="utf-8"
+    ) as events:
 
         def tell(**event: Any) -> None:
             events.write(json.dumps(event) + "\n")
@@ -212,7 +253,9 @@ def _train(snapshot: Path, directory: Path, settings: TrainSettings, ranks: Rank
         )  # fmt: skip
     ranks.require_equal_weights(start.model)
     if ranks.rank == 0:
-        classifier.save(directory / "trained", start.model, start.tokenizer, predict_policy(settings))
+        classifier.save(
+            directory / "trained", start.model, start.tokenizer, predict_policy(settings)
+        )
         np.save(directory / "valid_logits.npy", fitted.valid_logits)
         history = [dataclasses.asdict(row) for row in fitted.history]
         found = {"history": history, "best_epoch": fitted.best_epoch, "n_steps": fitted.n_steps}
@@ -223,7 +266,10 @@ def write_shards(
     snapshot: pa.Table, directory: Path, tokenizer: Tokenizer, settings: TrainSettings, ranks: Ranks
 ) -> None:
     """Tokenise this rank's rows of the train and validation splits, and no others, for all ranks to map."""
-    for split, policy in (("train", train_policy(settings)), ("validation", predict_policy(settings))):
+    for split, policy in (
+        ("train", train_policy(settings)),
+        ("validation", predict_policy(settings)),
+    ):
         rows = rows_of(snapshot, split)
         own = ranks.shard_of(rows.num_rows)
         shard = rows.slice(own.start, own.stop - own.start)
@@ -239,9 +285,14 @@ def _fault(directory: Path, n: int, output: str) -> JobError:
         return kind(noted["line"])
     ends = re.findall(r"rank +: (\d+).*?exitcode +: (-?\d+)", output, re.DOTALL)
     # A signal, which counts as negative, comes before what it caused in the others: a fault, or torchrun's SIGTERM.
-    by_cause = sorted(((int(code), int(rank)) for rank, code in ends), key=lambda end: (end[0] == -signal.SIGTERM, end))
+    by_cause = sorted(
+        ((int(code), int(rank)) for rank, code in ends),
+        key=lambda end: (end[0] == -signal.SIGTERM, end),
+    )
     if not by_cause:
-        return JobError(f"training in {n} processes: no result, and no rank said why. Rerun with --debug.")
+        return JobError(
+            f"training in {n} processes: no result, and no rank said why. Rerun with --debug."
+        )
     code, rank = by_cause[0]
     if code < 0:
         return SetupError(

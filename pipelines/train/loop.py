@@ -32,7 +32,9 @@ from pipelines.train.tokens import predict_policy
 
 MAX_GRADIENT_NORM = 1.0
 TRAIN_ATTENTION = "eager"  # on short rows faster than the fused one, whose backward pass recomputes
-os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # before CUDA's first product: deterministic ones want it
+os.environ.setdefault(
+    "CUBLAS_WORKSPACE_CONFIG", ":4096:8"
+)  # before CUDA's first product: deterministic ones want it
 OnStep = Callable[[int, float, float], None]
 
 
@@ -75,7 +77,9 @@ def fit(
     on_step gets the step from 1, its loss and its rate; on_epoch the row that the history gets. The batches are the
     same however many ranks share them; each ends with the same weights.
     """
-    require_rows({"train": train, "validation": valid}, {"train": train_labels, "validation": valid_labels})
+    require_rows(
+        {"train": train, "validation": valid}, {"train": train_labels, "validation": valid_labels}
+    )
     lengths = np.array([len(train[row]) for row in range(len(train))], dtype=np.int64)
     n_steps = settings.n_steps(len(train))
     history: list[EpochRow] = []
@@ -86,7 +90,10 @@ def fit(
     settings = replace(settings, precision="bf16" if is_bf16 else "fp32")
     refuse_pooling(model, settings.pooling)
     freeze(model, settings.freeze_layers)
-    with deterministic(settings, ranks.rank), tqdm(total=n_steps, desc="train", unit=" steps") as bar:
+    with (
+        deterministic(settings, ranks.rank),
+        tqdm(total=n_steps, desc="train", unit=" steps") as bar,
+    ):
         optimizer, scheduler = optimizer_of(
             model, n_steps, learning_rate=settings.learning_rate, weight_decay=settings.weight_decay,
             warmup_share=settings.warmup_share, schedule=settings.schedule,
@@ -107,16 +114,22 @@ def fit(
                     )
                 losses += loss * len(rows)
                 on_step(int(bar.n), loss, rate)
-            logits = ranks.gathered(predicted(model, ranks.own(valid), settings, "validate"), len(valid))
+            logits = ranks.gathered(
+                predicted(model, ranks.own(valid), settings, "validate"), len(valid)
+            )
             history.append(_epoch_row(epoch, losses / len(train), logits, valid_labels))
             on_epoch(history[-1])
             if history[-1].valid_loss < best_loss:
                 best_epoch, best_logits, best_loss = epoch, logits, history[-1].valid_loss
-                best_state = {name: value.detach().clone() for name, value in model.state_dict().items()}
+                best_state = {
+                    name: value.detach().clone() for name, value in model.state_dict().items()
+                }
             if epoch - best_epoch >= settings.patience:
                 break
     if not best_state:
-        raise IntegrityError("training: expected a finite validation loss, found none. Lower --learning-rate.")
+        raise IntegrityError(
+            "training: expected a finite validation loss, found none. Lower --learning-rate."
+        )
     model.load_state_dict(best_state)
     model.eval()
     return Fit(history, best_epoch, best_logits, int(bar.n))
@@ -145,7 +158,9 @@ def _step(
     ids, mask = pad(train, rows, model.config.pad_token_id or 0)
     with autocast(model.device, settings.precision):
         logits = forward(model, ids, mask, settings.pooling)
-    loss = share * torch.nn.functional.cross_entropy(logits.float(), torch.from_numpy(labels[rows]).to(model.device))
+    loss = share * torch.nn.functional.cross_entropy(
+        logits.float(), torch.from_numpy(labels[rows]).to(model.device)
+    )
     optimizer.zero_grad()
     loss.backward()  # type: ignore[no-untyped-call]
     whole_loss = ranks.summed(model, loss)
@@ -154,7 +169,9 @@ def _step(
     return whole_loss
 
 
-def _epoch_row(epoch: int, train_loss: float, logits: NDArray[np.float32], labels: NDArray[np.int64]) -> EpochRow:
+def _epoch_row(
+    epoch: int, train_loss: float, logits: NDArray[np.float32], labels: NDArray[np.int64]
+) -> EpochRow:
     figures = point_metrics(confusion_of(labels, logits.argmax(axis=1)))
     return EpochRow(
         epoch, train_loss, cross_entropy(logits, labels),
@@ -180,7 +197,13 @@ def require_rows(tokens: Mapping[str, Rows], labels: Mapping[str, NDArray[np.int
 
 
 def optimizer_of(
-    model: Any, n_steps: int, *, learning_rate: float, weight_decay: float, warmup_share: float, schedule: str
+    model: Any,
+    n_steps: int,
+    *,
+    learning_rate: float,
+    weight_decay: float,
+    warmup_share: float,
+    schedule: str,
 ) -> tuple[Any, Any]:
     """AdamW over what is trained, and the schedule of its rate, a step a batch."""
     trained = [parameter for parameter in model.parameters() if parameter.requires_grad]

@@ -13,7 +13,7 @@ from pipelines.model.metrics import confusion_of, expected_calibration_error
 from pipelines.tracking import runs
 from pipelines.train import evaluation, figures
 from pipelines.train.loop import EpochRow
-from pipelines.train.training import Learned
+from pipelines.train.training import TrainedModel
 
 log = logging.getLogger("reviewlake")
 
@@ -41,12 +41,19 @@ class TrainingLog:
             row.epoch, row.train_loss, row.valid_loss, accuracy,
         )  # fmt: skip
 
-    def test(self, name: str, learned: Learned, tags: Mapping[str, str]) -> str:
+    def test(self, name: str, learned: TrainedModel, tags: Mapping[str, str]) -> str:
         """Log what the model is worth on the held-out rows, row by row too; returns its card."""
-        label, probability, prediction = learned.test_labels, learned.test_probability, learned.test_predictions
+        label, probability, prediction = (
+            learned.test_labels,
+            learned.test_probability,
+            learned.test_predictions,
+        )
         self._calibration(learned)
-        metrics = evaluation.test_metrics(label, probability, learned.policy.threshold)
-        metrics |= {f"test_accuracy_{part}": float((said == label).mean()) for part, said in learned.test_parts.items()}
+        metrics = evaluation.held_out_metrics(label, probability, learned.policy.threshold)
+        metrics |= {
+            f"test_accuracy_{part}": float((said == label).mean())
+            for part, said in learned.test_parts.items()
+        }
         slices = evaluation.slices_of(learned.test_rows, label, prediction)
         mlflow.log_metrics(metrics | evaluation.slice_metrics(slices))
         mlflow.log_table(slices, "test_slices.json")
@@ -68,7 +75,7 @@ class TrainingLog:
         )  # fmt: skip
         return card
 
-    def _calibration(self, learned: Learned) -> None:
+    def _calibration(self, learned: TrainedModel) -> None:
         fitted, policy, label = learned.fitted, learned.policy, learned.valid_labels
         before = expected_calibration_error(probability_of(fitted.valid_logits, 1.0), label)
         after = expected_calibration_error(learned.valid_probability, label)
@@ -87,4 +94,6 @@ class TrainingLog:
 
     def _add(self, figures_by_name: Mapping[str, float], step: int) -> None:
         now_ms = int(time.time() * 1_000)
-        self.metrics += [Metric(name, value, now_ms, step) for name, value in figures_by_name.items()]
+        self.metrics += [
+            Metric(name, value, now_ms, step) for name, value in figures_by_name.items()
+        ]

@@ -16,14 +16,20 @@ from pipelines.model.classifier import LABELS, Rows
 MEGA_BATCH = 50  # batches that are sorted by length together: enough to waste little padding, few enough to stay random
 
 
-def epoch_batches(lengths: NDArray[np.int64], batch_size: int, seed: int, epoch: int) -> list[NDArray[np.int64]]:
+def epoch_batches(
+    lengths: NDArray[np.int64], batch_size: int, seed: int, epoch: int
+) -> list[NDArray[np.int64]]:
     """Every row once, in shuffled batches of similar length; the same for the same seed and epoch."""
     rng = np.random.default_rng([seed, epoch])
     order = rng.permutation(len(lengths))
     mega = batch_size * MEGA_BATCH
     groups = [order[start : start + mega] for start in range(0, len(order), mega)]
-    by_length = np.concatenate([group[np.argsort(-lengths[group], kind="stable")] for group in groups])
-    batches = [by_length[start : start + batch_size] for start in range(0, len(by_length), batch_size)]
+    by_length = np.concatenate(
+        [group[np.argsort(-lengths[group], kind="stable")] for group in groups]
+    )
+    batches = [
+        by_length[start : start + batch_size] for start in range(0, len(by_length), batch_size)
+    ]
     return [batches[number] for number in rng.permutation(len(batches))]
 
 
@@ -49,14 +55,22 @@ class Ranks:
 
     def own(self, rows: Rows) -> Rows:
         """This rank's shard of a split's token rows."""
-        return rows if self.n == 1 else [rows[row] for row in range(*self.shard_of(len(rows)).indices(len(rows)))]
+        return (
+            rows
+            if self.n == 1
+            else [rows[row] for row in range(*self.shard_of(len(rows)).indices(len(rows)))]
+        )
 
     def summed(self, model: Any, loss: torch.Tensor) -> float:
         """Replace every gradient by its sum over the ranks; returns the sum of the losses. One message carries all."""
         if self.n == 1:
             return float(loss.detach())
-        gradients = [parameter.grad for parameter in model.parameters() if parameter.grad is not None]
-        flat = torch.cat([*(gradient.flatten() for gradient in gradients), loss.detach().float().flatten()])
+        gradients = [
+            parameter.grad for parameter in model.parameters() if parameter.grad is not None
+        ]
+        flat = torch.cat(
+            [*(gradient.flatten() for gradient in gradients), loss.detach().float().flatten()]
+        )
         distributed.all_reduce(flat)
         parts = torch.split(flat[:-1], [gradient.numel() for gradient in gradients])
         for gradient, part in zip(gradients, parts, strict=True):

@@ -18,14 +18,22 @@ class TrainSettings:
     backbone: str = flag(f"{EMBEDDED} (packaged), a directory, or a model of the hub", EMBEDDED)
     max_tokens: int = flag("tokens of a review that the encoder learns from, specials included", 96)
     score_tokens: int = flag("tokens that it predicts from; never fewer than --max-tokens", 0)
-    head_share: float = flag("share of the kept tokens taken from the review's head, the rest from its tail", 0.25)
+    head_share: float = flag(
+        "share of the kept tokens taken from the review's head, the rest from its tail", 0.25
+    )
     epochs: int = flag("most passes over the training rows", 1)
     batch_size: int = flag("reviews per step", 32)
     learning_rate: float = flag("peak rate of AdamW", 3e-4)
     weight_decay: float = flag("decay of AdamW", 0.01)
-    lexical: bool = flag("add a linear model over all of a review's tokens, those too that are cut away", True)
-    pairs: int = flag("buckets that it hashes pairs of neighbouring tokens to; 0 = tokens alone", 2**20)
-    pooling: str = flag("mean of the tokens' states, or the architecture's own ([CLS])", "mean", ("mean", "own"))
+    lexical: bool = flag(
+        "add a linear model over all of a review's tokens, those too that are cut away", True
+    )
+    pairs: int = flag(
+        "buckets that it hashes pairs of neighbouring tokens to; 0 = tokens alone", 2**20
+    )
+    pooling: str = flag(
+        "mean of the tokens' states, or the architecture's own ([CLS])", "mean", ("mean", "own")
+    )
     schedule: str = flag("rate after the warm-up", "linear", ("linear", "constant"))
     warmup_share: float = flag("share of all steps in which the rate climbs to its peak", 0.1)
     freeze_layers: int = flag(
@@ -36,10 +44,16 @@ class TrainSettings:
     patience: int = flag("epochs without a lower validation loss after which training stops", 2)
     seed: int = flag("seed of the head, the batches and dropout", 42)
     precision: str = flag(
-        "auto = bf16 where it is measured to be clearly faster", "auto", choices=("auto", "fp32", "bf16")
+        "auto = bf16 where it is measured to be clearly faster",
+        "auto",
+        choices=("auto", "fp32", "bf16"),
     )
-    threads: int = flag("CPU threads, 0 = torch's choice; weights are bit-identical only at equal counts", 0)
-    processes: int = flag("processes that share each batch and the threads; more than 1: by TorchDistributor", 1)
+    threads: int = flag(
+        "CPU threads, 0 = torch's choice; weights are bit-identical only at equal counts", 0
+    )
+    processes: int = flag(
+        "processes that share each batch and the threads; more than 1: by TorchDistributor", 1
+    )
 
     def __post_init__(self) -> None:
         _require("max_tokens", self.max_tokens, 8, 512, " (the usual encoder's position limit)")
@@ -66,11 +80,15 @@ class TrainSettings:
 
 def _require(name: str, value: float, low: float, high: float, why: str = "") -> None:
     if not low <= value <= high:
-        raise ValueError(f"--{name.replace('_', '-')} must be {low:g}..{high:g}{why}, got {value:g}")
+        raise ValueError(
+            f"--{name.replace('_', '-')} must be {low:g}..{high:g}{why}, got {value:g}"
+        )
 
 
 # Quality per minute: BENCHMARKS.md.
-BEST_PRESET = TrainSettings(max_tokens=192, score_tokens=256, freeze_layers=FREEZE_A_THIRD, learning_rate=2.5e-4)
+BEST_PRESET = TrainSettings(
+    max_tokens=192, score_tokens=256, freeze_layers=FREEZE_A_THIRD, learning_rate=2.5e-4
+)
 # The seed's own: BERT-tiny on the first 128 tokens at a constant rate, dropout as published.
 SEED_PRESET = TrainSettings(
     "prajjwal1/bert-tiny", max_tokens=128, head_share=1.0, epochs=10, batch_size=64, learning_rate=2e-5,

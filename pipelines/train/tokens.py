@@ -70,9 +70,13 @@ def tokenise_rows(rows: pa.Table, tokenizer: Tokenizer, policy: Policy) -> tuple
     """The column `text` as the encoder sees it, and whole; by chunks, so that few stand as Python strings at a time."""
     seen: list[NDArray[np.int32]] = []
     whole: list[NDArray[np.int32]] = []
-    with tqdm(total=rows.num_rows, desc="tokenise", unit=" reviews", mininterval=1.0, leave=False) as bar:
+    with tqdm(
+        total=rows.num_rows, desc="tokenise", unit=" reviews", mininterval=1.0, leave=False
+    ) as bar:
         for start in range(0, rows.num_rows, CHUNK_ROWS):
-            token_ids, _, bodies = tokenise(tokenizer, rows["text"].slice(start, CHUNK_ROWS).to_pylist(), policy)
+            token_ids, _, bodies = tokenise(
+                tokenizer, rows["text"].slice(start, CHUNK_ROWS).to_pylist(), policy
+            )
             seen += token_ids
             whole += bodies
             bar.update(len(token_ids))
@@ -89,11 +93,15 @@ def write_shard(directory: Path, tokens: Tokens, labels: NDArray[np.int64]) -> N
 def open_shards(directories: Sequence[Path]) -> tuple[Shards, NDArray[np.int64]]:
     """Token rows, memory-mapped, and labels of a whole split, from its parts in their order."""
     flat = [np.load(place / "flat.npy", mmap_mode="r") for place in directories]
-    offsets, labels = ([np.load(place / f"{name}.npy") for place in directories] for name in ("offsets", "labels"))
+    offsets, labels = (
+        [np.load(place / f"{name}.npy") for place in directories] for name in ("offsets", "labels")
+    )
     parts = [Tokens(*arrays) for arrays in zip(flat, offsets, strict=True)]
     return Shards(parts, np.cumsum([len(part) for part in parts])), np.concatenate(labels)
 
 
 def _flat(rows: Sequence[NDArray[np.int32]]) -> Tokens:
-    offsets = np.concatenate([[0], np.cumsum([len(row) for row in rows], dtype=np.int64)]).astype(np.int64)
+    offsets = np.concatenate([[0], np.cumsum([len(row) for row in rows], dtype=np.int64)]).astype(
+        np.int64
+    )
     return Tokens(np.concatenate([np.empty(0, np.int32), *rows]), offsets)

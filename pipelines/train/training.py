@@ -23,7 +23,7 @@ from pipelines.train.tokens import predict_policy, tokenise_rows, train_policy
 
 
 @dataclass(frozen=True)
-class Learned:
+class TrainedModel:
     """A trained model, how it came about, and what it says of the held-out rows."""
 
     model: Any
@@ -37,7 +37,9 @@ class Learned:
     test_rows: pa.Table
     test_labels: NDArray[np.int64]
     test_probability: NDArray[np.float64]
-    test_parts: dict[str, NDArray[np.bool_]]  # by part of the model: the rows that it alone would call positive
+    test_parts: dict[
+        str, NDArray[np.bool_]
+    ]  # by part of the model: the rows that it alone would call positive
 
     def save(self, directory: Path) -> None:
         """Write the files of the classifier."""
@@ -49,13 +51,13 @@ class Learned:
         return (self.test_probability >= self.policy.threshold).astype(np.int64)
 
 
-def learn(
+def train_model(
     snapshot: Path,
     directory: Path,
     settings: TrainSettings,
     on_step: OnStep = lambda *_: None,
     on_epoch: Callable[[EpochRow], None] = lambda _: None,
-) -> Learned:
+) -> TrainedModel:
     """Train the backbone in `directory` and the lexical part on the snapshot's splits, blend them, predict the test.
 
     Equal snapshot, backbone, settings and threads give bit-identical weights on the same kind of machine. With more
@@ -71,20 +73,30 @@ def learn(
     seen, whole = ({split: tokenised[split][part] for split in SPLITS} for part in (0, 1))
     require_rows(seen, labels)
     vocabulary = tokenizer.get_vocab_size()
-    lexical = fit_lexical(whole["train"], labels["train"], vocabulary, settings.pairs) if settings.lexical else None
+    lexical = (
+        fit_lexical(whole["train"], labels["train"], vocabulary, settings.pairs)
+        if settings.lexical
+        else None
+    )
     margins = {
         split: lexical.margin(whole[split]) if lexical else np.zeros(len(labels[split]))
         for split in ("validation", "test")
     }
     with deterministic(settings):  # the threads count in predictions too
         if settings.processes > 1:
-            fitted = launch.fit_in_processes(model, tokenizer, snapshot, settings, on_step, on_epoch)
+            fitted = launch.fit_in_processes(
+                model, tokenizer, snapshot, settings, on_step, on_epoch
+            )
         else:
             learned_from = seen["train"], labels["train"], seen["validation"], labels["validation"]
             fitted = fit(model, *learned_from, settings, on_step, on_epoch)
         blend = fit_blend(fitted.valid_logits, margins["validation"], labels["validation"])
-        temperature, weight, bias = (blend[name] for name in ("temperature", "lexical_weight", "bias"))
-        policy = replace(predict_policy(settings), temperature=temperature, lexical_weight=weight, bias=bias)
+        temperature, weight, bias = (
+            blend[name] for name in ("temperature", "lexical_weight", "bias")
+        )
+        policy = replace(
+            predict_policy(settings), temperature=temperature, lexical_weight=weight, bias=bias
+        )
         test_logits = predicted(model, seen["test"], settings, "test")
     valid, test = (
         probability_of(blended(logits, margins[split], policy), policy.temperature)
@@ -94,7 +106,7 @@ def learn(
     if lexical is None:
         del parts["lexical"]
     n_rows = {split: len(labels[split]) for split in SPLITS}
-    return Learned(
+    return TrainedModel(
         model, tokenizer, policy, lexical, fitted, n_rows, labels["validation"], valid, rows["test"], labels["test"],
         test, parts,
     )  # fmt: skip

@@ -48,7 +48,9 @@ class BenchmarkConfig:
         if self.runs < 1:
             raise ValueError(f"--runs must be 1 or more, got {self.runs}")
         if unknown := set(self.names) - set(BENCHMARKS):
-            raise ValueError(f"--only must be of {', '.join(BENCHMARKS)}, got {', '.join(sorted(unknown))}")
+            raise ValueError(
+                f"--only must be of {', '.join(BENCHMARKS)}, got {', '.join(sorted(unknown))}"
+            )
 
     @property
     def names(self) -> list[str]:
@@ -70,7 +72,11 @@ BENCHMARKS: dict[str, tuple[str, Callable[[Path, int], list[str]]]] = {
 def machine() -> str:
     """Processor, cores and system, as far as the machine tells."""
     listing = Path("/proc/cpuinfo")
-    found = re.search(r"model name\s*: (.*)", listing.read_text(encoding="utf-8")) if listing.exists() else None
+    found = (
+        re.search(r"model name\s*: (.*)", listing.read_text(encoding="utf-8"))
+        if listing.exists()
+        else None
+    )
     memory_gb = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 1e9
     flags = ", ".join(name for name in cpu_flags() if "bf16" in name) or "no bf16"
     name = found[1] if found else platform.processor() or platform.machine()
@@ -91,7 +97,9 @@ def main(argv: Sequence[str] | None = None) -> None:
     """Run the benchmarks and write each one's section as soon as it is done."""
     config = cli.parse(BenchmarkConfig, argv, __doc__)
     # Asked before the page is written: that alone would make the checkout dirty.
-    commit = f"commit {(git_commit() or 'unknown')[:10]}{', with changes' if git_is_dirty() else ''}"
+    commit = (
+        f"commit {(git_commit() or 'unknown')[:10]}{', with changes' if git_is_dirty() else ''}"
+    )
     for name in config.names:
         title, bench = BENCHMARKS[name]
         print(title, file=sys.stderr)

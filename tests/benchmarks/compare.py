@@ -32,12 +32,16 @@ class Program:
     def run(self) -> Figures:
         """What one run measured, and the peak memory in MiB of its process, of its JVM and of its Python workers."""
         with (
-            subprocess.Popen(self._command, stdout=subprocess.PIPE, text=True, env=self._environment) as process,
+            subprocess.Popen(
+                self._command, stdout=subprocess.PIPE, text=True, env=self._environment
+            ) as process,
             peaks_of(process.pid) as peaks,
         ):
             printed, _ = process.communicate()
         if process.returncode != 0:
-            raise RuntimeError(f"{' '.join(self._command)}: expected exit code 0, found {process.returncode}")
+            raise RuntimeError(
+                f"{' '.join(self._command)}: expected exit code 0, found {process.returncode}"
+            )
         figures: Figures = json.loads(printed.splitlines()[-1])
         return figures | peaks.mib
 
@@ -60,7 +64,10 @@ def alternate(programs: Sequence[Program], runs: int = RUNS) -> dict[str, Figure
     for number in range(1, runs + 1):
         for program in programs:
             found[program.name].append(program.run())
-            print(f"  run {number}/{runs}  {program.name}: {found[program.name][-1]['seconds']:.1f} s", file=sys.stderr)
+            print(
+                f"  run {number}/{runs}  {program.name}: {found[program.name][-1]['seconds']:.1f} s",
+                file=sys.stderr,
+            )
     return {name: medians(figures) for name, figures in found.items()}
 
 
@@ -86,7 +93,9 @@ def table(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
 class Peaks:
     """Highest resident memory seen of a process and of those below it, by what they are."""
 
-    mib: Figures = field(default_factory=lambda: {"driver_mib": 0.0, "jvm_mib": 0.0, "workers_mib": 0.0})
+    mib: Figures = field(
+        default_factory=lambda: {"driver_mib": 0.0, "jvm_mib": 0.0, "workers_mib": 0.0}
+    )
 
     def look(self, pid: int) -> None:
         """Take the sizes of now."""

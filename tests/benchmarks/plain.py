@@ -11,9 +11,13 @@ MOST_TOKENS = 512
 
 def plain_tokenizer() -> Any:
     """The backbone's tokenizer, which itself would cut a text at 128 tokens."""
-    return AutoTokenizer.from_pretrained(backbone.find(backbone.EMBEDDED), model_max_length=MOST_TOKENS)
+    return AutoTokenizer.from_pretrained(
+        backbone.find(backbone.EMBEDDED), model_max_length=MOST_TOKENS
+    )
 
 
 def plain_model() -> Any:
     """The backbone with a fresh two-way head."""
-    return AutoModelForSequenceClassification.from_pretrained(backbone.find(backbone.EMBEDDED), num_labels=2)
+    return AutoModelForSequenceClassification.from_pretrained(
+        backbone.find(backbone.EMBEDDED), num_labels=2
+    )

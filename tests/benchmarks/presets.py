@@ -17,7 +17,11 @@ from pipelines.train.settings import PRESETS, n_frozen_layers
 from pipelines.train.tokens import predict_policy
 from tests.benchmarks.compare import Program, seconds_of, table
 
-TRIED = {"64 tokens": ["--max-tokens", "64"], "default": [], "`--preset best`": ["--preset", "best"]}
+TRIED = {
+    "64 tokens": ["--max-tokens", "64"],
+    "default": [],
+    "`--preset best`": ["--preset", "best"],
+}
 N_LAYERS = 6  # of the packaged backbone
 
 
@@ -39,7 +43,10 @@ def bench(directory: Path, _runs: int) -> list[str]:
     trained = {program.name: program.run() for program in programs(lake)}
     rows = [
         [name, *described(TRIED[name]), f"{one['seconds'] / 60:.1f}"]
-        + [f"{one[figure]:.4f}" for figure in ("blended_valid_accuracy", "test_accuracy", "test_accuracy_encoder")]
+        + [
+            f"{one[figure]:.4f}"
+            for figure in ("blended_valid_accuracy", "test_accuracy", "test_accuracy_encoder")
+        ]
         for name, one in trained.items()
     ]
     one = next(iter(trained.values()))

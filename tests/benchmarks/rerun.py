@@ -25,7 +25,10 @@ def bench(directory: Path, runs: int) -> list[str]:
     Program("prepare", "rerun", ["noted", lake]).prepare()
     timed = alternate([Program(name, "rerun", [key, lake]) for key, name in PROGRAMS.items()], runs)
     noted = timed[PROGRAMS["noted"]]["seconds"]
-    rows = [[name, f"{one['seconds']:.1f}", f"{one['seconds'] / noted:.2f}"] for name, one in timed.items()]
+    rows = [
+        [name, f"{one['seconds']:.1f}", f"{one['seconds'] / noted:.2f}"]
+        for name, one in timed.items()
+    ]
     return [
         f"On a lake where it has run before, start of Python and Spark included; medians of {runs} runs.",
         "",

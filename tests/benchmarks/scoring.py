@@ -53,13 +53,23 @@ def prepare(directory: Path, n_reviews: int) -> None:
     with tempfile.TemporaryDirectory() as scratch, runs.tracked(client, lake, "bench", {}, {}):
         n_tokens = tokenizer.get_vocab_size()
         ones = np.ones(n_tokens + TrainSettings().pairs, np.float32)
-        parts = classifier.Policy(MAX_TOKENS, lexical_weight=1.0), classifier.Lexical(ones, ones, 0.0, n_tokens)
+        parts = (
+            classifier.Policy(MAX_TOKENS, lexical_weight=1.0),
+            classifier.Lexical(ones, ones, 0.0, n_tokens),
+        )
         classifier.save(Path(scratch) / "model", model, tokenizer, *parts)
-        registered = registry.register(client, NAME, Path(scratch) / "model", {"delta.version": "0"}, "A card.")
+        registered = registry.register(
+            client, NAME, Path(scratch) / "model", {"delta.version": "0"}, "A card."
+        )
     store.merge(OPS_MODELS, model_row(store, registered, 0, "0" * 32))
-    pipeline = transformers.pipeline("text-classification", model=model, tokenizer=plain_tokenizer())
+    pipeline = transformers.pipeline(
+        "text-classification", model=model, tokenizer=plain_tokenizer()
+    )
     mlflow.transformers.save_model(
-        pipeline, str(directory / PLAIN), model_config=_OPTIONS, pip_requirements=["mlflow", "torch", "transformers"]
+        pipeline,
+        str(directory / PLAIN),
+        model_config=_OPTIONS,
+        pip_requirements=["mlflow", "torch", "transformers"],
     )
     store.spark.stop()
 
@@ -70,7 +80,9 @@ _OPTIONS = {"batch_size": BATCH, "truncation": True, "max_length": MAX_TOKENS}
 def ours(directory: Path) -> Callable[[], Any]:
     """jobs/score.py."""
     lake = str(directory / "lake")
-    shutil.rmtree(directory / "lake" / "gold" / "scores", ignore_errors=True)  # as if nothing had been scored yet
+    shutil.rmtree(
+        directory / "lake" / "gold" / "scores", ignore_errors=True
+    )  # as if nothing had been scored yet
     get_session("bench", LakeConfig(lake=lake))
     return lambda: score.main(["--lake", lake, "--model", "challenger", "--rerun"])
 
@@ -84,7 +96,10 @@ def spark_udf(directory: Path) -> Callable[[], Any]:
 
     def run() -> None:
         predict = mlflow.pyfunc.spark_udf(
-            store.spark, str(directory / PLAIN), result_type="label string, score double", env_manager="local"
+            store.spark,
+            str(directory / PLAIN),
+            result_type="label string, score double",
+            env_manager="local",
         )
         reviews = store.read(SILVER_REVIEWS).repartition(torch.get_num_threads())
         scored = reviews.select("review_id", predict(F.col("text")).alias("score"))
@@ -96,7 +111,9 @@ def spark_udf(directory: Path) -> Callable[[], Any]:
 def pipeline(directory: Path) -> Callable[[], Any]:
     """A Hugging Face pipeline with batches over texts in memory: no Spark, no table."""
     model, tokenizer, device = plain_model(), plain_tokenizer(), classifier.best_device()
-    predict = transformers.pipeline("text-classification", model=model, tokenizer=tokenizer, device=device)
+    predict = transformers.pipeline(
+        "text-classification", model=model, tokenizer=tokenizer, device=device
+    )
     texts = _texts(directory)
     return lambda: predict(texts, **_OPTIONS)
 
@@ -109,7 +126,9 @@ def raw_torch(directory: Path) -> Callable[[], Any]:
     encoded = tokenizer(_texts(directory), truncation=True, max_length=MAX_TOKENS)["input_ids"]
     encoded.sort(key=len)
     chunks = [encoded[start : start + BATCH] for start in range(0, len(encoded), BATCH)]
-    batches = [tokenizer.pad({"input_ids": chunk}, return_tensors="pt").to(device) for chunk in chunks]
+    batches = [
+        tokenizer.pad({"input_ids": chunk}, return_tensors="pt").to(device) for chunk in chunks
+    ]
 
     def run() -> Any:
         with torch.inference_mode(), classifier.autocast(device, "auto"):
@@ -119,7 +138,9 @@ def raw_torch(directory: Path) -> Callable[[], Any]:
 
 
 def _texts(directory: Path) -> list[str]:
-    silver = DeltaTable(directory / "lake" / "silver" / "reviews").to_pyarrow_table(columns=["text"])
+    silver = DeltaTable(directory / "lake" / "silver" / "reviews").to_pyarrow_table(
+        columns=["text"]
+    )
     texts = np.array(silver["text"].to_pylist(), dtype=object)
     return list(texts[np.random.default_rng(SEED).permutation(len(texts))])
 
@@ -143,7 +164,12 @@ def bench(directory: Path, runs: int) -> list[str]:
     timed = alternate(programs(directory), runs)
     ours = timed[OURS]["seconds"]
     rows = [
-        [name, f"{one['seconds']:.1f}", f"{N_REVIEWS / one['seconds']:.1f}", f"{one['seconds'] / ours:.2f}"]
+        [
+            name,
+            f"{one['seconds']:.1f}",
+            f"{N_REVIEWS / one['seconds']:.1f}",
+            f"{one['seconds'] / ours:.2f}",
+        ]
         for name, one in timed.items()
     ]
     words = f"{N_REVIEWS:,} reviews as they are, at most {MAX_TOKENS} tokens each; medians of {runs} runs."

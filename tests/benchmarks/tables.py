@@ -44,7 +44,18 @@ def ours(file: Path, target: Path) -> Callable[[], Any]:
 
     def run() -> None:
         ingest.main(
-            ["--lake", str(target), "--source", "csv", "--path", str(file), "--name", "imdb", "--label-column", "label"]
+            [
+                "--lake",
+                str(target),
+                "--source",
+                "csv",
+                "--path",
+                str(file),
+                "--name",
+                "imdb",
+                "--label-column",
+                "label",
+            ]
         )
         clean.main(["--lake", str(target)])
         curate.main(["--lake", str(target)])
@@ -61,13 +72,18 @@ def plain(file: Path, target: Path) -> Callable[[], Any]:
             "text", F.col("label").cast("int").alias("label")
         )
         is_sound = F.col("text").isNotNull() & (F.length("text") > 0) & F.col("label").isin(0, 1)
-        checked = rows.withColumn("is_sound", F.assert_true(is_sound, F.lit("a row breaks a check")).isNull())
+        checked = rows.withColumn(
+            "is_sound", F.assert_true(is_sound, F.lit("a row breaks a check")).isNull()
+        )
         checked.where("is_sound").drop("is_sound").write.parquet(str(target / "reviews"))
 
     return run
 
 
-PROGRAMS = {"ours": ("ingest, clean, curate", ours), "plain": ("Spark, CSV to Parquet with checks", plain)}
+PROGRAMS = {
+    "ours": ("ingest, clean, curate", ours),
+    "plain": ("Spark, CSV to Parquet with checks", plain),
+}
 
 
 def program(key: str, directory: Path, n_reviews: int) -> Program:
@@ -80,7 +96,10 @@ def bench(directory: Path, runs: int) -> list[str]:
     Program("prepare", "tables", ["prepare", str(directory), str(N_REVIEWS)]).prepare()
     timed = alternate([program(key, directory, N_REVIEWS) for key in PROGRAMS], runs)
     plain = timed[PROGRAMS["plain"][0]]["seconds"]
-    rows = [[name, f"{one['seconds']:.1f}", f"{one['seconds'] / plain:.2f}"] for name, one in timed.items()]
+    rows = [
+        [name, f"{one['seconds']:.1f}", f"{one['seconds'] / plain:.2f}"]
+        for name, one in timed.items()
+    ]
     words = (
         f"{N_REVIEWS:,} reviews from a CSV file to gold.reviews, five tables and the ledger on the way; "
         f"medians of {runs} runs."
@@ -93,7 +112,9 @@ def bench_growth(directory: Path, runs: int) -> list[str]:
     named = {}
     for n_reviews in (FEW, MANY):
         Program("prepare", "tables", ["prepare", str(directory), str(n_reviews)]).prepare()
-        named[n_reviews] = dataclasses.replace(program("ours", directory, n_reviews), name=f"{n_reviews:,} reviews")
+        named[n_reviews] = dataclasses.replace(
+            program("ours", directory, n_reviews), name=f"{n_reviews:,} reviews"
+        )
     timed = alternate(list(named.values()), runs)
     few = timed[named[FEW].name]["seconds"]
     rows = [
@@ -113,7 +134,15 @@ def main(key: str, directory: Path, n_reviews: int) -> None:
     """Run one program into an empty place; the session stands before the clock starts."""
     target = directory / f"lake-{key}"
     shutil.rmtree(target, ignore_errors=True)
-    print(json.dumps({"seconds": seconds_of(PROGRAMS[key][1](directory / f"reviews-{n_reviews}.csv", target))}))
+    print(
+        json.dumps(
+            {
+                "seconds": seconds_of(
+                    PROGRAMS[key][1](directory / f"reviews-{n_reviews}.csv", target)
+                )
+            }
+        )
+    )
 
 
 if __name__ == "__main__":

@@ -24,7 +24,9 @@ def test_a_section_is_replaced_in_its_place_and_a_new_one_comes_last() -> None:
     assert first == "# Benchmarks\n\nWords.\n\n## One\n\na\n"
     both = page.with_section(first, "Two", ["b"])
     assert both == first + "\n## Two\n\nb\n"
-    assert page.with_section(both, "One", ["c \\1"]) == both.replace("a\n\n## Two", "c \\1\n\n## Two")
+    assert page.with_section(both, "One", ["c \\1"]) == both.replace(
+        "a\n\n## Two", "c \\1\n\n## Two"
+    )
     assert page.with_section(both, "Two", ["b"]) == both
 
 
@@ -39,7 +41,9 @@ def test_only_known_benchmarks_are_run_in_the_order_given() -> None:
         page.BenchmarkConfig(only="speed")
 
 
-def test_programs_take_turns_and_what_each_prints_last_counts(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_programs_take_turns_and_what_each_prints_last_counts(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     order: list[str] = []
 
     def said(program: Program) -> list[str]:
@@ -54,7 +58,9 @@ def test_programs_take_turns_and_what_each_prints_last_counts(monkeypatch: pytes
 
 
 def test_a_program_that_fails_ends_the_benchmark(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(Program, "_command", property(lambda _: [sys.executable, "-c", "raise SystemExit(3)"]))
+    monkeypatch.setattr(
+        Program, "_command", property(lambda _: [sys.executable, "-c", "raise SystemExit(3)"])
+    )
     with pytest.raises(RuntimeError, match="expected exit code 0, found 3"):
         Program("a", "", []).run()
 
@@ -66,6 +72,7 @@ def test_every_program_of_the_scoring_and_training_comparisons_runs(tmp_path: Pa
     for program in [*scoring.programs(tmp_path), *training.programs(8)]:
         assert program.run()["seconds"] > 0
     scores = {
-        name: DeltaTable(tmp_path / name).to_pyarrow_table().num_rows for name in ("udf-scores", "lake/gold/scores")
+        name: DeltaTable(tmp_path / name).to_pyarrow_table().num_rows
+        for name in ("udf-scores", "lake/gold/scores")
     }
     assert scores == {"udf-scores": 20, "lake/gold/scores": 20}

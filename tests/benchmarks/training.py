@@ -18,7 +18,13 @@ from torch.utils.data import DataLoader, Dataset
 from transformers import DataCollatorWithPadding, Trainer, TrainingArguments
 
 from pipelines.model import backbone
-from pipelines.model.classifier import Policy, best_device, faster_precision, predict_logits, tokenise
+from pipelines.model.classifier import (
+    Policy,
+    best_device,
+    faster_precision,
+    predict_logits,
+    tokenise,
+)
 from pipelines.model.metrics import cross_entropy
 from pipelines.train.encoder import load_for_training
 from pipelines.train.loop import fit
@@ -45,7 +51,11 @@ def seed_loop(texts: list[str], labels: Labels) -> tuple[Any, Policy]:
 
         def __getitem__(self, row: int) -> dict[str, torch.Tensor]:
             encoded = tokenizer(
-                texts[row], max_length=MAX_TOKENS, padding="max_length", truncation=True, return_tensors="pt"
+                texts[row],
+                max_length=MAX_TOKENS,
+                padding="max_length",
+                truncation=True,
+                return_tensors="pt",
             )
             return {name: encoded[name][0] for name in ("input_ids", "attention_mask")} | {
                 "labels": torch.tensor(labels[row])
@@ -64,7 +74,9 @@ def trainer(texts: list[str], labels: Labels) -> tuple[Any, Policy]:
     """Hugging Face's Trainer as a capable user sets it: bf16, batches of similar length, a rate for all six layers."""
     tokenizer, model = plain_tokenizer(), plain_model()
     encoded = tokenizer(texts, max_length=MAX_TOKENS, truncation=True)["input_ids"]
-    rows = [{"input_ids": ids, "labels": int(label)} for ids, label in zip(encoded, labels, strict=True)]
+    rows = [
+        {"input_ids": ids, "labels": int(label)} for ids, label in zip(encoded, labels, strict=True)
+    ]
     ours = TrainSettings()
     with tempfile.TemporaryDirectory() as directory_of_runs:
         arguments = TrainingArguments(

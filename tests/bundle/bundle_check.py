@@ -55,10 +55,19 @@ class Bundle:
         command = [str(self.binary), "bundle", *words, "--target", self.target]
         environment = environment_of(os.environ, self.workspace.url, self.directory.parent)
         done = subprocess.run(
-            command, cwd=self.directory, env=environment, capture_output=True, text=True, timeout=CALL_TIMEOUT_S
+            command,
+            cwd=self.directory,
+            env=environment,
+            capture_output=True,
+            text=True,
+            timeout=CALL_TIMEOUT_S,
         )
         if done.returncode != exits:
-            said = " | ".join(line.strip() for line in f"{done.stdout}\n{done.stderr}".splitlines() if line.strip())
+            said = " | ".join(
+                line.strip()
+                for line in f"{done.stdout}\n{done.stderr}".splitlines()
+                if line.strip()
+            )
             call = f"bundle {' '.join(words)}, target {self.target}"
             raise IntegrityError(f"{call}: expected exit {exits}, found {done.returncode}: {said}")
         return done.stdout + done.stderr if exits else done.stdout
@@ -71,7 +80,9 @@ def main(argv: Sequence[str] | None = None) -> None:
     found: Argv = {}
     for target in TARGETS:
         with tempfile.TemporaryDirectory() as scratch, FakeWorkspace() as workspace:
-            found[target] = checked(Bundle(binary, copied(ROOT, Path(scratch) / "bundle"), workspace, target))
+            found[target] = checked(
+                Bundle(binary, copied(ROOT, Path(scratch) / "bundle"), workspace, target)
+            )
     if config.write:
         ARGV.write_text(as_text(found), encoding="utf-8")
         print(f"{ARGV.relative_to(ROOT)}: written")
@@ -85,11 +96,15 @@ def checked(bundle: Bundle) -> dict[str, dict[str, Any]]:
     step(bundle, "validate --strict", lambda bundle: bundle.run("validate", "--strict"))
     step(bundle, "deploy", lambda bundle: bundle.run("deploy"))
     found = argv_of(summary_of(bundle), bundle.workspace)
-    if bundle.target != "local":  # is deployed for its arguments alone: no real workspace has a catalog without a name
+    if (
+        bundle.target != "local"
+    ):  # is deployed for its arguments alone: no real workspace has a catalog without a name
         step(bundle, "a second plan finds nothing to do", require_settled)
         step(bundle, "destroy spares what holds data, until told not to", require_destroyed)
     if unknown := bundle.workspace.unknown:
-        raise IntegrityError(f"target {bundle.target}: the fake workspace does not know {', '.join(unknown)}")
+        raise IntegrityError(
+            f"target {bundle.target}: the fake workspace does not know {', '.join(unknown)}"
+        )
     return found
 
 
@@ -107,8 +122,14 @@ def find_binary(environment: Mapping[str, str]) -> Path:
 
 def environment_of(outer: Mapping[str, str], url: str, home: Path) -> dict[str, str]:
     """What the CLI sees: nothing of the user's Databricks settings, all of what `uv build` needs."""
-    kept = {name: value for name, value in outer.items() if not name.startswith(("DATABRICKS_", "BUNDLE_VAR_"))}
-    settings = outer.get("XDG_CONFIG_HOME", str(Path(outer.get("HOME", "~")).expanduser() / ".config"))
+    kept = {
+        name: value
+        for name, value in outer.items()
+        if not name.startswith(("DATABRICKS_", "BUNDLE_VAR_"))
+    }
+    settings = outer.get(
+        "XDG_CONFIG_HOME", str(Path(outer.get("HOME", "~")).expanduser() / ".config")
+    )
     return kept | {
         "HOME": str(home),
         "XDG_CONFIG_HOME": settings,  # where uv is told of an index
@@ -124,7 +145,9 @@ def environment_of(outer: Mapping[str, str], url: str, home: Path) -> dict[str, 
 
 def copied(root: Path, target: Path) -> Path:
     """A copy of the tracked files as they are now, so that no build or state is left beside the real ones."""
-    listed = subprocess.run(["git", "ls-files", "-z"], cwd=root, capture_output=True, text=True, check=True).stdout
+    listed = subprocess.run(
+        ["git", "ls-files", "-z"], cwd=root, capture_output=True, text=True, check=True
+    ).stdout
     for name in filter(None, listed.split("\0")):
         if (root / name).is_file():
             (target / name).parent.mkdir(parents=True, exist_ok=True)
@@ -142,7 +165,9 @@ def step(bundle: Bundle, name: str, do: Callable[[Bundle], object]) -> None:
 def require_settled(bundle: Bundle) -> None:
     """Raise IntegrityError if a plan right after a deployment would change anything."""
     if surplus := changes(json.loads(bundle.run("plan", "--output", "json"))):
-        raise IntegrityError(f"second plan, target {bundle.target}: expected no change, found {', '.join(surplus)}")
+        raise IntegrityError(
+            f"second plan, target {bundle.target}: expected no change, found {', '.join(surplus)}"
+        )
 
 
 def changes(plan: Mapping[str, Any]) -> list[str]:
@@ -151,9 +176,15 @@ def changes(plan: Mapping[str, Any]) -> list[str]:
     for resource, planned in plan["plan"].items():
         if planned["action"] == "skip":
             continue
-        fields = {name: field for name, field in planned.get("changes", {}).items() if field["action"] != "skip"}
+        fields = {
+            name: field
+            for name, field in planned.get("changes", {}).items()
+            if field["action"] != "skip"
+        }
         new = [name for name, field in fields.items() if not str(field.get("new")).endswith(".whl")]
-        found += [f"{planned['action']} {resource} {name}" for name in (new if fields else ["as a whole"])]
+        found += [
+            f"{planned['action']} {resource} {name}" for name in (new if fields else ["as a whole"])
+        ]
     return found
 
 
@@ -163,15 +194,23 @@ def require_destroyed(bundle: Bundle) -> None:
         require_refused(bundle)
     bundle.run("destroy", "--auto-approve", "--var", "kept=false")
     if left := [*bundle.workspace.left, *bundle.workspace.files]:
-        raise IntegrityError(f"destroy, target {bundle.target}: expected nothing to be left, found {', '.join(left)}")
+        raise IntegrityError(
+            f"destroy, target {bundle.target}: expected nothing to be left, found {', '.join(left)}"
+        )
 
 
 def require_refused(bundle: Bundle) -> None:
     """Raise IntegrityError unless a destroy is refused for the sake of each resource that is no job, and leaves all."""
     before, kinds = bundle.workspace.left, summary_of(bundle)["resources"]
     refusal = bundle.run("destroy", "--auto-approve", exits=1)
-    holding = [f"{kind}.{key}" for kind, resources in kinds.items() if kind != "jobs" for key in resources]
-    bare = [name for name in holding if f"resources.{name} has lifecycle.prevent_destroy set" not in refusal]
+    holding = [
+        f"{kind}.{key}" for kind, resources in kinds.items() if kind != "jobs" for key in resources
+    ]
+    bare = [
+        name
+        for name in holding
+        if f"resources.{name} has lifecycle.prevent_destroy set" not in refusal
+    ]
     if bare or bundle.workspace.left != before:
         found = f"found none for {', '.join(bare)}, and {', '.join(bundle.workspace.left)} left"
         raise IntegrityError(
@@ -198,7 +237,9 @@ def argv_of(summary: Mapping[str, Any], workspace: FakeWorkspace) -> dict[str, d
             for task in created["tasks"]
             if "spark_python_task" in task
         }
-        found[key][PARAMETERS] = {entry["name"]: entry["default"] for entry in created.get("parameters", [])}
+        found[key][PARAMETERS] = {
+            entry["name"]: entry["default"] for entry in created.get("parameters", [])
+        }
     return found
 
 
@@ -208,7 +249,9 @@ def as_text(found: Argv) -> str:
     for target, jobs in found.items():
         written = []
         for job, tasks in jobs.items():
-            lines = ",\n".join(f"   {json.dumps(task)}: {json.dumps(what)}" for task, what in tasks.items())
+            lines = ",\n".join(
+                f"   {json.dumps(task)}: {json.dumps(what)}" for task, what in tasks.items()
+            )
             written.append(f"  {json.dumps(job)}: {{\n{lines}\n  }}")
         targets.append(f" {json.dumps(target)}: {{\n" + ",\n".join(written) + "\n }")
     return "{\n" + ",\n".join(targets) + "\n}\n"

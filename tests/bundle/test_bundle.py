@@ -20,7 +20,9 @@ from pipelines.errors import InputError
 ROOT = Path(__file__).resolve().parents[2]
 SOMEONE = "someone@example.com"
 # What the real CLI created jobs with: written and compared by bundle_check.py against a fake workspace.
-CLOUD: dict[str, Any] = json.loads((ROOT / "tests" / "bundle_argv.json").read_text(encoding="utf-8"))
+CLOUD: dict[str, Any] = json.loads(
+    (ROOT / "tests" / "bundle_argv.json").read_text(encoding="utf-8")
+)
 
 
 def test_the_definition_has_no_fault() -> None:
@@ -37,14 +39,18 @@ def scripts(target: str) -> dict[str, dict[str, Any]]:
         works = {task.key: task.work for task in job.tasks}
         found[name] = {
             key: {"file": script.file, "argv": list(script.argv)}
-            for key, script in ((k, w.script if isinstance(w, Loop) else w) for k, w in works.items())
+            for key, script in (
+                (k, w.script if isinstance(w, Loop) else w) for k, w in works.items()
+            )
             if isinstance(script, Script)
         } | {"job.parameters": dict(job.parameters)}
     return found
 
 
 @pytest.mark.parametrize("target", ["local", "dev", "staging", "prod"])
-def test_every_tasks_arguments_and_every_jobs_parameters_are_those_that_the_cloud_has(target: str) -> None:
+def test_every_tasks_arguments_and_every_jobs_parameters_are_those_that_the_cloud_has(
+    target: str,
+) -> None:
     assert len(CLOUD[target]) == 4
     assert scripts(target) == CLOUD[target]
 
@@ -53,11 +59,19 @@ def test_a_plan_is_printed_and_nothing_is_run(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("pipelines.bundle.runner.run_job", lambda *_: pytest.fail("ran"))
-    assert bundle.main(["run", "score", "--target", "dev", "--user", SOMEONE, "--plan", "--param", "model=7"]) == 0
+    assert (
+        bundle.main(
+            ["run", "score", "--target", "dev", "--user", SOMEONE, "--plan", "--param", "model=7"]
+        )
+        == 0
+    )
     lines = capsys.readouterr().out.splitlines()
     assert [line.split(",")[0] for line in lines[::2]] == ["1 ingest", "2 clean", "3 score"]
     assert lines[5].endswith("--model 7")
-    assert "--schemas dev_someone_bronze,dev_someone_silver,dev_someone_gold,dev_someone_ops" in lines[5]
+    assert (
+        "--schemas dev_someone_bronze,dev_someone_silver,dev_someone_gold,dev_someone_ops"
+        in lines[5]
+    )
 
 
 @pytest.mark.parametrize(
@@ -73,9 +87,18 @@ def test_a_plan_is_printed_and_nothing_is_run(
             r"--param x: expected a parameter of job score, which has source,",
         ),
         (["run", "score", "--plan", "--param", "x"], r"--param must be name=value, got 'x'"),
-        (["run", "score", "--plan", "--var", "x=1"], r"databricks\.yml: expected one of its variables, found x\."),
-        (["run", "score", "--target", "dev"], r"--target dev: its tables are in a workspace\. Pass --plan to see what"),
-        (["run", "score", "--target", "test", "--plan"], r"expected a target test, found local, dev, staging, prod\."),
+        (
+            ["run", "score", "--plan", "--var", "x=1"],
+            r"databricks\.yml: expected one of its variables, found x\.",
+        ),
+        (
+            ["run", "score", "--target", "dev"],
+            r"--target dev: its tables are in a workspace\. Pass --plan to see what",
+        ),
+        (
+            ["run", "score", "--target", "test", "--plan"],
+            r"expected a target test, found local, dev, staging, prod\.",
+        ),
     ],
 )
 def test_what_cannot_be_run_is_refused_before_anything_runs(argv: list[str], words: str) -> None:
@@ -101,9 +124,20 @@ def test_check_prints_each_fault_and_exits_2(
     assert caplog.messages[-1] == f"InputError: databricks.yml: {len(lines)} faults, listed above."
 
 
-def test_the_failed_job_s_exit_code_is_the_runner_s_and_its_state_lies_beside_the_lake(tmp_path: Path) -> None:
+def test_the_failed_job_s_exit_code_is_the_runner_s_and_its_state_lies_beside_the_lake(
+    tmp_path: Path,
+) -> None:
     lake = tmp_path / "lake"
-    command = [sys.executable, "-m", "pipelines.bundle", "run", "reproduce", "--in-process", "--param", "run=0"]
+    command = [
+        sys.executable,
+        "-m",
+        "pipelines.bundle",
+        "run",
+        "reproduce",
+        "--in-process",
+        "--param",
+        "run=0",
+    ]
     done = subprocess.run(
         [*command, "--var", f"lake={lake}"], cwd=ROOT, capture_output=True, text=True, check=False
     )  # fmt: skip
@@ -111,7 +145,10 @@ def test_the_failed_job_s_exit_code_is_the_runner_s_and_its_state_lies_beside_th
     assert "InputError: run 0: expected the id of a run in ops.models, found none." in done.stderr
     assert re.search(r"reproduce  failed +2 ", done.stdout)
     assert "Traceback" not in done.stderr
-    assert json.loads((lake / "landing" / "runs" / "reproduce.json").read_text())["reproduce"]["state"] == "failed"
+    assert (
+        json.loads((lake / "landing" / "runs" / "reproduce.json").read_text())["reproduce"]["state"]
+        == "failed"
+    )
 
 
 def test_an_exported_variable_counts_unless_it_is_given(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -37,7 +37,9 @@ def workspace() -> Iterator[FakeWorkspace]:
         yield running
 
 
-def ask(workspace: FakeWorkspace, method: str, path: str, body: dict[str, Any] | None = None) -> tuple[int, Any]:
+def ask(
+    workspace: FakeWorkspace, method: str, path: str, body: dict[str, Any] | None = None
+) -> tuple[int, Any]:
     content = None if body is None else json.dumps(body).encode()
     request = urllib.request.Request(workspace.url + path, data=content, method=method)
     try:
@@ -55,18 +57,31 @@ def test_without_the_cli_the_check_says_so_in_one_line_and_exits_5(tmp_path: Pat
             cwd=ROOT, env=outer | {"PATH": str(tmp_path)} | named, capture_output=True, text=True, timeout=100,
         )  # fmt: skip
         assert (done.returncode, done.stdout) == (5, "")
-        assert re.fullmatch(r"SetupError: \S*databricks: expected the Databricks CLI on PATH .*\n", done.stderr)
+        assert re.fullmatch(
+            r"SetupError: \S*databricks: expected the Databricks CLI on PATH .*\n", done.stderr
+        )
 
 
-def test_the_workspace_keeps_what_was_created_and_forgets_what_was_deleted(workspace: FakeWorkspace) -> None:
-    assert ask(workspace, "POST", f"{UC}/schemas", {"catalog_name": "c", "name": "bronze"})[0] == 200
-    assert ask(workspace, "POST", f"{UC}/schemas", {"catalog_name": "c", "name": "bronze"})[0] == 409
+def test_the_workspace_keeps_what_was_created_and_forgets_what_was_deleted(
+    workspace: FakeWorkspace,
+) -> None:
+    assert (
+        ask(workspace, "POST", f"{UC}/schemas", {"catalog_name": "c", "name": "bronze"})[0] == 200
+    )
+    assert (
+        ask(workspace, "POST", f"{UC}/schemas", {"catalog_name": "c", "name": "bronze"})[0] == 409
+    )
     landing = {"catalog_name": "c", "schema_name": "bronze", "name": "landing"}
     assert ask(workspace, "POST", f"{UC}/volumes", landing)[0] == 200
     assert ask(workspace, "POST", f"{UC}/volumes", landing | {"schema_name": "silver"})[0] == 404
     _, created = ask(workspace, "POST", "/api/2.2/jobs/create", {"name": "pipeline", "tasks": []})
     assert workspace.jobs[str(created["job_id"])] == {"name": "pipeline", "tasks": []}
-    assert ask(workspace, "GET", f"/api/2.2/jobs/get?job_id={created['job_id']}")[1]["creator_user_name"] == USER
+    assert (
+        ask(workspace, "GET", f"/api/2.2/jobs/get?job_id={created['job_id']}")[1][
+            "creator_user_name"
+        ]
+        == USER
+    )
     assert workspace.left == ["job pipeline", "schema c.bronze", "volume c.bronze.landing"]
     ask(workspace, "POST", "/api/2.2/jobs/delete", {"job_id": created["job_id"]})
     ask(workspace, "DELETE", f"{UC}/volumes/c.bronze.landing")
@@ -76,30 +91,55 @@ def test_the_workspace_keeps_what_was_created_and_forgets_what_was_deleted(works
 
 
 def test_the_workspace_keeps_files_grants_and_permissions(workspace: FakeWorkspace) -> None:
-    ask(workspace, "POST", "/api/2.0/workspace-files/import-file/Workspace/x/state.json?overwrite=false", {"n": 1})
-    assert ask(workspace, "GET", "/api/2.0/workspace/get-status?path=/Workspace/x")[1]["object_type"] == "DIRECTORY"
-    assert ask(workspace, "GET", "/api/2.0/workspace/export?path=/Workspace/x/state.json") == (200, {"n": 1})
-    assert ask(workspace, "POST", "/api/2.0/workspace-files/import-file/Workspace/x/state.json", {})[0] == 409
+    ask(
+        workspace,
+        "POST",
+        "/api/2.0/workspace-files/import-file/Workspace/x/state.json?overwrite=false",
+        {"n": 1},
+    )
+    assert (
+        ask(workspace, "GET", "/api/2.0/workspace/get-status?path=/Workspace/x")[1]["object_type"]
+        == "DIRECTORY"
+    )
+    assert ask(workspace, "GET", "/api/2.0/workspace/export?path=/Workspace/x/state.json") == (
+        200,
+        {"n": 1},
+    )
+    assert (
+        ask(workspace, "POST", "/api/2.0/workspace-files/import-file/Workspace/x/state.json", {})[0]
+        == 409
+    )
     ask(workspace, "POST", "/api/2.0/workspace/delete", {"path": "/Workspace/x", "recursive": True})
     assert (workspace.files, workspace.folders) == ({}, {"/Workspace"})
     change = {"principal": "readers", "add": ["SELECT"], "remove": ["ALL_PRIVILEGES"]}
     _, granted = ask(workspace, "PATCH", f"{UC}/permissions/schema/c.gold", {"changes": [change]})
-    assert granted == {"privilege_assignments": [{"principal": "readers", "privileges": ["SELECT"]}]}
+    assert granted == {
+        "privilege_assignments": [{"principal": "readers", "privileges": ["SELECT"]}]
+    }
     entry = {"group_name": "readers", "permission_level": "CAN_VIEW"}
     ask(workspace, "PUT", "/api/2.0/permissions/jobs/1", {"access_control_list": [entry]})
     assert ask(workspace, "GET", "/api/2.0/permissions/jobs/1")[1]["access_control_list"] == [
-        {"group_name": "readers", "all_permissions": [{"permission_level": "CAN_VIEW", "inherited": False}]}
+        {
+            "group_name": "readers",
+            "all_permissions": [{"permission_level": "CAN_VIEW", "inherited": False}],
+        }
     ]
 
 
-def test_a_question_that_the_workspace_does_not_know_is_a_404_and_is_remembered(workspace: FakeWorkspace) -> None:
+def test_a_question_that_the_workspace_does_not_know_is_a_404_and_is_remembered(
+    workspace: FakeWorkspace,
+) -> None:
     status, answer = ask(workspace, "GET", "/api/2.0/lakeview/dashboards?page=1")
     assert (status, answer["error_code"]) == (404, "ENDPOINT_NOT_FOUND")
     assert workspace.unknown == ["GET /api/2.0/lakeview/dashboards"]
 
 
 def test_only_a_new_wheel_may_differ_in_a_second_plan() -> None:
-    wheel = {"action": "update", "old": "/a/reviewlake-0.1.0+1.whl", "new": "/a/reviewlake-0.1.0+2.whl"}
+    wheel = {
+        "action": "update",
+        "old": "/a/reviewlake-0.1.0+1.whl",
+        "new": "/a/reviewlake-0.1.0+2.whl",
+    }
     same = {"action": "skip", "reason": "empty", "new": []}
     cases: list[tuple[dict[str, Any], list[str]]] = [
         ({"action": "skip", "changes": {"owner": {"action": "skip"}}}, []),
@@ -117,19 +157,32 @@ def test_the_first_task_with_other_arguments_is_named_with_both() -> None:
     written = {"dev": {"score": {"clean": {"file": "jobs/clean.py", "argv": ["--lake", "lake"]}}}}
     require_equal(written, json.loads(as_text(written)))
     other = {"dev": {"score": {"clean": {"file": "jobs/clean.py", "argv": []}}}}
-    message = r"target dev, job score, task clean: expected .*'--lake', 'lake'.*, found .*\[\].*--write"
+    message = (
+        r"target dev, job score, task clean: expected .*'--lake', 'lake'.*, found .*\[\].*--write"
+    )
     with pytest.raises(IntegrityError, match=message):
         require_equal(other, written)
-    with pytest.raises(IntegrityError, match=r"target dev, job score, task clean: expected None, found"):
+    with pytest.raises(
+        IntegrityError, match=r"target dev, job score, task clean: expected None, found"
+    ):
         require_equal(written, {})
 
 
 def test_the_cli_sees_none_of_the_users_databricks_settings() -> None:
-    outer = {"DATABRICKS_TOKEN": "secret", "BUNDLE_VAR_catalog": "mine", "HOME": "/home/u", "PATH": "/bin"}
+    outer = {
+        "DATABRICKS_TOKEN": "secret",
+        "BUNDLE_VAR_catalog": "mine",
+        "HOME": "/home/u",
+        "PATH": "/bin",
+    }
     seen = environment_of(outer, "http://127.0.0.1:1", Path("/scratch"))
     assert "secret" not in seen.values()
     assert "BUNDLE_VAR_catalog" not in seen
-    assert (seen["HOME"], seen["PATH"], seen["XDG_CONFIG_HOME"]) == ("/scratch", "/bin", "/home/u/.config")
+    assert (seen["HOME"], seen["PATH"], seen["XDG_CONFIG_HOME"]) == (
+        "/scratch",
+        "/bin",
+        "/home/u/.config",
+    )
 
 
 def test_the_copy_holds_the_tracked_files_as_they_are(tmp_path: Path) -> None:
@@ -159,7 +212,9 @@ def test_the_arguments_that_the_cloud_gets_are_written_for_every_target_and_job(
 
 
 def test_the_packages_of_the_bundle_are_those_that_the_project_pins() -> None:
-    pinned = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]["optional-dependencies"]
+    pinned = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"][
+        "optional-dependencies"
+    ]
     bundle = (ROOT / "databricks.yml").read_text(encoding="utf-8")
     found = re.findall(r"[\w-]+==[\w.]+", re.sub(r"#.*", "", bundle))
     assert len(found) == 2

@@ -50,7 +50,9 @@ def task(key: str, *needs: str, run_if: str = "ALL_SUCCESS") -> Task:
         ("ALL_FAILED", "SF", EXCLUDED),
     ],
 )
-def test_a_task_runs_or_not_by_what_became_of_those_before_it(run_if: str, found: str, expected: str | None) -> None:
+def test_a_task_runs_or_not_by_what_became_of_those_before_it(
+    run_if: str, found: str, expected: str | None
+) -> None:
     words = {"S": SUCCEEDED, "F": FAILED, "U": UPSTREAM_FAILED, "X": EXCLUDED}
     states = {str(number): words[letter] for number, letter in enumerate(found)}
     assert state_before(task("t", *states, run_if=run_if), states, {}) == expected
@@ -78,13 +80,20 @@ def test_only_the_branch_of_a_conditions_outcome_runs(
 
 
 def test_tasks_stand_behind_those_that_they_wait_for() -> None:
-    assert [one.key for one in ordered("j", [task("c", "a", "b"), task("b", "a"), task("a")])] == ["a", "b", "c"]
+    assert [one.key for one in ordered("j", [task("c", "a", "b"), task("b", "a"), task("a")])] == [
+        "a",
+        "b",
+        "c",
+    ]
 
 
 @pytest.mark.parametrize(
     ("tasks", "words"),
     [
-        ([task("a", "b"), task("b", "a")], r"job j: expected tasks without a cycle, found [ab] -> [ab] -> [ab]\."),
+        (
+            [task("a", "b"), task("b", "a")],
+            r"job j: expected tasks without a cycle, found [ab] -> [ab] -> [ab]\.",
+        ),
         ([task("a", "b")], r"job j, task a: expected the task b, which it waits for, found none\."),
         ([task("a"), task("a")], r"job j: expected a task_key for each task, found a twice\."),
     ],
@@ -113,7 +122,8 @@ def test_words_are_filled_in_as_text_or_json() -> None:
     text = "{{job.parameters.run}} {{ tasks.curate.values.gold_version }} {{input}}"
     assert filled(text, words) == 'r1 3 {"a": 1}'
     with pytest.raises(
-        InputError, match=r"^\{\{job\.parameters\.x\}\}: expected a job parameter or a value that an ea"
+        InputError,
+        match=r"^\{\{job\.parameters\.x\}\}: expected a job parameter or a value that an ea",
     ):
         filled("{{job.parameters.x}}", words)
 
@@ -161,7 +171,10 @@ def test_a_loop_over_no_array_is_refused(inputs: str) -> None:
 
 
 def test_a_job_is_read_from_its_definition() -> None:
-    turn = {"task_key": "t", "spark_python_task": {"python_file": "./jobs/b.py", "parameters": ["{{input}}"]}}
+    turn = {
+        "task_key": "t",
+        "spark_python_task": {"python_file": "./jobs/b.py", "parameters": ["{{input}}"]},
+    }
     loop = {"inputs": "[1]", "task": turn}
     waits = [{"task_key": "a", "outcome": "true"}]
     entry = {
@@ -176,7 +189,9 @@ def test_a_job_is_read_from_its_definition() -> None:
         {"run": "7"},
         (
             Task("a", Condition("EQUAL_TO", "1", "1")),
-            Task("b", Loop("[1]", Script("jobs/b.py", ("{{input}}",))), (("a", "true"),), "ALL_DONE"),
+            Task(
+                "b", Loop("[1]", Script("jobs/b.py", ("{{input}}",))), (("a", "true"),), "ALL_DONE"
+            ),
         ),
     )
 
@@ -192,15 +207,26 @@ def test_a_job_is_read_from_its_definition() -> None:
             {"task_key": "a", "run_if": "NEVER", "condition_task": {}},
             "job j, task a: expected run_if as one of ALL_SUCC",
         ),
-        ({"task_key": "a", "condition_task": {"op": "EQUALS"}}, "expected op as one of EQUAL_TO, .*, found 'EQUALS'"),
         (
-            {"task_key": "a", "depends_on": [{"task_key": "b", "outcome": True}], "condition_task": {}},
+            {"task_key": "a", "condition_task": {"op": "EQUALS"}},
+            "expected op as one of EQUAL_TO, .*, found 'EQUALS'",
+        ),
+        (
+            {
+                "task_key": "a",
+                "depends_on": [{"task_key": "b", "outcome": True}],
+                "condition_task": {},
+            },
             "job j, task a: expected outcome as one of true, false, as text, found True",
         ),
     ],
 )
-def test_a_task_that_would_mean_something_else_is_refused(entry: dict[str, Any], words: str) -> None:
+def test_a_task_that_would_mean_something_else_is_refused(
+    entry: dict[str, Any], words: str
+) -> None:
     with pytest.raises(InputError, match=words):
         job_of({"resources": {"jobs": {"j": {"tasks": [entry]}}}}, "j")
-    with pytest.raises(InputError, match=r"databricks\.yml: expected a job k, found j\. Pass one of these\."):
+    with pytest.raises(
+        InputError, match=r"databricks\.yml: expected a job k, found j\. Pass one of these\."
+    ):
         job_of({"resources": {"jobs": {"j": {}}}}, "k")

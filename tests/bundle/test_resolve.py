@@ -64,7 +64,9 @@ def write(directory: Path, text: str = BUNDLE) -> Path:
 
 
 def job(directory: Path, target: str, **variables: str) -> Any:
-    return load(write(directory), target, variables, "Some.One@example.com")["resources"]["jobs"]["pipeline"]
+    return load(write(directory), target, variables, "Some.One@example.com")["resources"]["jobs"][
+        "pipeline"
+    ]
 
 
 @pytest.mark.parametrize(
@@ -87,7 +89,9 @@ def test_each_target_gets_its_names_and_what_only_a_run_knows_stays(
     assert [task.get("parameters") for task in found["tasks"]][:2] == [clean, train]
 
 
-def test_a_target_overrides_values_adds_to_lists_and_finds_tasks_by_their_key(tmp_path: Path) -> None:
+def test_a_target_overrides_values_adds_to_lists_and_finds_tasks_by_their_key(
+    tmp_path: Path,
+) -> None:
     before, after = job(tmp_path, "dev"), job(tmp_path, "prod")
     assert (before["max_retries"], after["max_retries"]) == (1, 3)
     assert (before["tags"], after["tags"]) == (["a"], ["a", "b"])
@@ -100,10 +104,15 @@ def test_a_target_overrides_values_adds_to_lists_and_finds_tasks_by_their_key(tm
     ]  # fmt: skip
 
 
-def test_a_reference_alone_keeps_its_type_and_one_inside_a_text_becomes_text(tmp_path: Path) -> None:
+def test_a_reference_alone_keeps_its_type_and_one_inside_a_text_becomes_text(
+    tmp_path: Path,
+) -> None:
     cluster = job(tmp_path, "prod")["job_clusters"][0]["new_cluster"]
     assert cluster == {"node_type_id": "here main"}  # a target replaces a map whole
-    assert job(tmp_path, "dev")["job_clusters"][0]["new_cluster"] == {"num_workers": 0, "node_type_id": "here sandbox"}
+    assert job(tmp_path, "dev")["job_clusters"][0]["new_cluster"] == {
+        "num_workers": 0,
+        "node_type_id": "here sandbox",
+    }
 
 
 def test_a_volumes_path_is_what_the_workspace_would_make_of_its_names(tmp_path: Path) -> None:
@@ -114,7 +123,10 @@ def test_a_volumes_path_is_what_the_workspace_would_make_of_its_names(tmp_path: 
 def test_a_given_variable_comes_before_the_targets_and_the_default(tmp_path: Path) -> None:
     cluster = job(tmp_path, "prod", catalog="mine", place="there")["job_clusters"][0]["new_cluster"]
     assert cluster["node_type_id"] == "there"
-    assert job(tmp_path, "prod", catalog="mine")["job_clusters"][0]["new_cluster"]["node_type_id"] == "here mine"
+    assert (
+        job(tmp_path, "prod", catalog="mine")["job_clusters"][0]["new_cluster"]["node_type_id"]
+        == "here mine"
+    )
 
 
 @pytest.mark.parametrize(
@@ -143,13 +155,16 @@ def test_what_is_not_there_is_named_with_its_place(
 
 
 def test_a_missing_definition_is_one_line(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match=r"databricks\.yml: expected the bundle's definition, found No such file"):
+    with pytest.raises(
+        InputError, match=r"databricks\.yml: expected the bundle's definition, found No such file"
+    ):
         load(tmp_path / "databricks.yml", "dev", {}, "someone")
     assert targets_of(write(tmp_path)) == ["local", "dev", "prod"]
 
 
 @pytest.mark.parametrize(
-    ("user", "short"), [("some.one@example.com", "some_one"), ("root", "root"), ("A-b+.c_@x", "a_b_c")]
+    ("user", "short"),
+    [("some.one@example.com", "some_one"), ("root", "root"), ("A-b+.c_@x", "a_b_c")],
 )
 def test_a_user_s_short_name_is_what_goes_into_names(user: str, short: str) -> None:
     assert short_name(user) == short

@@ -8,7 +8,7 @@ import pytest
 from pipelines.bundle import task_values
 from pipelines.bundle.graph import Condition, Job, Loop, Script, Task
 from pipelines.bundle.runner import (
-    Done,
+    TaskResult,
     exit_code,
     in_process,
     load_state,
@@ -23,7 +23,11 @@ from pipelines.errors import GateRefusedError
 ROOT = Path(__file__).resolve().parents[2]
 
 CURATE = Task("curate", Script("jobs/curate.py", ("--lake", "{{job.parameters.lake}}")))
-TRAIN = Task("train", Script("jobs/train.py", ("--gold", "{{tasks.curate.values.gold}}")), (("curate", None),))
+TRAIN = Task(
+    "train",
+    Script("jobs/train.py", ("--gold", "{{tasks.curate.values.gold}}")),
+    (("curate", None),),
+)
 SCORE = Task("score", Script("jobs/score.py", ()), (("train", None),))
 JOB = Job("pipeline", {"lake": "here"}, (CURATE, TRAIN, SCORE))
 
@@ -37,18 +41,22 @@ class Machine:
 
     def __call__(self, _root: Path, script: Script) -> int:
         self.ran.append([script.file, *script.argv])
-        task_values.tell("gold", 7)
+        task_values.set_value("gold", 7)
         return 6 if any(name in script.file for name in self.failing) else 0
 
 
-def states(done: dict[str, Done]) -> list[str]:
+def states(done: dict[str, TaskResult]) -> list[str]:
     return [one.state for one in done.values()]
 
 
 def test_tasks_run_in_order_with_parameters_and_what_earlier_ones_told() -> None:
     machine = Machine()
     done = run_job(ROOT, JOB, {"lake": "there"}, machine, {})
-    assert machine.ran == [["jobs/curate.py", "--lake", "there"], ["jobs/train.py", "--gold", "7"], ["jobs/score.py"]]
+    assert machine.ran == [
+        ["jobs/curate.py", "--lake", "there"],
+        ["jobs/train.py", "--gold", "7"],
+        ["jobs/score.py"],
+    ]
     assert (states(done), exit_code(JOB, done)) == (["succeeded"] * 3, 0)
 
 
@@ -66,7 +74,9 @@ def test_a_failure_stops_what_depends_on_it_and_the_summary_says_so() -> None:
     ]
 
 
-def test_resume_runs_what_failed_and_what_was_not_reached(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_resume_runs_what_failed_and_what_was_not_reached(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     caplog.set_level(logging.INFO, "reviewlake")
     file, saved = tmp_path / "runs" / "pipeline.json", []
     assert load_state(file) == {}
@@ -98,7 +108,11 @@ def test_a_condition_chooses_the_branch_and_a_loop_runs_each_turn_until_one_fail
         {"dry": "true"},
         (
             Task("is_dry", Condition("EQUAL_TO", "{{job.parameters.dry}}", "true")),
-            Task("say", Loop('["a", "b", "c"]', Script("jobs/say.py", ("{{input}}",))), (("is_dry", "true"),)),
+            Task(
+                "say",
+                Loop('["a", "b", "c"]', Script("jobs/say.py", ("{{input}}",))),
+                (("is_dry", "true"),),
+            ),
             Task("act", Script("jobs/act.py", ()), (("is_dry", "false"),)),
         ),
     )
@@ -118,7 +132,11 @@ def test_resume_runs_again_what_waits_for_something_that_runs_again() -> None:
     """clean has the same arguments as before, but not the same bronze."""
     ingest = Task("ingest", Script("jobs/ingest.py", ("{{job.parameters.path}}",)))
     clean = Task("clean", Script("jobs/clean.py", ()), (("ingest", None),))
-    job = Job("score", {"path": ""}, (ingest, clean, Task("score", Script("jobs/score.py", ()), (("clean", None),))))
+    job = Job(
+        "score",
+        {"path": ""},
+        (ingest, clean, Task("score", Script("jobs/score.py", ()), (("clean", None),))),
+    )
     before = run_job(ROOT, job, {"path": "a.csv"}, Machine("score"), {})
     machine = Machine()
     run_job(ROOT, job, {"path": "b.csv"}, machine, before)
@@ -129,14 +147,23 @@ def test_a_value_that_no_task_told_fails_the_task_and_what_clears_up_behind_it_r
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     caplog.set_level(logging.INFO, "reviewlake")
-    clear = Task("clear", Script("jobs/clear.py", ()), (("train", None), ("is_more", None)), "ALL_DONE")
+    clear = Task(
+        "clear", Script("jobs/clear.py", ()), (("train", None), ("is_more", None)), "ALL_DONE"
+    )
     more = Task("is_more", Condition("LESS_THAN", "a", "1"))
     job = Job("j", {}, (Task("train", TRAIN.work), more, clear))
     machine = Machine()
     done = run_job(ROOT, job, {}, machine, {})
-    assert [(one.state, one.exit_code) for one in done.values()] == [("failed", 2), ("failed", 2), ("succeeded", 0)]
+    assert [(one.state, one.exit_code) for one in done.values()] == [
+        ("failed", 2),
+        ("failed", 2),
+        ("succeeded", 0),
+    ]
     assert machine.ran == [["jobs/clear.py"]]
-    assert "InputError: task train: {{tasks.curate.values.gold}}: expected a job parameter or a value" in caplog.text
+    assert (
+        "InputError: task train: {{tasks.curate.values.gold}}: expected a job parameter or a value"
+        in caplog.text
+    )
 
 
 @pytest.mark.parametrize("text", ["", "{", "[]", '{"a": 1}', '{"a": {"x": 1}}'])
@@ -152,7 +179,12 @@ def test_the_plan_shows_order_branches_and_what_only_a_run_will_know() -> None:
         (
             Task("a", Condition("EQUAL_TO", "{{job.parameters.x}}", "1")),
             Task("b", Script("jobs/b.py", ("--x", "{{job.parameters.x}}")), (("a", "true"),)),
-            Task("c", Loop("[1]", Script("jobs/c.py", ("{{tasks.b.values.y}}",))), (("b", None),), "ALL_DONE"),
+            Task(
+                "c",
+                Loop("[1]", Script("jobs/c.py", ("{{tasks.b.values.y}}",))),
+                (("b", None),),
+                "ALL_DONE",
+            ),
         ),
     )
     assert plan(job, {}) == [
@@ -173,7 +205,7 @@ from pipelines.errors import GateRefusedError
 
 def main(argv=None):
     argv = sys.argv[1:] if argv is None else argv
-    task_values.tell("gold", len(argv))
+    task_values.set_value("gold", len(argv))
     if argv == ["refuse"]:
         raise GateRefusedError("not good enough")
     if argv == ["end"]:
@@ -191,11 +223,16 @@ def test_a_script_runs_here_or_by_spark_submit_with_its_exit_code_and_its_values
     (tmp_path / "job.py").write_text(JOB_FILE)
     (tmp_path / "spark-defaults.conf").write_text("spark.ui.enabled false\n")
     monkeypatch.setenv("PYTHONPATH", str(ROOT))
-    good, bad = (Job("j", {}, (Task("t", Script("job.py", (argument,))),)) for argument in ("a b", "refuse"))
+    good, bad = (
+        Job("j", {}, (Task("t", Script("job.py", (argument,))),)) for argument in ("a b", "refuse")
+    )
     done = run_job(tmp_path, good, {}, execute, {})
     assert (done["t"].exit_code, done["t"].values) == (0, {"gold": 1})
     assert run_job(tmp_path, bad, {}, execute, {})["t"].exit_code == GateRefusedError.exit_code
     assert (
-        run_job(tmp_path, Job("j", {}, (Task("t", Script("job.py", ("end",))),)), {}, execute, {})["t"].exit_code == 2
+        run_job(tmp_path, Job("j", {}, (Task("t", Script("job.py", ("end",))),)), {}, execute, {})[
+            "t"
+        ].exit_code
+        == 2
     )
     assert task_values.FILE not in os.environ

@@ -11,17 +11,17 @@ def test_under_the_local_runner_values_go_to_its_file_and_the_last_of_a_name_cou
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     file = tmp_path / "values"
-    assert task_values.told(file) == {}
+    assert task_values.read_values(file) == {}
     monkeypatch.setenv(task_values.FILE, str(file))
     for name, value in (("gold_version", 1), ("note", "a\nb"), ("gold_version", 2)):
-        task_values.tell(name, value)
-    assert task_values.told(file) == {"gold_version": 2, "note": "a\nb"}
+        task_values.set_value(name, value)
+    assert task_values.read_values(file) == {"gold_version": 2, "note": "a\nb"}
 
 
 def test_outside_a_job_nobody_listens(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv(task_values.FILE, raising=False)
     monkeypatch.chdir(tmp_path)
-    task_values.tell("gold_version", 1)
+    task_values.set_value("gold_version", 1)
     assert list(tmp_path.iterdir()) == []
 
 
@@ -32,5 +32,5 @@ def test_in_a_databricks_runtime_values_go_to_the_job(monkeypatch: pytest.Monkey
     runtime.dbutils = SimpleNamespace(jobs=SimpleNamespace(taskValues=values))  # type: ignore[attr-defined]
     monkeypatch.setitem(sys.modules, "databricks.sdk.runtime", runtime)
     monkeypatch.setenv("DATABRICKS_RUNTIME_VERSION", "client.5.1")
-    task_values.tell("gold_version", 1)
+    task_values.set_value("gold_version", 1)
     assert told == {"gold_version": 1}

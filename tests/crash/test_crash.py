@@ -57,9 +57,17 @@ def command_of(stage: str, lake: Path, encoder: Path) -> list[str]:
 
 def run(command: list[str], extra: Mapping[str, str]) -> "subprocess.CompletedProcess[str]":
     """In a session of its own, so that a kill of the process group takes driver and JVM, and not pytest."""
-    environment = {name: value for name, value in os.environ.items() if name != "PYSPARK_GATEWAY_PORT"} | dict(extra)
+    environment = {
+        name: value for name, value in os.environ.items() if name != "PYSPARK_GATEWAY_PORT"
+    } | dict(extra)
     return subprocess.run(
-        command, cwd=ROOT, env=environment, capture_output=True, text=True, start_new_session=True, check=False
+        command,
+        cwd=ROOT,
+        env=environment,
+        capture_output=True,
+        text=True,
+        start_new_session=True,
+        check=False,
     )
 
 
@@ -70,14 +78,19 @@ def content(lake: Path) -> dict[str, list[Any]]:
         place = lake.joinpath(*table.name.split("."))
         if table.name != "ops.runs" and (place / "_delta_log").exists():
             rows = DeltaTable(str(place)).to_pyarrow_table().to_pylist()
-            kept = [tuple(str(row[name]) for name in table.column_names if name not in PASSING) for row in rows]
+            kept = [
+                tuple(str(row[name]) for name in table.column_names if name not in PASSING)
+                for row in rows
+            ]
             found[table.name] = sorted(set(kept) if table.name.startswith("ops.") else kept)
     runs = DeltaTable(str(lake / "ops" / "runs")).to_pyarrow_table().to_pylist()
     found["ops.runs"] = sorted({(row["stage"], row["state"]) for row in runs})
     database = lake / "mlflow" / "mlflow.db"
     if database.exists():
         with closing(sqlite3.connect(database)) as connection:
-            found["aliases"] = sorted(connection.execute("SELECT alias FROM registered_model_aliases").fetchall())
+            found["aliases"] = sorted(
+                connection.execute("SELECT alias FROM registered_model_aliases").fetchall()
+            )
     return found
 
 
@@ -108,7 +121,9 @@ class Machine:
         if stage != STAGES[0]:
             shutil.copytree(self.directory / f"after-{STAGES[STAGES.index(stage) - 1]}", self.lake)
 
-    def run(self, stage: str, kill_at: int | None = None) -> tuple["subprocess.CompletedProcess[str]", list[str]]:
+    def run(
+        self, stage: str, kill_at: int | None = None
+    ) -> tuple["subprocess.CompletedProcess[str]", list[str]]:
         """Run a stage; with a number, under the library, which kills at that change (0 = never). Returns its log."""
         command, extra = command_of(stage, self.lake, self.encoder), {}
         counter, log = self.directory / "counter", self.directory / "log"
@@ -125,7 +140,9 @@ class Machine:
         """Kill a stage at a change, and say at which it was killed."""
         self.restore(stage)
         done, told = self.run(stage, kill_at=point)
-        if len(told) < point:  # the count differs a little from run to run: then the last change of this one
+        if (
+            len(told) < point
+        ):  # the count differs a little from run to run: then the last change of this one
             return self.killed(stage, len(told))
         assert done.returncode == -signal.SIGKILL, (stage, told[point - 1], done.stderr)
         return f"{stage} killed at {told[point - 1]}"
@@ -149,8 +166,12 @@ def test_kills_are_spread_over_the_run(n_kills: int, expected: list[int]) -> Non
 
 
 @pytest.mark.timeout(0)
-@pytest.mark.parametrize("stage", [pytest.param(stage, marks=MARKS[stage in SAMPLE]) for stage in STAGES])
-def test_a_stage_killed_at_any_change_comes_to_the_same_content_when_run_again(machine: Machine, stage: str) -> None:
+@pytest.mark.parametrize(
+    "stage", [pytest.param(stage, marks=MARKS[stage in SAMPLE]) for stage in STAGES]
+)
+def test_a_stage_killed_at_any_change_comes_to_the_same_content_when_run_again(
+    machine: Machine, stage: str
+) -> None:
     changes = machine.finish(stage)
     assert len(changes) >= 20, changes  # it was watched
     expected = content(machine.directory / f"after-{stage}")

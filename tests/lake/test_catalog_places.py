@@ -19,7 +19,10 @@ RENAMED = {name: f"dev_{name}" for name in SCHEMAS}
     ("logical", "expected"),
     [
         ("SELECT * FROM gold.scores", "SELECT * FROM dev_gold.scores"),
-        ("SELECT gold.scores.run_id FROM GOLD.Scores", "SELECT dev_gold.scores.run_id FROM dev_gold.Scores"),
+        (
+            "SELECT gold.scores.run_id FROM GOLD.Scores",
+            "SELECT dev_gold.scores.run_id FROM dev_gold.Scores",
+        ),
         ("FROM `gold`.`scores` JOIN gold.`reviews`", "FROM dev_gold.scores JOIN dev_gold.reviews"),
         ("FROM silver.reviews,gold.lineage", "FROM dev_silver.reviews,dev_gold.lineage"),
         ("m['silver.reviews'], \"gold.scores\"", "m['silver.reviews'], \"gold.scores\""),
@@ -30,7 +33,10 @@ RENAMED = {name: f"dev_{name}" for name in SCHEMAS}
         ("SELECT 1 AS `gold.scores`", "SELECT 1 AS `gold.scores`"),
         ("FROM other.gold.scores", "FROM other.gold.scores"),
         ("FROM `other`.`gold`.`scores`", "FROM `other`.`gold`.`scores`"),
-        ("gold.runs, golden.scores, gold.scores_of, s.reviews", "gold.runs, golden.scores, gold.scores_of, s.reviews"),
+        (
+            "gold.runs, golden.scores, gold.scores_of, s.reviews",
+            "gold.runs, golden.scores, gold.scores_of, s.reviews",
+        ),
     ],
 )
 def test_a_contracts_name_is_found_in_sql_and_nothing_else_is(logical: str, expected: str) -> None:
@@ -40,19 +46,30 @@ def test_a_contracts_name_is_found_in_sql_and_nothing_else_is(logical: str, expe
 
 def test_schemas_that_take_each_others_names_are_not_renamed_twice() -> None:
     swapped = dict(zip(SCHEMAS, ("silver", "bronze", "gold", "ops"), strict=True))
-    assert physical("bronze.reviews JOIN silver.reviews", swapped) == "silver.reviews JOIN bronze.reviews"
+    assert (
+        physical("bronze.reviews JOIN silver.reviews", swapped)
+        == "silver.reviews JOIN bronze.reviews"
+    )
 
 
-@pytest.mark.parametrize("names", ["", "a,b,c", "a,b,c,d,e", "a,b,c,C", "a,b,c,", "a,b,c,d.e", "a,b, c,d", "a,,b,c,d"])
+@pytest.mark.parametrize(
+    "names", ["", "a,b,c", "a,b,c,d,e", "a,b,c,C", "a,b,c,", "a,b,c,d.e", "a,b, c,d", "a,,b,c,d"]
+)
 def test_schemas_that_are_not_four_different_names_are_refused(names: str) -> None:
     words = "--schemas must be four different names of letters, digits and _, as bronze,silver,gold,ops, got "
     with pytest.raises(ValueError, match=words):
         LakeConfig(schemas=names)
 
 
-def test_tables_and_views_stand_under_the_other_names_only(spark: SparkSession, tmp_path: Path) -> None:
-    TableStore(spark, LakeConfig(lake=str(tmp_path / "empty")))  # takes the contracts' own names from the session
-    store = TableStore(spark, LakeConfig(lake=str(tmp_path / "lake"), schemas=",".join(RENAMED.values())))
+def test_tables_and_views_stand_under_the_other_names_only(
+    spark: SparkSession, tmp_path: Path
+) -> None:
+    TableStore(
+        spark, LakeConfig(lake=str(tmp_path / "empty"))
+    )  # takes the contracts' own names from the session
+    store = TableStore(
+        spark, LakeConfig(lake=str(tmp_path / "lake"), schemas=",".join(RENAMED.values()))
+    )
     for table in TABLES:
         store.create(table)
     rows = spark.createDataFrame([("a", "unlabelled")], GOLD_REJECTS.schema)
@@ -72,16 +89,26 @@ def test_tables_and_views_stand_under_the_other_names_only(spark: SparkSession, 
 def test_every_job_works_where_all_schemas_have_other_names(
     spark: SparkSession, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    TableStore(spark, LakeConfig(lake=str(tmp_path / "empty")))  # takes the contracts' own names from the session
+    TableStore(
+        spark, LakeConfig(lake=str(tmp_path / "empty"))
+    )  # takes the contracts' own names from the session
     place = ["--lake", str(tmp_path / "lake"), "--schemas", ",".join(RENAMED.values())]
     printed = run_every_job(place, encoder_in(tmp_path / "encoder"))
-    assert printed["query"].splitlines() == [f"n,{','.join(LINKS)}", ",".join([str(FEW)] * (len(LINKS) + 1))]
+    assert printed["query"].splitlines() == [
+        f"n,{','.join(LINKS)}",
+        ",".join([str(FEW)] * (len(LINKS) + 1)),
+    ]
     assert printed["diff"].startswith(f"gold.reviews version 0 -> 1: {FEW} added, 0 removed")
     assert printed["reproduce"].endswith("verdict  bit-identical\n")
-    assert printed["vacuum"].startswith("bronze.reviews: 0 files, 0 bytes deleted; needed: version 1 (latest or")
+    assert printed["vacuum"].startswith(
+        "bronze.reviews: 0 files, 0 bytes deleted; needed: version 1 (latest or"
+    )
     assert printed["doctor"] == ""
     assert [table.name for table in TABLES if spark.catalog.tableExists(table.name)] == []
-    stored = {path.parent.relative_to(tmp_path / "lake") for path in (tmp_path / "lake").glob("*/*/_delta_log")}
+    stored = {
+        path.parent.relative_to(tmp_path / "lake")
+        for path in (tmp_path / "lake").glob("*/*/_delta_log")
+    }
     assert stored == {Path(*physical(table.name, RENAMED).split(".")) for table in TABLES}
 
     for table in (VIEWS[1].name, "dev_gold.lineage"):  # a query file of the laptop works there too

@@ -24,12 +24,22 @@ def frame(spark: SparkSession, rows: list[tuple[str | None, str | None]]) -> Dat
         ([("a", "1"), ("b", "2"), (None, "c")], False),  # xxhash64 alone steps over a null
         ([], False),
     ],
-    ids=["reordered", "one value changed", "one row fewer", "a pair more", "null to empty", "null moved", "no row"],
+    ids=[
+        "reordered",
+        "one value changed",
+        "one row fewer",
+        "a pair more",
+        "null to empty",
+        "null moved",
+        "no row",
+    ],
 )
 def test_the_content_hash_sees_every_change_but_the_order(
     spark: SparkSession, rows: list[tuple[str | None, str | None]], is_same: bool
 ) -> None:
-    assert (content_hash(frame(spark, rows)) == content_hash(frame(spark, ROWS).repartition(3))) == is_same
+    assert (
+        content_hash(frame(spark, rows)) == content_hash(frame(spark, ROWS).repartition(3))
+    ) == is_same
 
 
 def test_no_rows_have_a_hash_of_their_own_too(spark: SparkSession) -> None:
@@ -37,8 +47,12 @@ def test_no_rows_have_a_hash_of_their_own_too(spark: SparkSession) -> None:
     assert len(content_hash(frame(spark, []))) == 32
 
 
-def test_conform_puts_the_columns_in_the_order_of_the_contract_and_drops_the_others(spark: SparkSession) -> None:
-    given = spark.createDataFrame([("unlabelled", 1, "a1")], "reason string, other int, review_id string")
+def test_conform_puts_the_columns_in_the_order_of_the_contract_and_drops_the_others(
+    spark: SparkSession,
+) -> None:
+    given = spark.createDataFrame(
+        [("unlabelled", 1, "a1")], "reason string, other int, review_id string"
+    )
     assert conform(given, GOLD_REJECTS).collect() == [("a1", "unlabelled")]
 
 
@@ -50,7 +64,10 @@ def test_conform_names_the_column_and_both_types(spark: SparkSession) -> None:
         "gold.rejects.reason: expected string, found int. Columns given: review_id, reason. "
         "Fix the transformation, or change the contract in schemas/."
     )
-    with pytest.raises(ContractError, match=r"^gold\.rejects\.review_id: expected string, found no such column\. Col"):
+    with pytest.raises(
+        ContractError,
+        match=r"^gold\.rejects\.review_id: expected string, found no such column\. Col",
+    ):
         conform(given.select(F.col("review_id").alias("id"), "reason"), GOLD_REJECTS)
 
 
@@ -66,7 +83,10 @@ def test_conform_names_the_column_and_both_types(spark: SparkSession) -> None:
 def test_rows_in_are_the_rows_of_all_outcomes(rows: dict[str, int], is_lawful: bool) -> None:
     if is_lawful:
         return require_conserved("t", rows, "Run it again.")
-    with pytest.raises(IntegrityError, match=r"^t: expected 10 rows accounted for, found .* = \d+\. Run it again\.$"):
+    with pytest.raises(
+        IntegrityError,
+        match=r"^t: expected 10 rows accounted for, found .* = \d+\. Run it again\.$",
+    ):
         require_conserved("t", rows, "Run it again.")
     return None
 

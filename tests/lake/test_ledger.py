@@ -35,7 +35,9 @@ INPUTS: dict[str, int | str] = {"silver.reviews": 3, "model": "c0ffee"}
 def test_a_run_is_named_by_what_it_computes_not_by_where(
     stage: str, settings: Settings, inputs: dict[str, int | str], is_same: bool
 ) -> None:
-    assert (ledger.start(stage, settings, inputs).key == ledger.start("train", Settings(), INPUTS).key) == is_same
+    assert (
+        ledger.start(stage, settings, inputs).key == ledger.start("train", Settings(), INPUTS).key
+    ) == is_same
 
 
 @dataclass(frozen=True)
@@ -46,12 +48,18 @@ class Named:
 
 
 @pytest.mark.parametrize(
-    ("settings", "is_same"), [(Named(3), True), (Named(model="7"), True), (Named(max_tokens=64), False)]
+    ("settings", "is_same"),
+    [(Named(3), True), (Named(model="7"), True), (Named(max_tokens=64), False)],
 )
-def test_a_name_for_an_input_is_in_the_runs_config_but_not_in_its_key(settings: Named, is_same: bool) -> None:
+def test_a_name_for_an_input_is_in_the_runs_config_but_not_in_its_key(
+    settings: Named, is_same: bool
+) -> None:
     latest, other = (ledger.start("train", one, {"gold.reviews": 3}) for one in (Named(), settings))
     assert (latest.key == other.key) == is_same
-    assert (latest.config["gold_version"], other.config["gold_version"]) == (-1, settings.gold_version)
+    assert (latest.config["gold_version"], other.config["gold_version"]) == (
+        -1,
+        settings.gold_version,
+    )
 
 
 def rejects(store: TableStore, *names: str) -> Commit:
@@ -69,23 +77,25 @@ def test_a_run_is_done_until_its_settings_inputs_or_outputs_differ(
 ) -> None:
     caplog.set_level(logging.INFO, "reviewlake")
     run = ledger.start("curate", Settings(), INPUTS)
-    assert ledger.left_by(store, run) is None  # no ledger yet
+    assert ledger.already_done(store, run) is None  # no ledger yet
     ledger.finish(store, run, [rejects(store, "a")], {"in": 1}, "hash", state="refused")
-    assert ledger.left_by(store, run) is None
+    assert ledger.already_done(store, run) is None
     ledger.finish(store, run, [rejects(store, "a"), decide(store)], {"in": 1}, "hash")
     caplog.clear()
-    assert ledger.left_by(store, run)
+    assert ledger.already_done(store, run)
     assert len(caplog.messages) == 1
     assert caplog.messages[0].startswith("curate: nothing to do, done at ")
     assert " UTC (gold.rejects v1, ops.promotions v1)" in caplog.messages[0]
-    assert ledger.left_by(store, ledger.start("curate", Settings(max_tokens=64), INPUTS)) is None
+    assert (
+        ledger.already_done(store, ledger.start("curate", Settings(max_tokens=64), INPUTS)) is None
+    )
     with monkeypatch.context() as patch:
         patch.setattr(store, "config", replace(store.config, rerun=True))
-        assert ledger.left_by(store, run) is None
+        assert ledger.already_done(store, run) is None
     decide(store)  # an append-only table still holds what the run left
-    assert ledger.left_by(store, run)
+    assert ledger.already_done(store, run)
     rejects(store, "a", "b")  # another one does not
-    assert ledger.left_by(store, run) is None
+    assert ledger.already_done(store, run) is None
 
 
 def test_the_ledger_holds_what_a_run_read_and_left(store: TableStore) -> None:
@@ -102,7 +112,9 @@ def test_the_ledger_holds_what_a_run_read_and_left(store: TableStore) -> None:
 
 
 def test_the_input_of_a_version_is_what_the_first_run_that_left_it_read(store: TableStore) -> None:
-    assert ledger.input_version(store, "curate", "gold.rejects", 1, "silver.reviews") is None  # no ledger yet
+    assert (
+        ledger.input_version(store, "curate", "gold.rejects", 1, "silver.reviews") is None
+    )  # no ledger yet
     left = rejects(store, "a")
     for silver_version in (3, 4):
         run = ledger.start("curate", Settings(), {SILVER_REVIEWS.name: silver_version})

@@ -48,7 +48,9 @@ APPEND = """
 
 def python(program: str, *arguments: object) -> "subprocess.Popen[str]":
     command = [sys.executable, "-c", textwrap.dedent(program), *map(str, arguments)]
-    return subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    return subprocess.Popen(
+        command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
 
 
 @contextmanager
@@ -74,10 +76,16 @@ def is_held_seen_from_another_process(file: Path) -> bool:
     return answer == "True\n"
 
 
-def test_a_lock_is_held_inside_and_free_outside_whatever_happens_inside(spark: SparkSession, tmp_path: Path) -> None:
+def test_a_lock_is_held_inside_and_free_outside_whatever_happens_inside(
+    spark: SparkSession, tmp_path: Path
+) -> None:
     file = tmp_path / "locks" / "gold.scores"
     assert not is_held(file)
-    with pytest.raises(ConflictError, match="inside"), table_lock(spark, file, 5), table_lock(spark, file, 5):  # noqa: PT012
+    with (
+        pytest.raises(ConflictError, match="inside"),
+        table_lock(spark, file, 5),
+        table_lock(spark, file, 5),
+    ):  # noqa: PT012
         assert is_held_seen_from_another_process(file)
         noted = json.loads(file.read_text())
         assert (noted["pid"], noted["app"]) == (os.getpid(), spark.conf.get("spark.app.name"))
@@ -86,7 +94,10 @@ def test_a_lock_is_held_inside_and_free_outside_whatever_happens_inside(spark: S
 
 
 def test_a_waiting_writer_says_for_whom_and_gives_up_in_the_end(
-    spark: SparkSession, tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+    spark: SparkSession,
+    tmp_path: Path,
+    caplog: pytest.LogCaptureFixture,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     file = tmp_path / "gold.scores"
     monkeypatch.setattr(locks, "POLL_S", 0.01)
@@ -103,7 +114,9 @@ def test_a_waiting_writer_says_for_whom_and_gives_up_in_the_end(
         raise AssertionError("two writers at a time")
     assert caught.value.exit_code == 4
     [line] = [record.getMessage() for record in caplog.records]  # told once, not at every look
-    assert line.startswith("gold.scores: waiting for process 4711 (score), which has held its lock for 9")
+    assert line.startswith(
+        "gold.scores: waiting for process 4711 (score), which has held its lock for 9"
+    )
     with table_lock(spark, file, 5):  # the failed wait left nothing behind
         assert holder_of(file)[0] == f"process {os.getpid()} ({spark.conf.get('spark.app.name')})"
 
@@ -115,7 +128,9 @@ def test_a_killed_holder_holds_no_longer(spark: SparkSession, tmp_path: Path) ->
         holder.send_signal(signal.SIGKILL)
         holder.wait(10)
         assert not is_held(file)
-        assert holder_of(file)[0] == "process 4711 (score)"  # what it wrote remains, and means nothing
+        assert (
+            holder_of(file)[0] == "process 4711 (score)"
+        )  # what it wrote remains, and means nothing
         with table_lock(spark, file, 5):
             assert is_held_seen_from_another_process(file)
 
@@ -161,13 +176,18 @@ def test_a_note_that_cannot_be_read_names_nobody(tmp_path: Path, text: str) -> N
     assert holder_of(tmp_path / "absent") == ("another process", 0.0)
 
 
-def test_a_write_to_a_table_that_another_process_holds_is_refused_and_leaves_it_as_it_was(store: TableStore) -> None:
+def test_a_write_to_a_table_that_another_process_holds_is_refused_and_leaves_it_as_it_was(
+    store: TableStore,
+) -> None:
     rows = store.spark.createDataFrame([("a", "unlabelled")], GOLD_REJECTS.schema)
     store.append(GOLD_REJECTS, rows)
     hasty = TableStore(store.spark, LakeConfig(lake=store.config.lake, lock_wait_s=0))
     with held_elsewhere(store.config.lake_path / "locks" / "gold.rejects"):
         for write in (hasty.append, hasty.merge, hasty.synchronise):
-            with pytest.raises(ConflictError, match=r"gold\.rejects: expected its lock within 0 s, found it held by"):
+            with pytest.raises(
+                ConflictError,
+                match=r"gold\.rejects: expected its lock within 0 s, found it held by",
+            ):
                 write(GOLD_REJECTS, rows)
     assert (store.version(GOLD_REJECTS), store.read(GOLD_REJECTS).count()) == (1, 1)
 

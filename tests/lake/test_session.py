@@ -11,7 +11,14 @@ from pyspark.sql import SparkSession
 from pipelines.errors import InputError, SetupError
 from pipelines.lake.config import LakeConfig
 from pipelines.lake.jars import DELTA_JARS, jar_settings
-from pipelines.lake.session import _start_fault, check_disk, check_java, get_session, java_version, spark_defaults
+from pipelines.lake.session import (
+    _start_fault,
+    check_disk,
+    check_java,
+    get_session,
+    java_version,
+    spark_defaults,
+)
 
 Usage = namedtuple("Usage", "total used free")
 
@@ -36,7 +43,9 @@ def test_a_catalog_is_a_name_with_a_landing_place(catalog: str, words: str) -> N
 @pytest.mark.parametrize("character", list("*?[]{}\\"))
 def test_a_path_that_spark_would_read_as_a_pattern_is_refused(character: str) -> None:
     for lake, landing in ((f"/l{character}", ""), ("/l", f"/x{character}y")):
-        with pytest.raises(ValueError, match="--lake and --landing must be free of " + re.escape(character)):
+        with pytest.raises(
+            ValueError, match="--lake and --landing must be free of " + re.escape(character)
+        ):
             LakeConfig(lake=lake, landing=landing)
     assert LakeConfig(lake="/a lake, (mine) #1 50%").is_local
 
@@ -44,7 +53,10 @@ def test_a_path_that_spark_would_read_as_a_pattern_is_refused(character: str) ->
 @pytest.mark.parametrize(
     ("version", "words"),
     [
-        (None, r"^java: expected Java 17 or later on PATH or in JAVA_HOME, found none\. Install a JRE 17\.$"),
+        (
+            None,
+            r"^java: expected Java 17 or later on PATH or in JAVA_HOME, found none\. Install a JRE 17\.$",
+        ),
         (11, r"^java: expected Java 17 or later, found 11\. Point JAVA_HOME to a newer one\.$"),
     ],
 )
@@ -88,16 +100,24 @@ def test_a_full_disk_and_a_place_that_is_no_directory_are_refused(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "file").touch()
-    with pytest.raises(SetupError, match=r"file/lake: expected a directory to write, found Not a directory\. Pass --l"):
+    with pytest.raises(
+        SetupError,
+        match=r"file/lake: expected a directory to write, found Not a directory\. Pass --l",
+    ):
         check_disk(tmp_path / "file" / "lake")
     check_disk(tmp_path / "lake")
     monkeypatch.setattr(shutil, "disk_usage", lambda _: Usage(10, 9, 300_000_000))
-    with pytest.raises(SetupError, match=r"lake: expected 2 GB free, found 0\.3 GB\. Free some space, or pass --lake"):
+    with pytest.raises(
+        SetupError,
+        match=r"lake: expected 2 GB free, found 0\.3 GB\. Free some space, or pass --lake",
+    ):
         get_session("tests", LakeConfig(lake=str(tmp_path / "lake")))
 
 
 def test_a_jar_directory_must_hold_both_jars(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match=rf"^--jars {tmp_path}: expected {', '.join(DELTA_JARS)}, found no jar\.$"):
+    with pytest.raises(
+        InputError, match=rf"^--jars {tmp_path}: expected {', '.join(DELTA_JARS)}, found no jar\.$"
+    ):
         jar_settings(str(tmp_path))
     (tmp_path / DELTA_JARS[0]).touch()
     with pytest.raises(InputError, match=rf", found {DELTA_JARS[0]}\.$"):
@@ -109,14 +129,19 @@ def test_a_jar_directory_must_hold_both_jars(tmp_path: Path) -> None:
 
 def test_a_start_that_fails_says_what_to_do() -> None:
     fault = PySparkException("[JAVA_GATEWAY_EXITED] Java gateway exited.\nmore")
-    assert "found: [JAVA_GATEWAY_EXITED] Java gateway exited. Java's own message stands above" in _start_fault(
-        fault, is_submitted=False
+    assert (
+        "found: [JAVA_GATEWAY_EXITED] Java gateway exited. Java's own message stands above"
+        in _start_fault(fault, is_submitted=False)
     )
-    assert "Run spark-submit --properties-file spark-defaults.conf" in _start_fault(fault, is_submitted=True)
+    assert "Run spark-submit --properties-file spark-defaults.conf" in _start_fault(
+        fault, is_submitted=True
+    )
 
 
 def test_spark_submit_reads_the_settings_of_the_code() -> None:
-    stored = (Path(__file__).resolve().parents[2] / "spark-defaults.conf").read_text(encoding="utf-8")
+    stored = (Path(__file__).resolve().parents[2] / "spark-defaults.conf").read_text(
+        encoding="utf-8"
+    )
     assert stored == spark_defaults(), "stale; run make generated"
 
 
@@ -136,8 +161,12 @@ def test_sql_does_not_read_files_by_their_path(spark: SparkSession) -> None:
 
 def test_a_flipped_bit_in_a_data_page_is_refused(spark: SparkSession, tmp_path: Path) -> None:
     place = str(tmp_path / "numbers")
-    spark.range(2_000).selectExpr("xxhash64(id) AS n").coalesce(1).write.option("compression", "none").parquet(place)
-    for side_file in Path(place).glob(".*.crc"):  # Hadoop's own check, which an object store does not have
+    spark.range(2_000).selectExpr("xxhash64(id) AS n").coalesce(1).write.option(
+        "compression", "none"
+    ).parquet(place)
+    for side_file in Path(place).glob(
+        ".*.crc"
+    ):  # Hadoop's own check, which an object store does not have
         side_file.unlink()
     spark.read.parquet(place).selectExpr("bit_xor(n)").collect()  # whole, it is read
     file = next(Path(place).glob("*.parquet"))

@@ -37,14 +37,21 @@ def parquet(file: Path, rows: list[Row]) -> Path:
 
 
 def snapshot_from(directory: Path, *parts: list[Row]) -> pa.Table:
-    files = [parquet(directory / f"part-{number}.parquet", rows) for number, rows in enumerate(parts)]
+    files = [
+        parquet(directory / f"part-{number}.parquet", rows) for number, rows in enumerate(parts)
+    ]
     write_snapshot(files, directory / "gold.arrow")
     return open_snapshot(directory / "gold.arrow")
 
 
 @pytest.mark.parametrize(
     ("split", "ids", "labels"),
-    [("train", ["a1", "b1", "c1"], [1, 0, 1]), ("validation", ["b2"], [1]), ("test", ["a2"], [0]), ("none", [], [])],
+    [
+        ("train", ["a1", "b1", "c1"], [1, 0, 1]),
+        ("validation", ["b2"], [1]),
+        ("test", ["a2"], [0]),
+        ("none", [], []),
+    ],
 )
 def test_a_split_holds_its_rows_in_order_of_review_id(
     tmp_path: Path, split: str, ids: list[str], labels: list[int]
@@ -72,7 +79,10 @@ def test_no_text_is_copied_into_memory(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("second", "words"),
     [
-        ([("a0", "x", 1, "train")], r"part-1\.parquet: expected review_id in ascending order .*, found a0 after a2"),
+        (
+            [("a0", "x", 1, "train")],
+            r"part-1\.parquet: expected review_id in ascending order .*, found a0 after a2",
+        ),
         ([("a2", "x", 1, "train")], r"part-1\.parquet: .* without repeats, found a2 after a2"),
     ],
 )
@@ -88,15 +98,25 @@ def test_rows_out_of_order_are_refused_and_leave_the_old_snapshot(
 @pytest.mark.parametrize(
     ("change", "words"),
     [
-        (("split", None), r"gold\.reviews\.split: expected string, found no such column\. Columns given: review_id, "),
-        (("label", pa.array([1] * 5, pa.int64())), r"gold\.reviews\.label: expected int32, found int64"),
+        (
+            ("split", None),
+            r"gold\.reviews\.split: expected string, found no such column\. Columns given: review_id, ",
+        ),
+        (
+            ("label", pa.array([1] * 5, pa.int64())),
+            r"gold\.reviews\.label: expected int32, found int64",
+        ),
     ],
 )
-def test_columns_off_the_contract_are_named(tmp_path: Path, change: tuple[str, pa.Array | None], words: str) -> None:
+def test_columns_off_the_contract_are_named(
+    tmp_path: Path, change: tuple[str, pa.Array | None], words: str
+) -> None:
     name, column = change
     table = pq.read_table(parquet(tmp_path / "part.parquet", ROWS))  # type: ignore[no-untyped-call]
     number = table.schema.get_field_index(name)
-    table = table.remove_column(number) if column is None else table.set_column(number, name, column)
+    table = (
+        table.remove_column(number) if column is None else table.set_column(number, name, column)
+    )
     pq.write_table(table, tmp_path / "part.parquet")  # type: ignore[no-untyped-call]
     with pytest.raises(ContractError, match=words):
         write_snapshot([tmp_path / "part.parquet"], tmp_path / "gold.arrow")
@@ -109,11 +129,21 @@ def test_tokens_stand_in_one_flat_array_and_read_back_row_by_row(
     monkeypatch.setattr("pipelines.lake.snapshot.CHUNK_ROWS", 2)  # three rows, two chunks
     rows = rows_of(snapshot_from(tmp_path, ROWS), "train")
     good, bad, film = (len(SPECIAL_TOKENS) + number for number in range(3))
-    tokens, whole = tokenise_rows(rows, tokenizer_of([*SPECIAL_TOKENS, "good", "bad", "film"]), Policy(max_tokens=8))
-    assert [tokens[row].tolist() for row in range(len(tokens))] == [[2, good, film, 3], [2, bad, film, 3], [2, good, 3]]
+    tokens, whole = tokenise_rows(
+        rows, tokenizer_of([*SPECIAL_TOKENS, "good", "bad", "film"]), Policy(max_tokens=8)
+    )
+    assert [tokens[row].tolist() for row in range(len(tokens))] == [
+        [2, good, film, 3],
+        [2, bad, film, 3],
+        [2, good, 3],
+    ]
     assert tokens.flat.dtype == np.int32
     assert tokens.lengths.tolist() == [4, 4, 3]
-    assert [whole[row].tolist() for row in range(len(whole))] == [[good, film], [bad, film], [good]]  # none added
+    assert [whole[row].tolist() for row in range(len(whole))] == [
+        [good, film],
+        [bad, film],
+        [good],
+    ]  # none added
 
 
 def test_no_rows_give_no_tokens(tmp_path: Path) -> None:

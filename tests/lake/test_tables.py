@@ -32,15 +32,21 @@ def test_creating_a_table_twice_adds_no_version(store: TableStore) -> None:
 
 def test_append_adds_rows_and_an_empty_frame_adds_no_version(store: TableStore) -> None:
     assert store.append(GOLD_REJECTS, frame(store, [])) == Commit(GOLD_REJECTS, 0, 0)
-    assert store.append(GOLD_REJECTS, frame(store, [("a", UNLABELLED), ("b", SHARED)])) == Commit(GOLD_REJECTS, 1, 2)
+    assert store.append(GOLD_REJECTS, frame(store, [("a", UNLABELLED), ("b", SHARED)])) == Commit(
+        GOLD_REJECTS, 1, 2
+    )
     assert store.append(GOLD_REJECTS, frame(store, [])) == Commit(GOLD_REJECTS, 1, 0)
     assert rows_of(store) == [("a", UNLABELLED), ("b", SHARED)]
 
 
 def test_merge_adds_what_is_not_there_and_changes_nothing(store: TableStore) -> None:
-    assert store.merge(GOLD_REJECTS, frame(store, [("a", UNLABELLED)])) == Commit(GOLD_REJECTS, 1, 1)
+    assert store.merge(GOLD_REJECTS, frame(store, [("a", UNLABELLED)])) == Commit(
+        GOLD_REJECTS, 1, 1
+    )
     assert store.merge(GOLD_REJECTS, frame(store, [("a", SHARED)])) == Commit(GOLD_REJECTS, 1, 0)
-    assert store.merge(GOLD_REJECTS, frame(store, [("a", SHARED), ("b", SHARED)])) == Commit(GOLD_REJECTS, 2, 1)
+    assert store.merge(GOLD_REJECTS, frame(store, [("a", SHARED), ("b", SHARED)])) == Commit(
+        GOLD_REJECTS, 2, 1
+    )
     assert store.merge(GOLD_REJECTS, frame(store, [])) == Commit(GOLD_REJECTS, 2, 0)
     assert rows_of(store) == [("a", UNLABELLED), ("b", SHARED)]
 
@@ -59,7 +65,10 @@ def test_synchronise_writes_only_what_differs(store: TableStore) -> None:
         assert store.synchronise(GOLD_REJECTS, frame(store, rows)) == expected
         assert rows_of(store) == sorted(rows)
     assert rows_of(store, version=2) == sorted(changed)
-    with pytest.raises(InputError, match=r"^gold\.rejects has no version 41: its log holds 0-3\. Pass one of these\.$"):
+    with pytest.raises(
+        InputError,
+        match=r"^gold\.rejects has no version 41: its log holds 0-3\. Pass one of these\.$",
+    ):
         store.read(GOLD_REJECTS, 41)
     with pytest.raises(InputError, match="has no version -1: its log holds 0-3"):
         store.read(GOLD_REJECTS, -1)
@@ -68,7 +77,10 @@ def test_synchronise_writes_only_what_differs(store: TableStore) -> None:
 def test_a_failed_write_leaves_the_version_and_the_session_as_they_were(store: TableStore) -> None:
     store.append(GOLD_REJECTS, frame(store, [("a", UNLABELLED)]))
     for write in (store.append, store.merge, store.synchronise):
-        with pytest.raises(IntegrityError, match=r"^gold\.rejects: expected rows that satisfy reason_is_known, found"):
+        with pytest.raises(
+            IntegrityError,
+            match=r"^gold\.rejects: expected rows that satisfy reason_is_known, found",
+        ):
             write(GOLD_REJECTS, frame(store, [("b", SHARED), ("c", "other")]))
     assert (store.version(GOLD_REJECTS), rows_of(store)) == (1, [("a", UNLABELLED)])
     assert store.spark.conf.get("spark.databricks.delta.commitInfo.userMetadata", None) is None
@@ -87,10 +99,15 @@ def test_a_commit_is_found_though_another_writer_commits_before_it_is_looked_for
         return look_up(GOLD_REJECTS, commit_id, before)
 
     monkeypatch.setattr(store, "_committed", after_another)
-    assert store.append(GOLD_REJECTS, frame(store, [("a", SHARED), ("b", SHARED)])) == Commit(GOLD_REJECTS, 1, 2)
+    assert store.append(GOLD_REJECTS, frame(store, [("a", SHARED), ("b", SHARED)])) == Commit(
+        GOLD_REJECTS, 1, 2
+    )
     assert others == [2]
     monkeypatch.undo()
-    with pytest.raises(IntegrityError, match=r"^gold\.rejects: expected commit 0000 in the last 50 versions, found no"):
+    with pytest.raises(
+        IntegrityError,
+        match=r"^gold\.rejects: expected commit 0000 in the last 50 versions, found no",
+    ):
         store._committed(GOLD_REJECTS, "0000", -1)
 
 
@@ -101,7 +118,9 @@ def test_a_missing_table_names_the_job_that_builds_it(store: TableStore, lake: L
             look(SILVER_REVIEWS)
 
 
-def test_two_lakes_of_one_session_do_not_see_each_other_and_lose_no_file(store: TableStore, tmp_path: Path) -> None:
+def test_two_lakes_of_one_session_do_not_see_each_other_and_lose_no_file(
+    store: TableStore, tmp_path: Path
+) -> None:
     store.append(GOLD_REJECTS, frame(store, [("a", UNLABELLED)]))
     store.create(OPS_PROMOTIONS)
     files = sorted(store.config.lake_path.rglob("*.parquet"))
@@ -124,25 +143,44 @@ def test_data_tags_tell_two_tables_of_one_name_apart(store: TableStore, tmp_path
         "delta.table": "gold.rejects", "delta.table_id": tags["delta.table_id"], "delta.version": "0",
         "content_hash": "c0ffee",
     }  # fmt: skip
-    assert other.data_tags(GOLD_REJECTS, 0, "c0ffee")["delta.table_id"] not in {"", tags["delta.table_id"]}
+    assert other.data_tags(GOLD_REJECTS, 0, "c0ffee")["delta.table_id"] not in {
+        "",
+        tags["delta.table_id"],
+    }
 
 
 @pytest.mark.parametrize(
     ("message", "class_", "words"),
     [
-        ("[DELTA_CONCURRENT_APPEND] x", ConflictError, "gold.rejects: another writer committed first. Run the stage"),
-        ("CHECK constraint a_b (c) violated by row", IntegrityError, "expected rows that satisfy a_b, found one"),
-        ("NOT NULL constraint violated for column: a.b.\n", IntegrityError, "expected rows that satisfy a.b NOT NULL,"),
+        (
+            "[DELTA_CONCURRENT_APPEND] x",
+            ConflictError,
+            "gold.rejects: another writer committed first. Run the stage",
+        ),
+        (
+            "CHECK constraint a_b (c) violated by row",
+            IntegrityError,
+            "expected rows that satisfy a_b, found one",
+        ),
+        (
+            "NOT NULL constraint violated for column: a.b.\n",
+            IntegrityError,
+            "expected rows that satisfy a.b NOT NULL,",
+        ),
         ("something else", PySparkException, "something else"),
     ],
 )
-def test_deltas_refusals_become_errors_of_ours(message: str, class_: type[Exception], words: str) -> None:
+def test_deltas_refusals_become_errors_of_ours(
+    message: str, class_: type[Exception], words: str
+) -> None:
     error = worded(PySparkException(message), GOLD_REJECTS)
     assert type(error) is class_
     assert words in str(error)
 
 
-def test_a_statement_that_writes_anything_holds_all_locks_and_its_commit_is_read_back(store: TableStore) -> None:
+def test_a_statement_that_writes_anything_holds_all_locks_and_its_commit_is_read_back(
+    store: TableStore,
+) -> None:
     store.append(GOLD_REJECTS, frame(store, [("a", UNLABELLED)]))
     with store.exclusive():
         assert (store.config.lake_path / "locks" / "gold.scores").exists()
@@ -164,15 +202,25 @@ def test_a_session_that_takes_no_settings_finds_its_commit_by_the_version_before
 
         @staticmethod
         def set(name: str, _value: str) -> None:
-            raise PySparkException(f"[CONFIG_NOT_AVAILABLE] Configuration {name} is not available. SQLSTATE: 42K0I")
+            raise PySparkException(
+                f"[CONFIG_NOT_AVAILABLE] Configuration {name} is not available. SQLSTATE: 42K0I"
+            )
 
     store.append(GOLD_REJECTS, frame(store, [("a", UNLABELLED)]))
     with monkeypatch.context() as patched:
         patched.setitem(vars(store.spark), "conf", Serverless)  # a cached property
-        assert store.append(GOLD_REJECTS, frame(store, [("b", SHARED)])) == Commit(GOLD_REJECTS, 2, 1)
-        assert store.merge(GOLD_REJECTS, frame(store, [("b", SHARED), ("c", SHARED)])) == Commit(GOLD_REJECTS, 3, 1)
+        assert store.append(GOLD_REJECTS, frame(store, [("b", SHARED)])) == Commit(
+            GOLD_REJECTS, 2, 1
+        )
+        assert store.merge(GOLD_REJECTS, frame(store, [("b", SHARED), ("c", SHARED)])) == Commit(
+            GOLD_REJECTS, 3, 1
+        )
         rows = frame(store, [("a", SHARED)])
-        assert store.synchronise(GOLD_REJECTS, rows) == Commit(GOLD_REJECTS, 4, 0, n_changed=1, n_removed=2)
-        with pytest.raises(SetupError, match=r"vacuum: expected Spark to take spark\.databricks\..*on a cluster\.$"):
-            vacuum.delete(store, GOLD_REJECTS, store.spark.range(1))
+        assert store.synchronise(GOLD_REJECTS, rows) == Commit(
+            GOLD_REJECTS, 4, 0, n_changed=1, n_removed=2
+        )
+        with pytest.raises(
+            SetupError, match=r"vacuum: expected Spark to take spark\.databricks\..*on a cluster\.$"
+        ):
+            vacuum.delete_files(store, GOLD_REJECTS, store.spark.range(1))
     assert rows_of(store) == [("a", SHARED)]

@@ -34,7 +34,9 @@ def test_current_scores_follow_promotions_and_rollbacks_but_not_refusals(store: 
     current = store.spark.table("gold.current_scores")
     assert tuple(current.columns) == GOLD_SCORES.column_names
     found = [(row.model_name, row.model_version) for row in current.collect()]
-    assert sorted(found) == sorted((name, champion) for name, (_, champion) in cases.items() if champion)
+    assert sorted(found) == sorted(
+        (name, champion) for name, (_, champion) in cases.items() if champion
+    )
 
 
 def test_lineage_leads_from_a_score_to_every_file_that_held_the_text(store: TableStore) -> None:
@@ -50,15 +52,30 @@ def test_lineage_leads_from_a_score_to_every_file_that_held_the_text(store: Tabl
         "prediction": 1, "scored_at": found[0].scored_at,
     }  # fmt: skip
     assert [row.asDict() for row in found] == [
-        shared | {"source_file": "again.csv", "source_sha256": FILE_B, "row_number": 3, "is_first_origin": False},
-        shared | {"source_file": "first.csv", "source_sha256": FILE_A, "row_number": 7, "is_first_origin": True},
+        shared
+        | {
+            "source_file": "again.csv",
+            "source_sha256": FILE_B,
+            "row_number": 3,
+            "is_first_origin": False,
+        },
+        shared
+        | {
+            "source_file": "first.csv",
+            "source_sha256": FILE_A,
+            "row_number": 7,
+            "is_first_origin": True,
+        },
     ]
 
 
 @pytest.mark.parametrize(
     ("lost", "missing"),
     [
-        (OPS_MODELS, ["code_commit", "gold_version", "learned_silver_version", "learned_bronze_version"]),
+        (
+            OPS_MODELS,
+            ["code_commit", "gold_version", "learned_silver_version", "learned_bronze_version"],
+        ),
         (OPS_RUNS, ["bronze_version"]),
     ],
     ids=lambda value: value.name if isinstance(value, Table) else "",
@@ -95,7 +112,9 @@ def day_of_may(day: int) -> datetime:
 
 
 def score(
-    model_name: str, version: int, origins: Sequence[tuple[str, int, str]] = ((FILE_A, 1, "file.csv"),)
+    model_name: str,
+    version: int,
+    origins: Sequence[tuple[str, int, str]] = ((FILE_A, 1, "file.csv"),),
 ) -> tuple[Any, ...]:
     return (
         REVIEW, model_name, version, 0.75, 1, False, None, f"run{version}", 6, "imdb", list(origins), day_of_may(1)

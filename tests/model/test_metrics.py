@@ -23,8 +23,18 @@ SEED_RESULT = Confusion(tp=902, fp=131, fn=360, tn=1107)
 
 
 def test_the_seed_s_counts_give_the_seed_s_figures() -> None:
-    found = {name: round(value, 4) for name, value in point_metrics(SEED_RESULT).items() if value is not None}
-    assert found == {"accuracy": 0.8036, "precision": 0.8732, "recall": 0.7147, "f1": 0.7861, "recall_gap": 0.1794}
+    found = {
+        name: round(value, 4)
+        for name, value in point_metrics(SEED_RESULT).items()
+        if value is not None
+    }
+    assert found == {
+        "accuracy": 0.8036,
+        "precision": 0.8732,
+        "recall": 0.7147,
+        "f1": 0.7861,
+        "recall_gap": 0.1794,
+    }
 
 
 @pytest.mark.parametrize(
@@ -36,7 +46,9 @@ def test_the_seed_s_counts_give_the_seed_s_figures() -> None:
         (Confusion(3, 0, 0, 0), (1.0, 1.0, 1.0, 1.0, None)),
     ],
 )
-def test_a_figure_over_nothing_is_none(confusion: Confusion, expected: tuple[float | None, ...]) -> None:
+def test_a_figure_over_nothing_is_none(
+    confusion: Confusion, expected: tuple[float | None, ...]
+) -> None:
     assert tuple(point_metrics(confusion).values()) == expected
 
 
@@ -53,14 +65,25 @@ def test_intervals_enclose_their_figure_and_repeat_with_the_seed() -> None:
     for name, interval in found.items():
         assert interval is not None
         assert interval.value == point_metrics(SEED_RESULT)[name]
-        assert interval.value - 0.03 < interval.low < interval.value < interval.high < interval.value + 0.03
+        assert (
+            interval.value - 0.03
+            < interval.low
+            < interval.value
+            < interval.high
+            < interval.value + 0.03
+        )
 
 
 @pytest.mark.parametrize(
     ("n_right", "n", "low", "high"),
-    [(81, 263, 0.2553, 0.3662), (0, 29, 0.0, 0.1170)],  # Newcombe 1998, "Two-sided confidence intervals", table I
+    [
+        (81, 263, 0.2553, 0.3662),
+        (0, 29, 0.0, 0.1170),
+    ],  # Newcombe 1998, "Two-sided confidence intervals", table I
 )
-def test_wilson_limits_are_those_of_the_literature(n_right: int, n: int, low: float, high: float) -> None:
+def test_wilson_limits_are_those_of_the_literature(
+    n_right: int, n: int, low: float, high: float
+) -> None:
     found = wilson(n_right, n)
     assert found is not None
     assert (round(found.low, 4), round(found.high, 4)) == (low, high)
@@ -80,21 +103,35 @@ def test_limits_of_nothing_are_none() -> None:
         ([0.0, 1.0], [0, 1], 0.0),
     ],
 )
-def test_calibration_error_is_the_mean_gap(probability: list[float], label: list[int], expected: float) -> None:
-    assert expected_calibration_error(np.array(probability), np.array(label)) == pytest.approx(expected)
+def test_calibration_error_is_the_mean_gap(
+    probability: list[float], label: list[int], expected: float
+) -> None:
+    assert expected_calibration_error(np.array(probability), np.array(label)) == pytest.approx(
+        expected
+    )
 
 
 @pytest.mark.parametrize(
-    ("label", "expected"), [([0, 0, 1, 1], 1.0), ([1, 1, 0, 0], 0.0), ([0, 1, 0, 1], 0.75), ([1, 1, 1, 1], None)]
+    ("label", "expected"),
+    [([0, 0, 1, 1], 1.0), ([1, 1, 0, 0], 0.0), ([0, 1, 0, 1], 0.75), ([1, 1, 1, 1], None)],
 )
 def test_roc_auc_ranks_the_reviews(label: list[int], expected: float | None) -> None:
     assert roc_auc(np.array([0.1, 0.2, 0.3, 0.4]), np.array(label)) == expected
 
 
 def test_slices_count_and_score_their_own_rows() -> None:
-    frame = pd.DataFrame({"label": [1, 0, 1, 0], "prediction": [1, 1, 1, 0], "source": ["imdb", "imdb", "rt", "imdb"]})
+    frame = pd.DataFrame(
+        {
+            "label": [1, 0, 1, 0],
+            "prediction": [1, 1, 1, 0],
+            "source": ["imdb", "imdb", "rt", "imdb"],
+        }
+    )
     found = by_slice(frame, ["source"])
-    assert found[["slice", "value", "n"]].to_numpy().tolist() == [["source", "imdb", 3], ["source", "rt", 1]]
+    assert found[["slice", "value", "n"]].to_numpy().tolist() == [
+        ["source", "imdb", 3],
+        ["source", "rt", 1],
+    ]
     assert found["accuracy"].tolist() == pytest.approx([2 / 3, 1.0])
     assert ((found["low"] < found["accuracy"]) & (found["accuracy"] <= found["high"])).all()
     assert by_slice(frame[:0], ["source"]).empty
@@ -102,15 +139,27 @@ def test_slices_count_and_score_their_own_rows() -> None:
 
 @pytest.mark.parametrize(
     ("n_tokens", "expected"),
-    [([10, 20, 30, 40], [1, 2, 3, 4]), ([40, 10, 30, 20], [4, 1, 3, 2]), ([5, 5, 5, 5], [1, 1, 1, 1])],
+    [
+        ([10, 20, 30, 40], [1, 2, 3, 4]),
+        ([40, 10, 30, 20], [4, 1, 3, 2]),
+        ([5, 5, 5, 5], [1, 1, 1, 1]),
+    ],
 )
 def test_length_quartiles_go_from_the_shortest(n_tokens: list[int], expected: list[int]) -> None:
-    assert with_length_quartile(pd.DataFrame({"n_tokens": n_tokens}))["length_quartile"].tolist() == expected
+    assert (
+        with_length_quartile(pd.DataFrame({"n_tokens": n_tokens}))["length_quartile"].tolist()
+        == expected
+    )
 
 
 @pytest.mark.parametrize(
     ("only_a", "only_b", "p_value", "p_a_worse"),
-    [(0, 0, 1.0, 1.0), (1, 9, 22 / 1024, 11 / 1024), (9, 1, 22 / 1024, 1023 / 1024), (3, 3, 1.0, 42 / 64)],
+    [
+        (0, 0, 1.0, 1.0),
+        (1, 9, 22 / 1024, 11 / 1024),
+        (9, 1, 22 / 1024, 1023 / 1024),
+        (3, 3, 1.0, 42 / 64),
+    ],
 )
 def test_mcnemar_is_exact(only_a: int, only_b: int, p_value: float, p_a_worse: float) -> None:
     a = np.array([True] * only_a + [False] * only_b + [True, False])
@@ -139,16 +188,23 @@ def test_the_fitted_temperature_undoes_a_scale(scale: float) -> None:
     assert cross_entropy(logits, label, found) <= cross_entropy(logits, label)
 
 
-@pytest.mark.parametrize(("encoder", "lexical", "bias"), [(1.0, 0.5, 0.0), (0.5, 2.0, 1.0), (1.0, 0.0, -2.0)])
+@pytest.mark.parametrize(
+    ("encoder", "lexical", "bias"), [(1.0, 0.5, 0.0), (0.5, 2.0, 1.0), (1.0, 0.0, -2.0)]
+)
 def test_the_blend_finds_how_much_each_part_knows_and_which_class_is_favoured(
     encoder: float, lexical: float, bias: float
 ) -> None:
     rng = np.random.default_rng(0)
     deep, wide = rng.normal(0.0, 2.0, (2, 40_000))
-    label = (rng.random(40_000) < 1 / (1 + np.exp(-encoder * deep - lexical * wide - bias))).astype(np.int64)
+    label = (rng.random(40_000) < 1 / (1 + np.exp(-encoder * deep - lexical * wide - bias))).astype(
+        np.int64
+    )
     logits = np.stack([np.zeros_like(deep), deep], axis=1).astype(np.float32)
     blend = fit_blend(logits, wide, label)
-    shares = [1 / blend["temperature"], *(blend[name] / blend["temperature"] for name in ("lexical_weight", "bias"))]
+    shares = [
+        1 / blend["temperature"],
+        *(blend[name] / blend["temperature"] for name in ("lexical_weight", "bias")),
+    ]
     assert shares == pytest.approx([encoder, lexical, bias], abs=0.07)
 
 
@@ -157,10 +213,14 @@ def test_a_part_that_knows_nothing_or_the_contrary_is_not_turned_round() -> None
     label = (margin > 0).astype(np.int64)
     logits = np.stack([np.zeros_like(margin), margin], axis=1).astype(np.float32)
     assert fit_blend(logits, -margin, label)["lexical_weight"] == 0.0
-    assert fit_blend(-logits, margin, label)["temperature"] == pytest.approx(20)  # the least share it may have
+    assert fit_blend(-logits, margin, label)["temperature"] == pytest.approx(
+        20
+    )  # the least share it may have
 
 
-@given(st.lists(st.tuples(st.floats(-900, 900, width=32), st.integers(0, 1)), min_size=1, max_size=30))
+@given(
+    st.lists(st.tuples(st.floats(-900, 900, width=32), st.integers(0, 1)), min_size=1, max_size=30)
+)
 def test_cross_entropy_is_finite_however_sure_the_model(rows: list[tuple[float, int]]) -> None:
     logits = np.array([[0.0, margin] for margin, _ in rows], dtype=np.float32)
     found = cross_entropy(logits, np.array([label for _, label in rows]))
@@ -169,4 +229,6 @@ def test_cross_entropy_is_finite_however_sure_the_model(rows: list[tuple[float, 
 
 
 def test_cross_entropy_of_no_opinion_is_log_2() -> None:
-    assert cross_entropy(np.zeros((3, 2), np.float32), np.array([0, 1, 1])) == pytest.approx(np.log(2))
+    assert cross_entropy(np.zeros((3, 2), np.float32), np.array([0, 1, 1])) == pytest.approx(
+        np.log(2)
+    )

@@ -17,12 +17,26 @@ def silver(*rows: tuple[str, str, int | None]) -> list[tuple[Any, ...]]:
     return [(id_, text, label, False, "imdb", None, ORIGIN) for id_, text, label in rows]
 
 
-BEFORE = silver(("a", "same", 1), ("b", "other label", 0), ("c", "no label yet", None), ("d", LONG, 1), ("e", "e", 1))
-AFTER = silver(("a", "same", 1), ("b", "other label", 1), ("c", "no label yet", 0), ("d", LONG + "!", 1), ("f", "f", 0))
+BEFORE = silver(
+    ("a", "same", 1),
+    ("b", "other label", 0),
+    ("c", "no label yet", None),
+    ("d", LONG, 1),
+    ("e", "e", 1),
+)
+AFTER = silver(
+    ("a", "same", 1),
+    ("b", "other label", 1),
+    ("c", "no label yet", 0),
+    ("d", LONG + "!", 1),
+    ("f", "f", 0),
+)
 
 
 def found(store: TableStore, before: Sequence[Any], after: Sequence[Any]) -> Any:
-    left, right = (store.spark.createDataFrame(list(rows), SILVER_REVIEWS.schema) for rows in (before, after))
+    left, right = (
+        store.spark.createDataFrame(list(rows), SILVER_REVIEWS.schema) for rows in (before, after)
+    )
     return differences(left, right, SILVER_REVIEWS)
 
 
@@ -31,12 +45,22 @@ def test_each_row_that_differs_has_one_kind(store: TableStore) -> None:
     assert sorted(tuple(row) for row in rows) == [
         ("b", "relabelled"), ("c", "relabelled"), ("d", "changed"), ("e", "removed"), ("f", "added"),
     ]  # fmt: skip
-    assert counts(found(store, BEFORE, AFTER)) == {"added": 1, "removed": 1, "relabelled": 2, "changed": 1}
+    assert counts(found(store, BEFORE, AFTER)) == {
+        "added": 1,
+        "removed": 1,
+        "relabelled": 2,
+        "changed": 1,
+    }
 
 
 @pytest.mark.parametrize(
     ("before", "after", "expected"),
-    [(BEFORE, BEFORE, (0, 0, 0, 0)), ([], [], (0, 0, 0, 0)), ([], BEFORE, (5, 0, 0, 0)), (BEFORE, [], (0, 5, 0, 0))],
+    [
+        (BEFORE, BEFORE, (0, 0, 0, 0)),
+        ([], [], (0, 0, 0, 0)),
+        ([], BEFORE, (5, 0, 0, 0)),
+        (BEFORE, [], (0, 5, 0, 0)),
+    ],
     ids=["equal", "both empty", "from nothing", "to nothing"],
 )
 def test_equal_versions_differ_in_nothing(
@@ -47,7 +71,9 @@ def test_equal_versions_differ_in_nothing(
 
 def test_examples_show_what_changed_and_cut_what_is_long(store: TableStore) -> None:
     lines = examples(found(store, BEFORE, AFTER), SILVER_REVIEWS, 1)
-    assert lines[0].startswith("added      f: text f; label 0; has_pii False; source imdb; source_split None; origins ")
+    assert lines[0].startswith(
+        "added      f: text f; label 0; has_pii False; source imdb; source_split None; origins "
+    )
     assert lines[1].startswith("removed    e: text e; label 1; ")
     assert lines[2] == "relabelled b: label 0 -> 1"
     assert lines[3] == f"changed    d: text {LONG[:39]}… -> {LONG[:39]}…"
@@ -55,7 +81,9 @@ def test_examples_show_what_changed_and_cut_what_is_long(store: TableStore) -> N
     assert examples(found(store, BEFORE, AFTER), SILVER_REVIEWS, 0) == []
 
 
-def test_the_job_compares_two_versions_of_a_table(store: TableStore, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_job_compares_two_versions_of_a_table(
+    store: TableStore, capsys: pytest.CaptureFixture[str]
+) -> None:
     for rows in ([("a", "unlabelled")], [("a", "text_in_two_splits"), ("b", "unlabelled")]):
         store.synchronise(GOLD_REJECTS, store.spark.createDataFrame(rows, GOLD_REJECTS.schema))
     place = ["--lake", store.config.lake, "--table", "gold.rejects"]
@@ -66,6 +94,9 @@ def test_the_job_compares_two_versions_of_a_table(store: TableStore, capsys: pyt
         "changed    a: reason unlabelled -> text_in_two_splits",
     ]
     job.main([*place, "--before", "-1"])
-    assert capsys.readouterr().out == "gold.rejects version 2 -> 2: 0 added, 0 removed, 0 relabelled, 0 changed\n"
+    assert (
+        capsys.readouterr().out
+        == "gold.rejects version 2 -> 2: 0 added, 0 removed, 0 relabelled, 0 changed\n"
+    )
     with pytest.raises(InputError, match=r"gold\.rejects has no version 7: its log holds 0-2"):
         job.main([*place, "--before", "7"])

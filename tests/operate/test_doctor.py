@@ -16,9 +16,15 @@ from pipelines.lake import ledger
 from pipelines.lake.frames import content_hash, one_row
 from pipelines.lake.jars import DELTA_JARS
 from pipelines.lake.tables import Commit, TableStore
-from pipelines.operate.doctor import alias_faults, ledger_faults, log_faults, missing_versions, model_faults
+from pipelines.operate.doctor import (
+    alias_faults,
+    ledger_faults,
+    log_faults,
+    missing_versions,
+    model_faults,
+)
 from pipelines.tracking import registry
-from pipelines.tracking.model_table import ModelRecord, records
+from pipelines.tracking.model_table import ModelRecord, model_records
 from pipelines.tracking.store import connect
 from schemas import GOLD_REVIEWS, OPS_MODELS, OPS_PROMOTIONS
 from tests.support.registered import NAME, register_tiny
@@ -36,10 +42,12 @@ def with_a_model(store: TableStore, tmp_path: Path) -> ModelRecord:
         )  # fmt: skip
         store.synchronise(GOLD_REVIEWS, rows)
     learned_from = content_hash(store.read(GOLD_REVIEWS, 1))
-    register_tiny(store, connect(store.config), tmp_path, TEXTS, gold_version=1, content_hash=learned_from)
+    register_tiny(
+        store, connect(store.config), tmp_path, TEXTS, gold_version=1, content_hash=learned_from
+    )
     run = ledger.start("curate", store.config, {"silver.reviews": 3})
     ledger.finish(store, run, [Commit(GOLD_REVIEWS, 2, 3)], {"in": 3, "kept": 3})
-    return records(store)[0]
+    return model_records(store)[0]
 
 
 def examined(store: TableStore, capsys: pytest.CaptureFixture[str]) -> list[str]:
@@ -58,7 +66,11 @@ def examined(store: TableStore, capsys: pytest.CaptureFixture[str]) -> list[str]
 def gold_files(store: TableStore, version: int) -> list[Path]:
     log = Path(store.location(GOLD_REVIEWS), "_delta_log", f"{version:020}.json")
     actions = [json.loads(line) for line in log.read_text().splitlines()]
-    return [Path(store.location(GOLD_REVIEWS), action["add"]["path"]) for action in actions if "add" in action]
+    return [
+        Path(store.location(GOLD_REVIEWS), action["add"]["path"])
+        for action in actions
+        if "add" in action
+    ]
 
 
 def flip_a_byte(file: Path) -> None:
@@ -110,7 +122,10 @@ def rewritten_data(store: TableStore) -> None:
     again = client.create_model_version(NAME, client.get_model_version(NAME, "1").source or "")
     changed = {"model_version": int(again.version), "content_hash": "0" * 32}
     row = store.read(OPS_MODELS).where("model_version = 1").collect()[0].asDict() | changed
-    store.append(OPS_MODELS, one_row(store.spark, OPS_MODELS, [row[name] for name in OPS_MODELS.column_names[:-1]]))
+    store.append(
+        OPS_MODELS,
+        one_row(store.spark, OPS_MODELS, [row[name] for name in OPS_MODELS.column_names[:-1]]),
+    )
     client.set_model_version_tag(NAME, again.version, "manifest.sha256", row["manifest_sha256"])
 
 
@@ -143,7 +158,9 @@ def test_each_damage_is_named_with_what_mends_it(store: TableStore, tmp_path: Pa
             client.delete_model_version(name, str(version))
 
 
-def test_what_is_lost_or_moved_as_a_whole_is_told_by_what_still_knows_of_it(store: TableStore, tmp_path: Path) -> None:
+def test_what_is_lost_or_moved_as_a_whole_is_told_by_what_still_knows_of_it(
+    store: TableStore, tmp_path: Path
+) -> None:
     with_a_model(store, tmp_path)
     client = connect(store.config)
     assert [*ledger_faults(store), *alias_faults(store, client), *model_faults(store, client)] == []
@@ -155,10 +172,14 @@ def test_what_is_lost_or_moved_as_a_whole_is_told_by_what_still_knows_of_it(stor
     )
     client.delete_registered_model(NAME)  # as a lost mlflow.db does
     [lost] = model_faults(store, client)
-    assert str(lost).startswith(f"{NAME}: in ops.models, but the registry has no such model. Restore it from a backup")
+    assert str(lost).startswith(
+        f"{NAME}: in ops.models, but the registry has no such model. Restore it from a backup"
+    )
     shutil.rmtree(store.location(GOLD_REVIEWS))
     [gone] = ledger_faults(TableStore(store.spark, store.config))
-    assert str(gone).startswith("gold.reviews: no such table, but the ledger knows version 2. Restore it from a backup")
+    assert str(gone).startswith(
+        "gold.reviews: no such table, but the ledger knows version 2. Restore it from a backup"
+    )
 
 
 def test_a_hanging_writer_is_named_by_its_process(
@@ -192,14 +213,17 @@ def test_an_unreadable_registry_is_exit_5(store: TableStore, tmp_path: Path) -> 
     with_a_model(store, tmp_path)
     (store.config.lake_path / "mlflow" / "mlflow.db").write_bytes(b"not a database" * 100)
     with pytest.raises(
-        SetupError, match=r"mlflow\.db: expected an MLflow store, found: .*Restore the file from a back"
+        SetupError,
+        match=r"mlflow\.db: expected an MLflow store, found: .*Restore the file from a back",
     ):
         job.main(["--lake", store.config.lake])
 
 
 def test_wrong_jars_are_named_with_those_that_are_needed(store: TableStore, tmp_path: Path) -> None:
     (tmp_path / "delta-spark_4.0_2.13-4.0.0.jar").touch()
-    words = rf"expected {DELTA_JARS[0]}, {DELTA_JARS[1]}, found delta-spark_4\.0_2\.13-4\.0\.0\.jar\."
+    words = (
+        rf"expected {DELTA_JARS[0]}, {DELTA_JARS[1]}, found delta-spark_4\.0_2\.13-4\.0\.0\.jar\."
+    )
     with pytest.raises(InputError, match=words):
         job.main(["--lake", store.config.lake, "--jars", str(tmp_path)])
 
@@ -215,10 +239,15 @@ def test_a_java_that_is_too_old_is_exit_5(tmp_path: Path) -> None:
         cwd=ROOT, env=os.environ | {"JAVA_HOME": str(tmp_path / "jdk")}, capture_output=True, text=True, check=False,
     )  # fmt: skip
     assert (done.returncode, done.stdout) == (5, "")
-    assert done.stderr == "SetupError: java: expected Java 17 or later, found 11. Point JAVA_HOME to a newer one.\n"
+    assert (
+        done.stderr
+        == "SetupError: java: expected Java 17 or later, found 11. Point JAVA_HOME to a newer one.\n"
+    )
 
 
-@pytest.mark.parametrize(("present", "missing"), [([0, 1, 2], []), ([0, 3], [1, 2]), ([5, 6], []), ([], [])], ids=str)
+@pytest.mark.parametrize(
+    ("present", "missing"), [([0, 1, 2], []), ([0, 3], [1, 2]), ([5, 6], []), ([], [])], ids=str
+)
 def test_a_log_lacks_what_stands_between_its_first_and_last_version(
     tmp_path: Path, present: list[int], missing: list[int]
 ) -> None:

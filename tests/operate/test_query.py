@@ -45,8 +45,14 @@ WRITES = [
     ("CACHE TABLE gold.rejects", "found CACHE"),
     ("CREATE VIEW v AS SELECT 1", "found CREATE"),
     ("BEGIN DROP TABLE gold.rejects; END", "found BEGIN"),
-    ("MERGE INTO gold.rejects USING gold.rejects AS g ON true WHEN MATCHED THEN DELETE", "found MERGE"),
-    ("WITH x AS (SELECT 'a', 'unlabelled') INSERT INTO gold.rejects SELECT * FROM x", "at or near 'INSERT'"),
+    (
+        "MERGE INTO gold.rejects USING gold.rejects AS g ON true WHEN MATCHED THEN DELETE",
+        "found MERGE",
+    ),
+    (
+        "WITH x AS (SELECT 'a', 'unlabelled') INSERT INTO gold.rejects SELECT * FROM x",
+        "at or near 'INSERT'",
+    ),
     ("WITH x AS (SELECT 1) DELETE FROM gold.rejects", "at or near 'DELETE'"),
     ("FROM gold.rejects INSERT INTO gold.rejects SELECT *", "at or near 'INSERT'"),
     ("EXPLAIN DELETE FROM gold.rejects", "Syntax error"),
@@ -67,7 +73,10 @@ PROGRAMS = [
     ("SELECT try_reflect--\n('java.lang.System', 'getenv')", "reflect"),
     ("SELECT system.builtin.`ReFlEcT` ('java.lang.System', 'getenv')", "reflect"),
     ("SELECT IDENTIFIER('ref' || 'lect')('java.lang.System', 'getenv')", "IDENTIFIER"),
-    ("SELECT \u0131dent\u0131f\u0131er('ref' || 'lect')('java.lang.System', 'getenv')", "IDENTIFIER"),
+    (
+        "SELECT \u0131dent\u0131f\u0131er('ref' || 'lect')('java.lang.System', 'getenv')",
+        "IDENTIFIER",
+    ),
     ("EXECUTE IMMEDIATE 'SELECT ref' || 'lect(1)'", "EXECUTE IMMEDIATE"),
     ("EXPLAIN EXECUTE/**/IMMEDIATE 'DROP TABLE gold.rejects'", "EXECUTE IMMEDIATE"),
     ("SELECT TRANSFORM(id) USING 'cat' AS (x STRING) FROM range(1)", "TRANSFORM"),
@@ -76,7 +85,9 @@ PROGRAMS = [
 ]
 
 
-def answered(spark: SparkSession, statement: str, form: str = "table", limit: int = -1, width: int = 60) -> list[str]:
+def answered(
+    spark: SparkSession, statement: str, form: str = "table", limit: int = -1, width: int = 60
+) -> list[str]:
     return list(rendered(ask(spark, statement), form, limit, width))
 
 
@@ -86,7 +97,9 @@ def test_what_only_reads_is_answered(spark: SparkSession, statement: str) -> Non
 
 
 def test_what_would_change_something_is_refused_and_changes_nothing(store: TableStore) -> None:
-    store.append(GOLD_REJECTS, store.spark.createDataFrame([("a", "unlabelled")], GOLD_REJECTS.schema))
+    store.append(
+        GOLD_REJECTS, store.spark.createDataFrame([("a", "unlabelled")], GOLD_REJECTS.schema)
+    )
     version = store.version(GOLD_REJECTS)
     for statement, words in WRITES:
         with pytest.raises(InputError, match=r"^statement: expected .*Pass --write") as refusal:
@@ -108,23 +121,40 @@ def test_what_runs_a_program_is_refused_even_with_write(
 
 
 def test_files_are_no_tables(spark: SparkSession) -> None:
-    with pytest.raises(InputError, match=r"The table or view `text`\.`/etc/hostname` cannot be found"):
+    with pytest.raises(
+        InputError, match=r"The table or view `text`\.`/etc/hostname` cannot be found"
+    ):
         ask(spark, "SELECT * FROM text.`/etc/hostname`")
 
 
 def test_with_write_a_statement_changes_tables_and_has_no_lines(store: TableStore) -> None:
-    store.append(GOLD_REJECTS, store.spark.createDataFrame([("a", "unlabelled")], GOLD_REJECTS.schema))
+    store.append(
+        GOLD_REJECTS, store.spark.createDataFrame([("a", "unlabelled")], GOLD_REJECTS.schema)
+    )
     version = store.version(GOLD_REJECTS)
     ask(store.spark, "DELETE FROM gold.rejects", may_write=True)
-    counts = [f"(SELECT count(*) AS n FROM gold.rejects VERSION AS OF {n})" for n in (version, version + 1)]
-    assert answered(store.spark, " UNION ALL ".join(counts) + " ORDER BY n", "csv") == ["n", "0", "1"]
-    assert list(rendered(ask(store.spark, "DROP TABLE gold.rejects", may_write=True), "csv", -1, 60)) == []
+    counts = [
+        f"(SELECT count(*) AS n FROM gold.rejects VERSION AS OF {n})"
+        for n in (version, version + 1)
+    ]
+    assert answered(store.spark, " UNION ALL ".join(counts) + " ORDER BY n", "csv") == [
+        "n",
+        "0",
+        "1",
+    ]
+    assert (
+        list(rendered(ask(store.spark, "DROP TABLE gold.rejects", may_write=True), "csv", -1, 60))
+        == []
+    )
 
 
 @pytest.mark.parametrize(
     ("statement", "words"),
     [
-        ("SELECT nope FROM range(1)", r"\[UNRESOLVED_COLUMN.*`nope` cannot be resolved.*; line 1 pos 7"),
+        (
+            "SELECT nope FROM range(1)",
+            r"\[UNRESOLVED_COLUMN.*`nope` cannot be resolved.*; line 1 pos 7",
+        ),
         ("SELECT * FROM gold.nope", r"The table or view `gold`\.`nope` cannot be found"),
         ("SELECT 1 +", r"expected one query, found: \[PARSE_SYNTAX_ERROR\]"),
         ("SELECT 1\nFROM range(1) 2", r"Syntax error at or near '2'.*\(line 2, pos 14\)"),
@@ -147,7 +177,9 @@ def test_a_row_that_cannot_be_computed_gets_one_line(spark: SparkSession, form: 
     assert "\n" not in str(refusal.value)
 
 
-def test_a_table_is_aligned_with_numbers_to_the_right_and_long_cells_cut(spark: SparkSession) -> None:
+def test_a_table_is_aligned_with_numbers_to_the_right_and_long_cells_cut(
+    spark: SparkSession,
+) -> None:
     values = "('one', 1, 0.5), ('a long long word', 1234, NULL), (NULL, NULL, 12.25), ('line\nend\t\u001b[1m', 7, 1.0)"
     lines = answered(spark, f"SELECT * FROM VALUES {values} AS t(word, n, share)", width=10)
     assert lines == [
@@ -163,7 +195,12 @@ def test_a_table_is_aligned_with_numbers_to_the_right_and_long_cells_cut(spark: 
 
 def test_a_table_says_what_it_left_out(spark: SparkSession) -> None:
     cut = "of 1,001 rows shown; --limit 0 shows all"
-    cases = [(-1, 22, f"20 {cut}"), (3, 5, f"3 {cut}"), (1001, 1003, "1,001 rows"), (0, 1003, "1,001 rows")]
+    cases = [
+        (-1, 22, f"20 {cut}"),
+        (3, 5, f"3 {cut}"),
+        (1001, 1003, "1,001 rows"),
+        (0, 1003, "1,001 rows"),
+    ]
     for limit, n_lines, last in cases:
         lines = answered(spark, "SELECT id FROM range(1001) ORDER BY id DESC", limit=limit)
         assert (len(lines), lines[2].strip(), lines[-1]) == (n_lines + 1, "1000", last)
@@ -187,7 +224,10 @@ def test_csv_holds_nested_values_as_json_and_null_as_nothing(spark: SparkSession
 
 def test_a_csv_cell_may_span_lines(spark: SparkSession) -> None:
     text = "\n".join(answered(spark, "SELECT 'two\nlines' AS text, 'one\rmore' AS more", "csv"))
-    assert list(csv.reader(io.StringIO(text, newline=""))) == [["text", "more"], ["two\nlines", "one\rmore"]]
+    assert list(csv.reader(io.StringIO(text, newline=""))) == [
+        ["text", "more"],
+        ["two\nlines", "one\rmore"],
+    ]
 
 
 def test_json_lines_hold_every_column_with_its_type(spark: SparkSession) -> None:
@@ -201,7 +241,9 @@ def test_json_lines_hold_every_column_with_its_type(spark: SparkSession) -> None
 
 def test_files_hold_all_rows_in_order_unless_limited(spark: SparkSession) -> None:
     statement = "SELECT id FROM range(0, 100, 1, 4) ORDER BY id DESC"
-    assert answered(spark, statement, "jsonl") == [json.dumps({"id": n}).replace(" ", "") for n in range(99, -1, -1)]
+    assert answered(spark, statement, "jsonl") == [
+        json.dumps({"id": n}).replace(" ", "") for n in range(99, -1, -1)
+    ]
     assert answered(spark, statement, "csv", limit=2) == ["id", "99", "98"]
 
 
@@ -209,7 +251,9 @@ def test_two_columns_of_one_name_stand_in_tables_but_not_in_json(spark: SparkSes
     statement = "SELECT 1 AS n, 2 AS n"
     assert answered(spark, statement, "csv") == ["n,n", "1,2"]
     assert answered(spark, statement)[2] == "1  2"
-    with pytest.raises(InputError, match=r"--format jsonl: expected a name for each column, found n twice"):
+    with pytest.raises(
+        InputError, match=r"--format jsonl: expected a name for each column, found n twice"
+    ):
         answered(spark, statement, "jsonl")
 
 
@@ -239,11 +283,15 @@ def test_a_file_that_cannot_be_read_is_named(tmp_path: Path) -> None:
     latin = tmp_path / "latin.sql"
     latin.write_bytes(b"SELECT '\xe9'")
     for file in (latin, tmp_path / "absent.sql"):
-        with pytest.raises(InputError, match=rf"--file .*{file.name}: expected a text file in UTF-8, found"):
+        with pytest.raises(
+            InputError, match=rf"--file .*{file.name}: expected a text file in UTF-8, found"
+        ):
             statement_of(QueryConfig(file=str(file)))
 
 
-@pytest.mark.parametrize(("flags", "words"), [({"limit": -2}, "--limit must be"), ({"width": 3}, "--width must be 4")])
+@pytest.mark.parametrize(
+    ("flags", "words"), [({"limit": -2}, "--limit must be"), ({"width": 3}, "--width must be 4")]
+)
 def test_figures_out_of_range_are_refused(flags: dict[str, int], words: str) -> None:
     with pytest.raises(ValueError, match=words):
         QueryConfig(sql="SELECT 1", **flags)  # type: ignore[arg-type]  # only figures are given

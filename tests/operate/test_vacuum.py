@@ -14,7 +14,15 @@ from pipelines.lake.frames import content_hash
 from pipelines.lake.snapshot import snapshot_of
 from pipelines.lake.tables import TableStore
 from pipelines.operate import vacuum
-from pipelines.operate.vacuum import RECENT, Pin, pins_of_model, plain_path, require_known, summary, versions_kept
+from pipelines.operate.vacuum import (
+    RECENT,
+    Pin,
+    pins_of_model,
+    plain_path,
+    require_known,
+    summary,
+    versions_kept,
+)
 from pipelines.tracking import runs
 from pipelines.tracking.model_table import ModelRecord
 from pipelines.tracking.store import connect
@@ -30,21 +38,29 @@ PINS = [Pin("gold.reviews", 2, "m version 1"), Pin("gold.reviews", 6, RECENT)]
 
 
 def test_a_model_pins_what_it_learned_from_and_what_is_known_to_lie_behind_it() -> None:
-    assert pins_of_model(MODEL) == [Pin("gold.reviews", 5, "m version 2"), Pin("silver.reviews", 4, "m version 2")]
+    assert pins_of_model(MODEL) == [
+        Pin("gold.reviews", 5, "m version 2"),
+        Pin("silver.reviews", 4, "m version 2"),
+    ]
 
 
 @pytest.mark.parametrize(
     ("forget", "expected"),
     [("", {2, 6}), ("0-1", {2, 3, 4, 5, 6}), ("3", {0, 1, 2, 4, 5, 6}), ("3-5", {0, 1, 2, 6})],
 )
-def test_versions_to_keep_are_the_pinned_ones_or_all_but_those_to_forget(forget: str, expected: set[int]) -> None:
+def test_versions_to_keep_are_the_pinned_ones_or_all_but_those_to_forget(
+    forget: str, expected: set[int]
+) -> None:
     assert versions_kept("gold.reviews", forget, 6, PINS) == expected
 
 
 @pytest.mark.parametrize(
     ("forget", "words"),
     [
-        ("0-3", r"expected versions of gold\.reviews that nobody needs, found version 2 \(m version 1\)\. Nothing was"),
+        (
+            "0-3",
+            r"expected versions of gold\.reviews that nobody needs, found version 2 \(m version 1\)\. Nothing was",
+        ),
         ("6", r"found version 6 \(latest or recent\)\. Nothing was deleted\."),
         ("7", r"--forget must name versions of 0-6, the first one first, got 7"),
         ("5-3", r"--forget must name versions of 0-6, the first one first, got 5-3"),
@@ -70,9 +86,16 @@ def test_paths_are_compared_in_one_spelling(uri: str, path: str) -> None:
 
 
 def test_the_summary_names_who_needs_which_version() -> None:
-    pins = [Pin("t", 6, RECENT), Pin("t", 2, "m version 1"), Pin("t", 2, "m version 1"), Pin("t", 2, "run x, keep")]
+    pins = [
+        Pin("t", 6, RECENT),
+        Pin("t", 2, "m version 1"),
+        Pin("t", 2, "m version 1"),
+        Pin("t", 2, "run x, keep"),
+    ]
     needed = "needed: version 2 (m version 1, run x, keep); version 6 (latest or recent)"
-    assert summary("t", pins, 3, 4_096, True) == f"t: 3 files, 4,096 bytes would be deleted; {needed}"
+    assert (
+        summary("t", pins, 3, 4_096, True) == f"t: 3 files, 4,096 bytes would be deleted; {needed}"
+    )
     assert summary("t", pins, 0, 0, False) == f"t: 0 files, 0 bytes deleted; {needed}"
 
 
@@ -109,15 +132,24 @@ def test_a_kept_run_s_version_survives_and_the_others_files_go(
 
     job.main([*place, "--dry-run"])
     told = capsys.readouterr().out
-    assert f"bytes would be deleted; needed: version 2 (run {run_id}, keep); version 5 (latest or recent)" in told
+    assert (
+        f"bytes would be deleted; needed: version 2 (run {run_id}, keep); version 5 (latest or recent)"
+        in told
+    )
     assert data_files(store) == before
 
     job.main(place)
     gone = before - data_files(store)
-    n_bytes = int(told.split("gold.rejects: ")[1].split(" files, ")[1].split(" bytes")[0].replace(",", ""))
+    n_bytes = int(
+        told.split("gold.rejects: ")[1].split(" files, ")[1].split(" bytes")[0].replace(",", "")
+    )
     assert f"gold.rejects: {len(gone)} files, {n_bytes:,} bytes deleted" in capsys.readouterr().out
     assert len(gone) >= 3  # versions 1, 3 and 4
-    assert (rows_at(store, 2), rows_at(store, 5), content_hash(store.read(GOLD_REJECTS, 2))) == (3, 3, hash_2)
+    assert (rows_at(store, 2), rows_at(store, 5), content_hash(store.read(GOLD_REJECTS, 2))) == (
+        3,
+        3,
+        hash_2,
+    )
     assert store.version(GOLD_REJECTS) == 5  # a vacuum is no version
     with pytest.raises(Exception, match="FAILED_READ_FILE"):
         rows_at(store, 3)
@@ -126,7 +158,9 @@ def test_a_kept_run_s_version_survives_and_the_others_files_go(
     assert "gold.rejects: 0 files, 0 bytes deleted" in capsys.readouterr().out
 
 
-def test_files_younger_than_the_limit_stay(store: TableStore, capsys: pytest.CaptureFixture[str]) -> None:
+def test_files_younger_than_the_limit_stay(
+    store: TableStore, capsys: pytest.CaptureFixture[str]
+) -> None:
     rewrite(store, 3)
     before = data_files(store)
     job.main(["--lake", store.config.lake])
@@ -145,9 +179,18 @@ def test_forgetting_what_a_model_learned_from_is_refused_until_the_model_is_dele
         )  # fmt: skip
         store.synchronise(GOLD_REVIEWS, frame)
     register_tiny(store, client, tmp_path, ["good film"], gold_version=2)
-    ask = ["--lake", store.config.lake, "--table", "gold.reviews", "--older-than-hours", "0", "--forget"]
+    ask = [
+        "--lake",
+        store.config.lake,
+        "--table",
+        "gold.reviews",
+        "--older-than-hours",
+        "0",
+        "--forget",
+    ]
     with pytest.raises(
-        InputError, match=r"found version 2 \(review_classifier version 1\)\. Nothing was deleted\. Del"
+        InputError,
+        match=r"found version 2 \(review_classifier version 1\)\. Nothing was deleted\. Del",
     ):
         job.main([*ask, "1-2"])
     job.main([*ask, "1"])
@@ -167,11 +210,18 @@ def test_a_needed_file_that_is_missing_stops_the_vacuum_before_it_deletes(
     rewrite(store, 2)
     lost = min(data_files(store), key=lambda file: file.stat().st_mtime_ns)
     with runs.tracked(
-        client, store.config, "tests", {}, {"delta.table": "gold.rejects", "delta.version": "1", "keep": "true"}
+        client,
+        store.config,
+        "tests",
+        {},
+        {"delta.table": "gold.rejects", "delta.version": "1", "keep": "true"},
     ):
         lost.unlink()
     left = data_files(store)
-    with pytest.raises(IntegrityError, match=r"^gold\.rejects: expected the file .*\.parquet, which a needed version"):
+    with pytest.raises(
+        IntegrityError,
+        match=r"^gold\.rejects: expected the file .*\.parquet, which a needed version",
+    ):
         job.main(["--lake", store.config.lake, "--older-than-hours", "0"])
     assert data_files(store) == left
 
@@ -191,15 +241,21 @@ def test_nothing_is_deleted_where_registry_and_table_disagree_on_the_models(
 ) -> None:
     if not words:
         return require_known(live, known, names)
-    with pytest.raises(IntegrityError, match=f"found {re.escape(words)}. Nothing was deleted; jobs/doctor.py"):
+    with pytest.raises(
+        IntegrityError, match=f"found {re.escape(words)}. Nothing was deleted; jobs/doctor.py"
+    ):
         require_known(live, known, names)
     return None
 
 
-def test_a_lost_registry_is_no_licence_to_delete(store: TableStore, client: MlflowClient, tmp_path: Path) -> None:
+def test_a_lost_registry_is_no_licence_to_delete(
+    store: TableStore, client: MlflowClient, tmp_path: Path
+) -> None:
     rewrite(store, 3)
     register_tiny(store, client, tmp_path, ["good film"])
-    client.delete_registered_model("review_classifier")  # as a new mlflow.db in the place of a lost one
+    client.delete_registered_model(
+        "review_classifier"
+    )  # as a new mlflow.db in the place of a lost one
     before = data_files(store)
     with pytest.raises(IntegrityError, match=r"review_classifier in ops\.models only"):
         job.main(["--lake", store.config.lake, "--older-than-hours", "0"])
@@ -217,7 +273,9 @@ def test_a_version_that_was_current_within_the_limit_stays_however_old_its_files
     assert [rows_at(store, version) for version in (1, 2, 3)] == [3, 3, 3]
 
 
-def test_what_killed_runs_left_in_the_landing_directory_goes_once_it_is_old(store: TableStore) -> None:
+def test_what_killed_runs_left_in_the_landing_directory_goes_once_it_is_old(
+    store: TableStore,
+) -> None:
     landing = store.config.landing_path
     for left in ("staging/clean-0", "ingest-1", "snapshot-2", "staging/young", "delivered"):
         (landing / left).mkdir(parents=True)
@@ -237,7 +295,9 @@ def test_the_inventory_lists_data_files_only(store: TableStore) -> None:
 def job_in_400_days(name: str, clock: Path, *argv: str) -> str:
     environment = os.environ | {"LD_PRELOAD": str(clock), "CLOCK_AHEAD_S": str(400 * 86_400)}
     command = [sys.executable, f"jobs/{name}.py", *argv]
-    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False
+    )
     assert done.returncode == 0, done.stderr
     return done.stdout
 
@@ -260,7 +320,7 @@ def test_after_50_versions_400_days_and_a_vacuum_the_champion_is_reproduced_bit_
     told = job_in_400_days("vacuum", clock, *place)
     assert "needed: version 1 (review_classifier version 1); version 50 (latest or recent)" in told
     left = set(Path(store.location(GOLD_REVIEWS)).glob("*.parquet"))
-    needed = {row.path for row in vacuum.needed(store, GOLD_REVIEWS, [1, 50]).collect()}
+    needed = {row.path for row in vacuum.files_read_by(store, GOLD_REVIEWS, [1, 50]).collect()}
     assert {f"file:{file}" for file in left} == needed
     assert len(before - left) >= 48
     for version in (2, 25, 49):

@@ -5,7 +5,16 @@ import pytest
 from pipelines.errors import InputError
 from pipelines.promote.baseline import fit_baseline, predict
 
-TEXTS = ["a good film", "good fun", "a bad film", "bad and dull", "good good", "so bad", "good film", "bad film"]
+TEXTS = [
+    "a good film",
+    "good fun",
+    "a bad film",
+    "bad and dull",
+    "good good",
+    "so bad",
+    "good film",
+    "bad film",
+]
 LABELS = [1, 1, 0, 0, 1, 0, 1, 0]
 
 
@@ -21,7 +30,9 @@ def test_word_pairs_count_too() -> None:
     assert predict(baseline, ["not good", "not bad"]).tolist() == [0, 1]
 
 
-@pytest.mark.parametrize("column", [pa.array(TEXTS), pa.chunked_array([TEXTS[:3], TEXTS[3:]])], ids=["array", "chunks"])
+@pytest.mark.parametrize(
+    "column", [pa.array(TEXTS), pa.chunked_array([TEXTS[:3], TEXTS[3:]])], ids=["array", "chunks"]
+)
 def test_arrow_columns_give_the_coefficients_that_lists_give(column: pa.Array) -> None:
     from_lists = fit_baseline(TEXTS, LABELS)
     from_arrow = fit_baseline(column, pa.array(LABELS))
@@ -29,14 +40,18 @@ def test_arrow_columns_give_the_coefficients_that_lists_give(column: pa.Array) -
     assert predict(from_arrow, column).tolist() == predict(from_lists, TEXTS).tolist()
 
 
-@pytest.mark.parametrize(("labels", "found"), [([1, 1], r"\[1\]"), ([0], r"\[0\]"), ([], "no row"), ([0, 1, 2], "2")])
+@pytest.mark.parametrize(
+    ("labels", "found"), [([1, 1], r"\[1\]"), ([0], r"\[0\]"), ([], "no row"), ([0, 1, 2], "2")]
+)
 def test_labels_other_than_both_classes_are_refused_by_name(labels: list[int], found: str) -> None:
     with pytest.raises(InputError, match=rf"baseline: expected labels 0 and 1, found .*{found}"):
         fit_baseline(["x"] * len(labels), labels)
 
 
 def test_fewer_texts_than_labels_are_refused() -> None:
-    with pytest.raises(InputError, match=r"2 labels given.*inconsistent numbers of samples: \[3, 2\]"):
+    with pytest.raises(
+        InputError, match=r"2 labels given.*inconsistent numbers of samples: \[3, 2\]"
+    ):
         fit_baseline(["good film"] * 3, [0, 1])
 
 

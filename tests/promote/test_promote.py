@@ -11,7 +11,13 @@ from numpy.typing import NDArray
 from pipelines.errors import InputError
 from pipelines.promote.checks import EXAMPLES, Limits, Predictions, Verdict, as_json, judge, moves
 
-NAMES = ["beats_baseline", "not_worse_than_champion", "example_sentences", "recall_gap", "calibration"]
+NAMES = [
+    "beats_baseline",
+    "not_worse_than_champion",
+    "example_sentences",
+    "recall_gap",
+    "calibration",
+]
 LABELS = np.array([1, 0] * 100)
 EXAMPLES_RIGHT = (0.02, 0.1, 0.97)
 NAN = float("nan")
@@ -31,8 +37,14 @@ def model(*wrong_rows: int) -> Predictions:
 
 def verdict(**given_instead: Any) -> Verdict:
     """A challenger with 4 of 200 wrong, which passes, but for what is given instead."""
-    usual = {"labels": LABELS, "challenger": model(0, 1, 2, 3), "baseline": Predictions(with_wrong(*range(20)))}
-    return judge(**{**usual, "champion": model(0, 1, 4, 5), "examples": EXAMPLES_RIGHT, **given_instead})
+    usual = {
+        "labels": LABELS,
+        "challenger": model(0, 1, 2, 3),
+        "baseline": Predictions(with_wrong(*range(20))),
+    }
+    return judge(
+        **{**usual, "champion": model(0, 1, 4, 5), "examples": EXAMPLES_RIGHT, **given_instead}
+    )
 
 
 def failures(found: Verdict) -> list[str]:
@@ -59,18 +71,40 @@ def test_a_challenger_within_all_limits_passes_and_every_check_says_its_figures(
 def test_the_first_challenger_has_no_champion_to_compare_with() -> None:
     found = verdict(champion=None)
     assert found.passed
-    assert line(found, "not_worse_than_champion") == "not_worse_than_champion: passed, no champion yet"
+    assert (
+        line(found, "not_worse_than_champion") == "not_worse_than_champion: passed, no champion yet"
+    )
 
 
 @pytest.mark.parametrize(
     ("instead", "failed", "words"),
     [
-        ({"baseline": Predictions(with_wrong(0, 1, 2))}, "beats_baseline", "accuracy .9800 against .9850"),
-        ({"baseline": Predictions(with_wrong(6, 7, 8, 9))}, "beats_baseline", "accuracy .9800 against .9800"),
-        ({"champion": model(), "challenger": model(*range(5))}, "not_worse_than_champion", "p = .031, limit .05"),
+        (
+            {"baseline": Predictions(with_wrong(0, 1, 2))},
+            "beats_baseline",
+            "accuracy .9800 against .9850",
+        ),
+        (
+            {"baseline": Predictions(with_wrong(6, 7, 8, 9))},
+            "beats_baseline",
+            "accuracy .9800 against .9800",
+        ),
+        (
+            {"champion": model(), "challenger": model(*range(5))},
+            "not_worse_than_champion",
+            "p = .031, limit .05",
+        ),
         ({"examples": (0.02, 0.5, 0.97)}, "example_sentences", '2 of 3 right; "Turgid dialogue'),
-        ({"examples": (0.02, 0.1, 0.499)}, "example_sentences", '"Best movie I have seen." got .4990'),
-        ({"challenger": model(*range(0, 12, 2)), "champion": None}, "recall_gap", "recall gap .0600, limit .05"),
+        (
+            {"examples": (0.02, 0.1, 0.499)},
+            "example_sentences",
+            '"Best movie I have seen." got .4990',
+        ),
+        (
+            {"challenger": model(*range(0, 12, 2)), "champion": None},
+            "recall_gap",
+            "recall gap .0600, limit .05",
+        ),
         (
             {"challenger": Predictions(LABELS, np.where(LABELS == 1, 0.9, 0.1))},
             "calibration",
@@ -78,7 +112,9 @@ def test_the_first_challenger_has_no_champion_to_compare_with() -> None:
         ),
     ],
 )
-def test_each_check_fails_alone_and_says_by_how_much(instead: dict[str, Any], failed: str, words: str) -> None:
+def test_each_check_fails_alone_and_says_by_how_much(
+    instead: dict[str, Any], failed: str, words: str
+) -> None:
     found = verdict(**instead)
     assert failures(found) == [failed]
     assert not found.passed
@@ -92,23 +128,61 @@ def test_each_check_fails_alone_and_says_by_how_much(instead: dict[str, Any], fa
         ({"labels": LABELS[:199]}, [0, 1, 3, 4], "challenger: expected 199 pr"),
         ({"labels": np.ones(200)}, [0, 1, 3, 4], "no negative row held out"),
         ({"labels": np.zeros(200)}, [0, 1, 3, 4], "no positive row held out"),
-        ({"labels": [NAN, *LABELS[1:]]}, [0, 1, 3, 4], "labels: expected 0 or 1 in every row, found 1"),
-        ({"labels": [None, *LABELS[1:]]}, [0, 1, 3, 4], "labels: expected 0 or 1 in every row, found 1"),
-        ({"challenger": Predictions([])}, [0, 1, 3, 4], "challenger: expected 200 predictions, found 0"),
-        ({"challenger": Predictions([NAN] * 200, [NAN] * 200)}, [0, 1, 3, 4], "challenger: expected"),
+        (
+            {"labels": [NAN, *LABELS[1:]]},
+            [0, 1, 3, 4],
+            "labels: expected 0 or 1 in every row, found 1",
+        ),
+        (
+            {"labels": [None, *LABELS[1:]]},
+            [0, 1, 3, 4],
+            "labels: expected 0 or 1 in every row, found 1",
+        ),
+        (
+            {"challenger": Predictions([])},
+            [0, 1, 3, 4],
+            "challenger: expected 200 predictions, found 0",
+        ),
+        (
+            {"challenger": Predictions([NAN] * 200, [NAN] * 200)},
+            [0, 1, 3, 4],
+            "challenger: expected",
+        ),
         ({"challenger": Predictions(LABELS, None)}, [4], "expected 200 probabilities, found 0"),
         ({"challenger": Predictions(LABELS, [NAN, *LABELS[1:]])}, [4], "found 1 NaN or outside"),
         ({"challenger": Predictions(LABELS, [1.1, *LABELS[1:]])}, [4], "found 1 NaN or outside"),
         ({"challenger": Predictions(LABELS, [0.5])}, [4], "expected 200 probabilities, found 1"),
-        ({"baseline": Predictions(LABELS[:50])}, [0], "baseline: expected 200 predictions, found 50"),
-        ({"baseline": Predictions([NAN] * 200)}, [0], "baseline: expected 0 or 1 in every row, found 200"),
-        ({"champion": Predictions(LABELS[:50])}, [1], "champion: expected 200 predictions, found 50"),
-        ({"champion": Predictions([2] * 200)}, [1], "champion: expected 0 or 1 in every row, found 200"),
+        (
+            {"baseline": Predictions(LABELS[:50])},
+            [0],
+            "baseline: expected 200 predictions, found 50",
+        ),
+        (
+            {"baseline": Predictions([NAN] * 200)},
+            [0],
+            "baseline: expected 0 or 1 in every row, found 200",
+        ),
+        (
+            {"champion": Predictions(LABELS[:50])},
+            [1],
+            "champion: expected 200 predictions, found 50",
+        ),
+        (
+            {"champion": Predictions([2] * 200)},
+            [1],
+            "champion: expected 0 or 1 in every row, found 200",
+        ),
         ({"examples": []}, [2], "example: expected 3 probabilities, found 0"),
-        ({"examples": (NAN, 0.1, 0.9)}, [2], "example: expected a probability of 0-1 in every row, found 1 NaN"),
+        (
+            {"examples": (NAN, 0.1, 0.9)},
+            [2],
+            "example: expected a probability of 0-1 in every row, found 1 NaN",
+        ),
     ],
 )
-def test_what_is_missing_fails_with_its_reason(instead: dict[str, Any], failed: list[int], words: str) -> None:
+def test_what_is_missing_fails_with_its_reason(
+    instead: dict[str, Any], failed: list[int], words: str
+) -> None:
     found = verdict(**instead)
     assert failures(found) == [NAMES[place] for place in failed]
     assert words in line(found, NAMES[failed[0]])
@@ -119,10 +193,14 @@ def test_a_verdict_without_checks_is_a_refusal() -> None:
 
 
 @given(st.integers(0, 40), st.integers(0, 40))
-def test_worse_than_the_champion_is_the_binomial_tail(only_challenger: int, only_champion: int) -> None:
+def test_worse_than_the_champion_is_the_binomial_tail(
+    only_challenger: int, only_champion: int
+) -> None:
     wrong_of_champion = range(only_challenger)
     wrong_of_challenger = range(40, 40 + only_champion)
-    found = verdict(challenger=model(*wrong_of_challenger), champion=model(*wrong_of_champion)).checks[1]
+    found = verdict(
+        challenger=model(*wrong_of_challenger), champion=model(*wrong_of_champion)
+    ).checks[1]
     n = only_challenger + only_champion
     expected = sum(math.comb(n, k) for k in range(only_challenger + 1)) / 2**n
     assert found.figures["p_value"] == pytest.approx(expected)
@@ -158,7 +236,11 @@ def test_the_examples_hold_both_labels_once_each_text() -> None:
     ],
 )
 def test_aliases_move_as_the_decision_says(
-    decision: str, champion: int | None, previous: int | None, challenger: int | None, expected: dict[str, int | None]
+    decision: str,
+    champion: int | None,
+    previous: int | None,
+    challenger: int | None,
+    expected: dict[str, int | None],
 ) -> None:
     assert moves(decision, champion, previous, challenger) == expected
 
@@ -172,12 +254,16 @@ def test_two_rollbacks_lead_back() -> None:
 
 
 def test_a_rollback_without_a_previous_champion_is_refused_with_what_to_do() -> None:
-    with pytest.raises(InputError, match=r"expected an alias previous_champion, found none.*Only a champion that"):
+    with pytest.raises(
+        InputError, match=r"expected an alias previous_champion, found none.*Only a champion that"
+    ):
         moves("rolled_back", 1, None)
 
 
 def test_a_promotion_without_a_challenger_names_the_job_to_run() -> None:
-    with pytest.raises(InputError, match=r"expected an alias challenger, found none\. Run jobs/train\.py"):
+    with pytest.raises(
+        InputError, match=r"expected an alias challenger, found none\. Run jobs/train\.py"
+    ):
         moves("promoted", 1, None, None)
 
 

@@ -39,7 +39,7 @@ COUNT = """
                 raise ValueError(f"--rows must be 1 or more, got {self.rows}")
 
     def main(argv=None):
-        task_values.tell("n", 1)
+        task_values.set_value("n", 1)
 """
 LOOK = """
     from dataclasses import dataclass
@@ -88,12 +88,19 @@ def test_a_sound_definition_has_no_fault(tmp_path: Path) -> None:
         ("environment_key: wheel, spec", "environment_key: egg, spec", "expected one of egg, found wheel"),
     ],
 )  # fmt: skip
-def test_each_fault_is_named_for_each_target(tmp_path: Path, old: str, new: str, expected: str) -> None:
+def test_each_fault_is_named_for_each_target(
+    tmp_path: Path, old: str, new: str, expected: str
+) -> None:
     found = faults(tmp_path, old=old, new=new)
     for target in ("local", "dev"):
-        assert any(line.startswith(f"target {target}") and expected in line for line in found), found
+        assert any(line.startswith(f"target {target}") and expected in line for line in found), (
+            found
+        )
 
 
 def test_a_key_that_the_bundle_schema_lacks_is_named_with_its_place(tmp_path: Path) -> None:
     [line] = faults(tmp_path, old="environment_key: wheel\n", new="enviroment_key: wheel\n")[:1]
-    assert line == "resources.jobs.pipeline.tasks[0].enviroment_key: expected a key of the bundle's schema, found none"
+    assert (
+        line
+        == "resources.jobs.pipeline.tasks[0].enviroment_key: expected a key of the bundle's schema, found none"
+    )

@@ -27,7 +27,7 @@ from pipelines.lake.config import LakeConfig
 from pipelines.lake.tables import TableStore
 from schemas import SILVER_REVIEWS, TABLES, VIEWS, Table
 from schemas.contract import KEEP_HISTORY
-from schemas.ddl import text
+from schemas.ddl import sql_literal
 from schemas.document import document
 
 MARKER = "words of a review that no error may repeat"
@@ -53,7 +53,10 @@ BROKEN: dict[tuple[str, str], dict[str, Any]] = {
     ("bronze.reviews", "source_split_is_known"): {"source_split": "valid"},
     ("bronze.reviews", "unreadable_rows_say_why"): {"raw_text": None},
     ("silver.reviews", "review_id_is_hash_of_text"): {"review_id": SHA},
-    ("silver.reviews", "text_is_not_blank"): {"text": " ", "review_id": hashlib.sha256(b" ").hexdigest()},
+    ("silver.reviews", "text_is_not_blank"): {
+        "text": " ",
+        "review_id": hashlib.sha256(b" ").hexdigest(),
+    },
     ("silver.reviews", "label_is_binary"): {"label": 2},
     ("silver.reviews", "has_an_origin"): {"origins": []},
     ("silver.rejects", "has_a_reason"): {"failed_rules": []},
@@ -129,10 +132,11 @@ def test_every_table_keeps_its_history_and_views_read_tables_of_the_lake() -> No
 
 
 @pytest.mark.parametrize(
-    ("value", "literal"), [("it's", r"'it\'s'"), ("a\\b", r"'a\\b'"), ("rlike '^x$'", r"'rlike \'^x$\''"), ("", "''")]
+    ("value", "literal"),
+    [("it's", r"'it\'s'"), ("a\\b", r"'a\\b'"), ("rlike '^x$'", r"'rlike \'^x$\''"), ("", "''")],
 )
 def test_a_sql_literal_holds_its_value(value: str, literal: str) -> None:
-    assert text(value) == literal
+    assert sql_literal(value) == literal
 
 
 def test_tables_md_is_what_the_contracts_say() -> None:
@@ -142,10 +146,17 @@ def test_tables_md_is_what_the_contracts_say() -> None:
 
 
 @pytest.mark.parametrize("table", TABLES, ids=lambda table: table.name)
-def test_a_created_table_has_all_that_its_contract_says(full_store: TableStore, table: Table) -> None:
+def test_a_created_table_has_all_that_its_contract_says(
+    full_store: TableStore, table: Table
+) -> None:
     spark = full_store.spark
-    columns = {c.name: (c.dataType, c.nullable, c.description) for c in spark.catalog.listColumns(table.name)}
-    assert columns == {c.name: (c.type.simpleString(), c.nullable, c.comment) for c in table.columns}
+    columns = {
+        c.name: (c.dataType, c.nullable, c.description)
+        for c in spark.catalog.listColumns(table.name)
+    }
+    assert columns == {
+        c.name: (c.type.simpleString(), c.nullable, c.comment) for c in table.columns
+    }
     detail = spark.sql(f"DESCRIBE DETAIL {table.name}").collect()[0]
     constraints = {f"delta.constraints.{name}": rule for name, rule in table.checks.items()}
     assert detail.properties.items() >= (table.properties | constraints).items()
@@ -159,16 +170,22 @@ def test_every_check_has_a_row_that_breaks_it() -> None:
 
 
 @pytest.mark.parametrize(("name", "check"), BROKEN, ids=lambda value: value)
-def test_delta_refuses_a_row_that_breaks_a_check(full_store: TableStore, name: str, check: str) -> None:
+def test_delta_refuses_a_row_that_breaks_a_check(
+    full_store: TableStore, name: str, check: str
+) -> None:
     table = BY_TABLE_NAME[name]
-    with pytest.raises(IntegrityError, match=rf"^{name}: expected rows that satisfy {check}, found one that") as caught:
+    with pytest.raises(
+        IntegrityError, match=rf"^{name}: expected rows that satisfy {check}, found one that"
+    ) as caught:
         full_store.append(table, row_of(full_store, table, **BROKEN[name, check]))
     assert MARKER not in str(caught.value)
 
 
 def test_delta_refuses_a_null_where_the_contract_allows_none(full_store: TableStore) -> None:
     row = row_of(full_store, SILVER_REVIEWS, has_pii=None)
-    with pytest.raises(IntegrityError, match=r"expected rows that satisfy has_pii NOT NULL, found one") as caught:
+    with pytest.raises(
+        IntegrityError, match=r"expected rows that satisfy has_pii NOT NULL, found one"
+    ) as caught:
         full_store.append(SILVER_REVIEWS, row)
     assert MARKER not in str(caught.value)
 

@@ -24,7 +24,9 @@ def test_the_readme_has_a_line_for_every_file_of_code() -> None:
     assert len(files) > 40
     assert [name for name in files if f"| {name} |" not in README] == []
     assert [
-        name for name in re.findall(r"^\| ([a-z]+/\S+) \|", README, re.MULTILINE) if not (ROOT / name).is_file()
+        name
+        for name in re.findall(r"^\| ([a-z]+/\S+) \|", README, re.MULTILINE)
+        if not (ROOT / name).is_file()
     ] == []
 
 
@@ -34,7 +36,20 @@ def test_the_readme_has_no_gap_left() -> None:
 
 
 def test_the_readmes_reader_without_spark_reads_the_scored_table(store: TableStore) -> None:
-    row = ("r" * 64, "m", 1, 0.75, 1, False, None, "run", 0, "imdb", [("a" * 64, 1, "f.csv")], datetime.now(UTC))
+    row = (
+        "r" * 64,
+        "m",
+        1,
+        0.75,
+        1,
+        False,
+        None,
+        "run",
+        0,
+        "imdb",
+        [("a" * 64, 1, "f.csv")],
+        datetime.now(UTC),
+    )
     store.append(GOLD_SCORES, store.spark.createDataFrame([row], GOLD_SCORES.schema))
     blocks = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
     assert len(blocks) == 1
@@ -45,7 +60,11 @@ def test_the_readmes_reader_without_spark_reads_the_scored_table(store: TableSto
 
 
 def test_make_help_lists_the_targets() -> None:
-    listed = subprocess.run(["make", "help"], cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    listed = subprocess.run(
+        ["make", "help"], cwd=ROOT, capture_output=True, text=True, check=True
+    ).stdout
     assert [
-        name for name in ("venv", "demo", "test", "test-slow", "lint", "generated") if f"make {name} " not in listed
+        name
+        for name in ("venv", "demo", "test", "test-slow", "lint", "generated")
+        if f"make {name} " not in listed
     ] == []

@@ -27,7 +27,11 @@ def test_the_wheel_holds_pipelines_and_schemas_with_their_sql_and_no_job(wheel: 
     names = zipfile.ZipFile(wheel).namelist()
     folders = {name.split("/")[0] for name in names if ".dist-info" not in name}
     assert folders == {"pipelines", "schemas"}
-    assert {"schemas/lineage.sql", "schemas/current_scores.sql", "pipelines/lake/log4j2.properties"} <= set(names)
+    assert {
+        "schemas/lineage.sql",
+        "schemas/current_scores.sql",
+        "pipelines/lake/log4j2.properties",
+    } <= set(names)
 
 
 def test_the_wheel_can_not_be_uploaded_by_mistake(wheel: Path) -> None:
@@ -38,7 +42,9 @@ def test_the_wheel_can_not_be_uploaded_by_mistake(wheel: Path) -> None:
 @pytest.mark.parametrize("package", ["pipelines", "schemas"])
 def test_no_other_distribution_owns_our_package_names(package: str) -> None:
     owners = importlib.metadata.packages_distributions()
-    assert owners["torch"] == ["torch"]  # the look-up sees what is installed; an editable install lists no package
+    assert owners["torch"] == [
+        "torch"
+    ]  # the look-up sees what is installed; an editable install lists no package
     assert set(owners.get(package, [])) <= {"reviewlake"}
 
 
@@ -47,7 +53,9 @@ def test_every_locked_requirement_has_a_version_and_a_hash() -> None:
     entries = re.split(r"\n(?=\S)", re.sub(r"^#.*\n", "", lock, flags=re.MULTILINE).strip())
     assert len(entries) > 80
     assert [
-        entry.split()[0] for entry in entries if "==" not in entry.split()[0] or "--hash=sha256:" not in entry
+        entry.split()[0]
+        for entry in entries
+        if "==" not in entry.split()[0] or "--hash=sha256:" not in entry
     ] == []
 
 

@@ -22,9 +22,24 @@ from tests.support import tiny_encoder
 
 FEW = 60
 # What differs between two runs of the same: times, and ids that MLflow or a clock gave.
-OWN = {"ingested_at", "scored_at", "run_id", "finished_at", "duration_s", "registered_at", "decided_at"}
+OWN = {
+    "ingested_at",
+    "scored_at",
+    "run_id",
+    "finished_at",
+    "duration_s",
+    "registered_at",
+    "decided_at",
+}
 SETTINGS = ["--max-tokens", "32", "--epochs", "2", "--precision", "fp32"]
-LINKS = ("code_commit", "gold_version", "silver_version", "bronze_version", "source_sha256", "row_number")
+LINKS = (
+    "code_commit",
+    "gold_version",
+    "silver_version",
+    "bronze_version",
+    "source_sha256",
+    "row_number",
+)
 LINEAGE = f"SELECT count(*) AS n, {', '.join(f'count({link}) AS {link}' for link in LINKS)} FROM gold.lineage"
 
 
@@ -44,7 +59,9 @@ def encoder_in(directory: Path) -> str:
     return str(tiny_encoder.build(directory, texts))
 
 
-def run_every_job(place: list[str], encoder: str, model: str = "review_classifier") -> dict[str, str]:
+def run_every_job(
+    place: list[str], encoder: str, model: str = "review_classifier"
+) -> dict[str, str]:
     """What each job printed, by its name."""
     argv = {
         "ingest": ["--max-rows", str(FEW)],
@@ -76,7 +93,9 @@ def hashes(store: TableStore) -> dict[str, str]:
     return found
 
 
-if __name__ == "__main__":  # lake, encoder -> as JSON what came of it; run by tests/whole/test_connect.py
+if (
+    __name__ == "__main__"
+):  # lake, encoder -> as JSON what came of it; run by tests/whole/test_connect.py
     lake, encoder = sys.argv[1:]
     printed = run_every_job(["--lake", lake], encoder)
     store = TableStore(get_session("look", LakeConfig(lake=lake)), LakeConfig(lake=lake))

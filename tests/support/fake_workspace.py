@@ -67,7 +67,10 @@ class FakeWorkspace:
         return self
 
     def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
     ) -> None:
         self._server.shutdown()
         self._server.server_close()
@@ -99,13 +102,25 @@ class FakeWorkspace:
                 try:
                     return HTTPStatus.OK, call(self, request)
                 except NotThereError as error:
-                    return HTTPStatus.NOT_FOUND, {"error_code": "RESOURCE_DOES_NOT_EXIST", "message": str(error)}
+                    return HTTPStatus.NOT_FOUND, {
+                        "error_code": "RESOURCE_DOES_NOT_EXIST",
+                        "message": str(error),
+                    }
                 except KeyError as error:
-                    return HTTPStatus.BAD_REQUEST, {"error_code": "INVALID_PARAMETER_VALUE", "message": f"no {error}"}
+                    return HTTPStatus.BAD_REQUEST, {
+                        "error_code": "INVALID_PARAMETER_VALUE",
+                        "message": f"no {error}",
+                    }
                 except AlreadyThereError as error:
-                    return HTTPStatus.CONFLICT, {"error_code": "RESOURCE_ALREADY_EXISTS", "message": str(error)}
+                    return HTTPStatus.CONFLICT, {
+                        "error_code": "RESOURCE_ALREADY_EXISTS",
+                        "message": str(error),
+                    }
         self.unknown.append(f"{method} {parsed.path}")
-        return HTTPStatus.NOT_FOUND, {"error_code": "ENDPOINT_NOT_FOUND", "message": f"{method} {parsed.path}"}
+        return HTTPStatus.NOT_FOUND, {
+            "error_code": "ENDPOINT_NOT_FOUND",
+            "message": f"{method} {parsed.path}",
+        }
 
     # The workspace's files
 
@@ -142,7 +157,9 @@ class FakeWorkspace:
         path = request.body["path"]
         self.file_status(Request((), {"path": path}, b""))
         below = path + "/"
-        self.files = {p: content for p, content in self.files.items() if p != path and not p.startswith(below)}
+        self.files = {
+            p: content for p, content in self.files.items() if p != path and not p.startswith(below)
+        }
         self.folders = {p for p in self.folders if p != path and not p.startswith(below)}
         return {}
 
@@ -150,7 +167,10 @@ class FakeWorkspace:
 
     def create_securable(self, request: Request) -> Json:
         kind, body = request.parts[0], request.body
-        parents = [body.get("catalog_name", ""), *([body["schema_name"]] if "schema_name" in body else [])]
+        parents = [
+            body.get("catalog_name", ""),
+            *([body["schema_name"]] if "schema_name" in body else []),
+        ]
         name = ".".join([*parents, body["name"]])
         if (kind, name) in self.securables:
             raise AlreadyThereError(f"{UNITY_CATALOG_KINDS[kind]} {name} already exists")
@@ -174,13 +194,21 @@ class FakeWorkspace:
     def update_grants(self, request: Request) -> Json:
         granted = self.grants.setdefault((request.parts[0], request.parts[1]), {})
         for change in request.body["changes"]:
-            kept = [] if "ALL_PRIVILEGES" in change.get("remove", []) else granted.pop(change["principal"], [])
+            kept = (
+                []
+                if "ALL_PRIVILEGES" in change.get("remove", [])
+                else granted.pop(change["principal"], [])
+            )
             granted[change["principal"]] = sorted({*kept, *change.get("add", [])})
         return self.read_grants(request)
 
     def read_grants(self, request: Request) -> Json:
         granted = self.grants.get((request.parts[0], request.parts[1]), {})
-        return {"privilege_assignments": [{"principal": who, "privileges": what} for who, what in granted.items()]}
+        return {
+            "privilege_assignments": [
+                {"principal": who, "privileges": what} for who, what in granted.items()
+            ]
+        }
 
     # Jobs and experiments
 
@@ -209,7 +237,10 @@ class FakeWorkspace:
 
     def create_experiment(self, request: Request) -> Json:
         experiment_id = str(next(self._ids))
-        self.experiments[experiment_id] = request.body | {"experiment_id": experiment_id, "lifecycle_stage": "active"}
+        self.experiments[experiment_id] = request.body | {
+            "experiment_id": experiment_id,
+            "lifecycle_stage": "active",
+        }
         return {"experiment_id": experiment_id}
 
     def read_experiment(self, request: Request) -> Json:
@@ -226,9 +257,16 @@ class FakeWorkspace:
 
     def read_permissions(self, request: Request) -> Json:
         entries = self.permissions.get(request.parts[0], [])
-        levels = [{"permission_level": entry["permission_level"], "inherited": False} for entry in entries]
-        names = [{name: value for name, value in entry.items() if name != "permission_level"} for entry in entries]
-        acl = [name | {"all_permissions": [level]} for name, level in zip(names, levels, strict=True)]
+        levels = [
+            {"permission_level": entry["permission_level"], "inherited": False} for entry in entries
+        ]
+        names = [
+            {name: value for name, value in entry.items() if name != "permission_level"}
+            for entry in entries
+        ]
+        acl = [
+            name | {"all_permissions": [level]} for name, level in zip(names, levels, strict=True)
+        ]
         return {"object_id": request.parts[0], "access_control_list": acl}
 
     def me(self, _: Request) -> Json:

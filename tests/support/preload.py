@@ -13,7 +13,18 @@ def library(name: str, directory: Path) -> Path:
     """The C file of that name below tests/, compiled by the C compiler of the extra `dev`."""
     target = directory / f"{name}.so"
     source = next(TESTS.rglob(f"{name}.c"))
-    command = [sys.executable, "-m", "ziglang", "cc", "-shared", "-fPIC", "-O2", "-o", str(target), str(source)]
+    command = [
+        sys.executable,
+        "-m",
+        "ziglang",
+        "cc",
+        "-shared",
+        "-fPIC",
+        "-O2",
+        "-o",
+        str(target),
+        str(source),
+    ]
     done = subprocess.run([*command, "-ldl"], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     return target

@@ -11,7 +11,9 @@ def descendants(pid: int) -> list[int]:
     parents: dict[int, int] = {}
     for entry in Path("/proc").glob("[0-9]*"):
         try:
-            state, parent = (entry / "stat").read_text(encoding="utf-8").rsplit(")", 1)[1].split()[:2]
+            state, parent = (
+                (entry / "stat").read_text(encoding="utf-8").rsplit(")", 1)[1].split()[:2]
+            )
         except (FileNotFoundError, ProcessLookupError):  # ended meanwhile
             continue
         if state != "Z":
@@ -38,7 +40,9 @@ def listening(pid: int) -> list[str]:
     addresses = {
         columns[9]: columns[1].split(":")[0]
         for table in ("tcp", "tcp6")
-        for columns in map(str.split, Path(f"/proc/net/{table}").read_text(encoding="utf-8").splitlines()[1:])
+        for columns in map(
+            str.split, Path(f"/proc/net/{table}").read_text(encoding="utf-8").splitlines()[1:]
+        )
         if columns[3] == "0A"
     }
     found = []
@@ -47,5 +51,9 @@ def listening(pid: int) -> list[str]:
             target = os.readlink(entry)
         except FileNotFoundError:
             continue
-        found += [addresses[inode] for inode in [target[8:-1]] if target.startswith("socket:[") and inode in addresses]
+        found += [
+            addresses[inode]
+            for inode in [target[8:-1]]
+            if target.startswith("socket:[") and inode in addresses
+        ]
     return found

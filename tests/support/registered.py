@@ -31,6 +31,8 @@ def register_tiny(
     saved = directory / str(seed) / "model"
     classifier.save(saved, model, tokenizer, classifier.Policy(max_tokens=16))
     with runs.tracked(client, store.config, "tests", {}, {}):
-        registered = registry.register(client, NAME, saved, {"delta.version": str(gold_version)}, "A card.")
+        registered = registry.register(
+            client, NAME, saved, {"delta.version": str(gold_version)}, "A card."
+        )
     store.merge(OPS_MODELS, model_row(store, registered, gold_version, content_hash))
     return registered

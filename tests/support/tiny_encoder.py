@@ -30,7 +30,11 @@ def build(directory: Path, texts: Sequence[str], max_positions: int = 128) -> Pa
 
 def tokenizer_of(vocabulary: Sequence[str]) -> Tokenizer:
     """Lower-case WordPiece which, like MiniLM's, is stored with truncation and padding switched on."""
-    tokenizer = Tokenizer(models.WordPiece({word: number for number, word in enumerate(vocabulary)}, unk_token="[UNK]"))
+    tokenizer = Tokenizer(
+        models.WordPiece(
+            {word: number for number, word in enumerate(vocabulary)}, unk_token="[UNK]"
+        )
+    )
     tokenizer.normalizer = normalizers.BertNormalizer(lowercase=True)
     tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
     tokenizer.post_processor = processors.TemplateProcessing(

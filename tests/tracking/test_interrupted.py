@@ -58,7 +58,7 @@ def test_each_stage_cut_off_before_its_last_row_is_completed_by_the_next_run(
     flags = [*place, *TRAIN, "--backbone", encoder_in(tmp_path / "encoder")]
     client = connect(store.config)
 
-    killed(monkeypatch, "pipelines.tracking.model_table.record", train.main, flags)
+    killed(monkeypatch, "pipelines.tracking.model_table.record_model", train.main, flags)
     assert registry.live_versions(client, [NAME]) == {(NAME, 1)}
     assert not store.exists(OPS_MODELS)
     trained = []
@@ -66,8 +66,12 @@ def test_each_stage_cut_off_before_its_last_row_is_completed_by_the_next_run(
     train.main(flags)
     assert trained == []  # an hour of training is not lost to a kill in its last second
     assert registry.live_versions(client, [NAME]) == {(NAME, 1)}
-    [model] = model_table.records(store)
-    assert (model.version, model.gold_version, client.get_run(model.run_id).info.status) == (1, 1, "FINISHED")
+    [model] = model_table.model_records(store)
+    assert (model.version, model.gold_version, client.get_run(model.run_id).info.status) == (
+        1,
+        1,
+        "FINISHED",
+    )
     vacuum_job.main([*place, "--dry-run"])  # which refuses where registry and table disagree
 
     passes = Verdict((Check("told", True, {}, None, "told to pass"),))
@@ -92,22 +96,27 @@ def test_after_a_rollback_the_pipeline_leaves_the_champion_and_tells_its_version
     store.append(GOLD_REVIEWS, gold_rows(store, 0, 64))
     place = ["--lake", store.config.lake]
     flags = [*place, *TRAIN, "--backbone", encoder_in(tmp_path / "encoder")]
-    monkeypatch.setattr(gate, "judge_challenger", lambda *_: Verdict((Check("told", True, {}, None, "to pass"),)))
+    monkeypatch.setattr(
+        gate, "judge_challenger", lambda *_: Verdict((Check("told", True, {}, None, "to pass"),))
+    )
     file = tmp_path / "values"
     monkeypatch.setenv(task_values.FILE, str(file))
     for seed, version in (("1", 1), ("2", 2)):
         train.main([*flags, "--seed", seed])
         promote.main(place)
-        assert task_values.told(file) == {"model_version": version}
+        assert task_values.read_values(file) == {"model_version": version}
     promote.main([*place, "--rollback"])
     file.unlink()
     before = stages_of(store)
     train.main([*flags, "--seed", "2"])
     promote.main(place)
-    assert task_values.told(file) == {"model_version": 1}
+    assert task_values.read_values(file) == {"model_version": 1}
     assert stages_of(store) == before  # nothing was done, so nothing is noted
     aliases = connect(store.config).get_registered_model(NAME).aliases
-    assert {name: int(version) for name, version in aliases.items()} == {"champion": 1, "previous_champion": 2}
+    assert {name: int(version) for name, version in aliases.items()} == {
+        "champion": 1,
+        "previous_champion": 2,
+    }
 
 
 def test_a_ledger_without_a_run_is_completed_once(store: TableStore) -> None:

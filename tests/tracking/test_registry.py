@@ -30,7 +30,9 @@ def client(store: TableStore) -> MlflowClient:
 
 
 def aliases(client: MlflowClient) -> dict[str, int]:
-    return {alias: int(version) for alias, version in client.get_registered_model(NAME).aliases.items()}
+    return {
+        alias: int(version) for alias, version in client.get_registered_model(NAME).aliases.items()
+    }
 
 
 def test_a_registered_model_is_the_challenger_and_says_what_it_is_made_of(
@@ -40,13 +42,21 @@ def test_a_registered_model_is_the_challenger_and_says_what_it_is_made_of(
     found = registry.resolve(client, NAME, "challenger")
     paths = {path for path, _, _ in registered.files}
     assert (registered.version, int(found.version), found.run_id) == (1, 1, registered.run_id)
-    assert {"MLmodel", "artifacts/model/model.safetensors", "artifacts/model/tokenizer.json"} <= paths
+    assert {
+        "MLmodel",
+        "artifacts/model/model.safetensors",
+        "artifacts/model/tokenizer.json",
+    } <= paths
     assert [path for path in paths if path.endswith((".pkl", ".pickle", ".bin"))] == []
     assert found.tags["weights.sha256"] == registered.weights_sha256
-    assert model_table.record_of(store, found).files == [tuple(file) for file in json.loads(found.tags["manifest"])]
+    assert model_table.record_of(store, found).files == [
+        tuple(file) for file in json.loads(found.tags["manifest"])
+    ]
 
 
-def test_a_verified_model_scores_text(store: TableStore, client: MlflowClient, tmp_path: Path) -> None:
+def test_a_verified_model_scores_text(
+    store: TableStore, client: MlflowClient, tmp_path: Path
+) -> None:
     register_tiny(store, client, tmp_path, TEXTS)
     model = gate.verified_model(store, client, registry.resolve(client, NAME, "1"))
     scores = model(TEXTS)
@@ -77,17 +87,27 @@ def test_a_changed_file_is_refused_before_anything_is_imported(
         target.write_bytes(bytes(bytes_))
     else:
         with target.open("a") as out:
-            out.write(f"\nopen({str(ran)!r}, 'w').close()\n" if file.endswith(".py") else "\nloader_module: os\n")
+            out.write(
+                f"\nopen({str(ran)!r}, 'w').close()\n"
+                if file.endswith(".py")
+                else "\nloader_module: os\n"
+            )
     with pytest.raises(IntegrityError, match=rf"review_classifier version 1: .*{what}"):
         gate.verified_model(store, client, version)
     assert not ran.exists()
 
 
-def test_a_manifest_changed_in_the_registry_is_refused(store: TableStore, client: MlflowClient, tmp_path: Path) -> None:
+def test_a_manifest_changed_in_the_registry_is_refused(
+    store: TableStore, client: MlflowClient, tmp_path: Path
+) -> None:
     registered = register_tiny(store, client, tmp_path, TEXTS)
     client.set_model_version_tag(NAME, "1", "manifest.sha256", "0" * 64)
-    with pytest.raises(IntegrityError, match=r"expected the manifest of ops\.models, found another in the registry"):
-        model_files.verified_directory(client, registry.resolve(client, NAME, "1"), registered.files)
+    with pytest.raises(
+        IntegrityError, match=r"expected the manifest of ops\.models, found another in the registry"
+    ):
+        model_files.verified_directory(
+            client, registry.resolve(client, NAME, "1"), registered.files
+        )
 
 
 def test_workers_find_the_model_beside_the_landing_files_and_check_it_themselves(
@@ -96,33 +116,52 @@ def test_workers_find_the_model_beside_the_landing_files_and_check_it_themselves
     registered = register_tiny(store, client, tmp_path, TEXTS)
     version, files = registry.resolve(client, NAME, "1"), registered.files
     here = model_files.directory_for_workers(client, version, files, store.config)
-    assert here == model_files.verified_directory(client, version, files)  # a local lake needs no copy
+    assert here == model_files.verified_directory(
+        client, version, files
+    )  # a local lake needs no copy
     cluster = LakeConfig(catalog="main", landing=str(tmp_path / "volume"))
     shared = model_files.directory_for_workers(client, version, files, cluster)
     assert shared.is_relative_to(tmp_path / "volume")
     assert model_files.load_verified(shared, files)(TEXTS).equals(model_files.load(here)(TEXTS))
 
-    (shared / "classifier.py").write_text("raise SystemExit('ran')")  # by somebody else who may write there
-    with pytest.raises(IntegrityError, match=r"classifier\.py: the manifest says .* Restore the file; a copy below"):
+    (shared / "classifier.py").write_text(
+        "raise SystemExit('ran')"
+    )  # by somebody else who may write there
+    with pytest.raises(
+        IntegrityError, match=r"classifier\.py: the manifest says .* Restore the file; a copy below"
+    ):
         model_files.load_verified(shared, files)
-    assert model_files.directory_for_workers(client, version, files, cluster) == shared  # copied anew
-    assert sorted(path.name[:8] for path in shared.parent.iterdir()) == sorted([shared.name[:8], "damaged-"])
+    assert (
+        model_files.directory_for_workers(client, version, files, cluster) == shared
+    )  # copied anew
+    assert sorted(path.name[:8] for path in shared.parent.iterdir()) == sorted(
+        [shared.name[:8], "damaged-"]
+    )
     assert len(model_files.load_verified(shared, files)(TEXTS)) == len(TEXTS)
 
 
 def test_an_alias_that_is_not_there_says_which_job_sets_it(client: MlflowClient) -> None:
-    with pytest.raises(InputError, match=r"alias champion, found none\. Run jobs/promote\.py first"):
+    with pytest.raises(
+        InputError, match=r"alias champion, found none\. Run jobs/promote\.py first"
+    ):
         registry.resolve(client, NAME, "champion")
 
 
-def test_a_store_is_there_whole_or_not_at_all(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_store_is_there_whole_or_not_at_all(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """A kill between two of MLflow's CREATE TABLE left a store that nothing could open."""
     place = LakeConfig(lake=str(tmp_path))
     database = tmp_path / "mlflow" / "mlflow.db"
     seen = []
 
     def link(made: Path, target: Path) -> None:
-        seen.append((sqlite3.connect(made).execute("SELECT count(*) FROM alembic_version").fetchone(), target.exists()))
+        seen.append(
+            (
+                sqlite3.connect(made).execute("SELECT count(*) FROM alembic_version").fetchone(),
+                target.exists(),
+            )
+        )
         raise KeyboardInterrupt  # as a kill in the last moment
 
     with monkeypatch.context() as patch:
@@ -137,8 +176,12 @@ def test_a_store_is_there_whole_or_not_at_all(tmp_path: Path, monkeypatch: pytes
 
 def test_an_unreadable_store_is_one_line_and_exit_5(tmp_path: Path) -> None:
     (tmp_path / "mlflow").mkdir()
-    (tmp_path / "mlflow" / "mlflow.db").write_bytes(b"no database at all, but long enough to be looked at" * 40)
-    with pytest.raises(SetupError, match=r"mlflow\.db: expected an MLflow store, found: ") as refused:
+    (tmp_path / "mlflow" / "mlflow.db").write_bytes(
+        b"no database at all, but long enough to be looked at" * 40
+    )
+    with pytest.raises(
+        SetupError, match=r"mlflow\.db: expected an MLflow store, found: "
+    ) as refused:
         connect(LakeConfig(lake=str(tmp_path)))
     assert "\n" not in str(refused.value)
 
@@ -157,7 +200,9 @@ def test_the_lakes_models_are_found_page_after_page(
 
 
 def verdict(*, passes: bool) -> Verdict:
-    return Verdict((Check("beats_baseline", passes, {"accuracy": 0.9}, 0.8, "accuracy .9 against .8"),))
+    return Verdict(
+        (Check("beats_baseline", passes, {"accuracy": 0.9}, 0.8, "accuracy .9 against .8"),)
+    )
 
 
 def test_promotion_refusal_and_rollback_move_the_aliases_and_are_written_down(
@@ -172,18 +217,32 @@ def test_promotion_refusal_and_rollback_move_the_aliases_and_are_written_down(
         (2, False, {"challenger": 3, "champion": 2, "previous_champion": 1}),
     ):
         register_tiny(store, client, tmp_path, TEXTS, seed)
-        monkeypatch.setattr(gate, "judge_challenger", lambda *_, passes=passes: verdict(passes=passes))
+        monkeypatch.setattr(
+            gate, "judge_challenger", lambda *_, passes=passes: verdict(passes=passes)
+        )
         if passes:
             promote(argv)
         else:
-            with pytest.raises(GateRefusedError, match=r"version 3: beats_baseline: failed.*Nothing was moved") as no:
+            with pytest.raises(
+                GateRefusedError, match=r"version 3: beats_baseline: failed.*Nothing was moved"
+            ) as no:
                 promote(argv)
             assert no.value.exit_code == 6
         assert aliases(client) == expected
     promote([*argv, "--rollback"])
     assert aliases(client) == {"challenger": 3, "champion": 1, "previous_champion": 2}
-    decisions = store.read(OPS_PROMOTIONS).orderBy("decided_at").select("model_version", "decision").collect()
-    assert [tuple(row) for row in decisions] == [(1, "promoted"), (2, "promoted"), (3, "refused"), (1, "rolled_back")]
+    decisions = (
+        store.read(OPS_PROMOTIONS)
+        .orderBy("decided_at")
+        .select("model_version", "decision")
+        .collect()
+    )
+    assert [tuple(row) for row in decisions] == [
+        (1, "promoted"),
+        (2, "promoted"),
+        (3, "refused"),
+        (1, "rolled_back"),
+    ]
     champion = store.spark.sql(
         "SELECT max_by(model_version, decided_at) FROM ops.promotions WHERE decision <> 'refused'"
     )

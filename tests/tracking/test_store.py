@@ -5,7 +5,9 @@ import pytest
 from pipelines.lake.config import LakeConfig
 from pipelines.tracking.store import is_ours, tag_name, uris, version_tags
 
-CONFIG = LakeConfig(catalog="main", landing="/Volumes/x", schemas="dev_bronze,dev_silver,dev_gold,dev_ops")
+CONFIG = LakeConfig(
+    catalog="main", landing="/Volumes/x", schemas="dev_bronze,dev_silver,dev_gold,dev_ops"
+)
 
 
 @pytest.mark.parametrize(
@@ -39,9 +41,20 @@ def test_a_model_of_another_schema_is_not_the_lakes(name: str, expected: bool) -
     assert is_ours(name, CONFIG) == expected
 
 
-@pytest.mark.parametrize("uri", ["databricks-uc", "databricks-uc://dev", "uc:http://127.0.0.1:8080"])
+@pytest.mark.parametrize(
+    "uri", ["databricks-uc", "databricks-uc://dev", "uc:http://127.0.0.1:8080"]
+)
 def test_tags_are_what_unity_catalog_takes(uri: str) -> None:
     assert tag_name(uri, "weights.sha256") == "weights_sha256"
-    given = {"manifest.sha256": "a" * 64, "cpu flags": "", "manifest": "x" * 1_001, "card": "x" * 1_000}
-    assert version_tags(uri, given) == {"manifest_sha256": "a" * 64, "cpu_flags": "", "card": "x" * 1_000}
+    given = {
+        "manifest.sha256": "a" * 64,
+        "cpu flags": "",
+        "manifest": "x" * 1_001,
+        "card": "x" * 1_000,
+    }
+    assert version_tags(uri, given) == {
+        "manifest_sha256": "a" * 64,
+        "cpu_flags": "",
+        "card": "x" * 1_000,
+    }
     assert version_tags("sqlite:////m.db", given) == given

@@ -23,16 +23,32 @@ def words_of(figure: Figure) -> str:
 @pytest.mark.parametrize(
     ("figure", "words"),
     [
-        (figures.learning_curves(HISTORY), ["Loss", "epoch", "cross entropy, nats", "share of reviews"]),
+        (
+            figures.learning_curves(HISTORY),
+            ["Loss", "epoch", "cross entropy, nats", "share of reviews"],
+        ),
         (figures.learning_curves([]), ["Loss"]),
         (
             figures.confusion_matrix(Confusion(tp=902, fp=131, fn=360, tn=1107)),
-            ["2,500 reviews", "predicted", "902\n71.5%", "131\n10.6%", "360\n28.5%", "1,107\n89.4%"],
+            [
+                "2,500 reviews",
+                "predicted",
+                "902\n71.5%",
+                "131\n10.6%",
+                "360\n28.5%",
+                "1,107\n89.4%",
+            ],
         ),
         (figures.confusion_matrix(Confusion(0, 0, 0, 0)), ["0 reviews", "0\n0.0%"]),
-        (figures.roc(PROBABILITY, LABEL), ["ROC curve, area 0.9", "false positive rate", "true positive rate"]),
+        (
+            figures.roc(PROBABILITY, LABEL),
+            ["ROC curve, area 0.9", "false positive rate", "true positive rate"],
+        ),
         (figures.roc(PROBABILITY, np.ones_like(LABEL)), ["one class is absent"]),
-        (figures.calibration(PROBABILITY, LABEL), ["expected error 0.", "P(positive)", "share of positive labels"]),
+        (
+            figures.calibration(PROBABILITY, LABEL),
+            ["expected error 0.", "P(positive)", "share of positive labels"],
+        ),
     ],
 )
 def test_a_figure_says_what_it_shows_and_renders(figure: Figure, words: list[str]) -> None:

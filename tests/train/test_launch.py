@@ -37,7 +37,7 @@ from pipelines.train.loop import EpochRow, Fit, fit
 from pipelines.train.ranks import ALONE, Ranks, epoch_batches, ranks_of
 from pipelines.train.settings import TrainSettings
 from pipelines.train.tokens import open_shards, predict_policy, tokenise_rows
-from pipelines.train.training import learn
+from pipelines.train.training import train_model
 from schemas import GOLD_REVIEWS
 from tests.support.processes import LOOPBACK, descendants, listening, variable
 from tests.support.small_gold import TRAIN, encoder_in, gold_rows
@@ -45,7 +45,10 @@ from tests.support.tiny_encoder import build
 from tests.train.test_loop import SETTINGS, WORDS, reviews
 
 TWO = dataclasses.replace(SETTINGS, processes=2, threads=2)
-N_TRAIN, N_VALID = 97, 33  # neither by 2 nor by the batch of 8: the last batch has one row, so one rank has none
+N_TRAIN, N_VALID = (
+    97,
+    33,
+)  # neither by 2 nor by the batch of 8: the last batch has one row, so one rank has none
 
 
 @pytest.fixture(scope="module")
@@ -75,8 +78,12 @@ def write(file: Path, splits: dict[str, tuple[list[Any], NDArray[np.int64]]]) ->
 class Trained:
     """One training of the tiny backbone, in this process or in several, with all that it told its caller."""
 
-    def __init__(self, backbone: Path, snapshot: Path, settings: TrainSettings, look: Callable[[], None]) -> None:
-        self.model, tokenizer = load_for_training(backbone, settings.seed, settings.dropout, settings.max_tokens)
+    def __init__(
+        self, backbone: Path, snapshot: Path, settings: TrainSettings, look: Callable[[], None]
+    ) -> None:
+        self.model, tokenizer = load_for_training(
+            backbone, settings.seed, settings.dropout, settings.max_tokens
+        )
         self.steps: list[tuple[int, float, float]] = []
         self.epochs: list[EpochRow] = []
 
@@ -86,10 +93,14 @@ class Trained:
 
         self.fitted: Fit
         if settings.processes > 1:
-            self.fitted = fit_in_processes(self.model, tokenizer, snapshot, settings, on_step, self.epochs.append)
+            self.fitted = fit_in_processes(
+                self.model, tokenizer, snapshot, settings, on_step, self.epochs.append
+            )
         else:
             tables = [rows_of(open_snapshot(snapshot), split) for split in ("train", "validation")]
-            rows = [tokenise_rows(table, tokenizer, predict_policy(settings))[0] for table in tables]
+            rows = [
+                tokenise_rows(table, tokenizer, predict_policy(settings))[0] for table in tables
+            ]
             labels = [labels_of(table) for table in tables]
             self.fitted = fit(
                 self.model, rows[0], labels[0], rows[1], labels[1], settings, on_step, self.epochs.append
@@ -108,7 +119,9 @@ addresses: set[str] = set()
 
 
 def note_addresses() -> None:
-    addresses.update(*(listening(pid) for pid in descendants(os.getpid()) if variable(pid, "PET_LOCAL_ADDR")))
+    addresses.update(
+        *(listening(pid) for pid in descendants(os.getpid()) if variable(pid, "PET_LOCAL_ADDR"))
+    )
 
 
 @pytest.fixture(scope="module")
@@ -122,16 +135,23 @@ def in_one(backbone: Path, snapshot: Path) -> Trained:
     return Trained(backbone, snapshot, SETTINGS, nothing)
 
 
-def test_two_processes_take_the_steps_of_one_up_to_rounding(in_two: Trained, in_one: Trained) -> None:
+def test_two_processes_take_the_steps_of_one_up_to_rounding(
+    in_two: Trained, in_one: Trained
+) -> None:
     """Loss by loss: a row lost, trained twice or weighed wrongly would show in the first epoch."""
     assert len(in_two.steps) == len(in_one.steps) == TWO.n_steps(N_TRAIN) == 4 * 13
     np.testing.assert_allclose(in_two.steps, in_one.steps, atol=1e-4)
     for name, value in in_one.model.state_dict().items():
-        torch.testing.assert_close(in_two.model.state_dict()[name], value, atol=2e-3, rtol=0, msg=name)
+        torch.testing.assert_close(
+            in_two.model.state_dict()[name], value, atol=2e-3, rtol=0, msg=name
+        )
 
 
 def test_two_processes_give_the_metrics_of_one(in_two: Trained, in_one: Trained) -> None:
-    two, one = (np.array([dataclasses.astuple(row) for row in run.epochs], dtype=float) for run in (in_two, in_one))
+    two, one = (
+        np.array([dataclasses.astuple(row) for row in run.epochs], dtype=float)
+        for run in (in_two, in_one)
+    )
     np.testing.assert_allclose(two, one, atol=1e-4)
     assert in_two.epochs == in_two.fitted.history
     assert in_two.fitted.best_epoch == in_one.fitted.best_epoch
@@ -139,9 +159,13 @@ def test_two_processes_give_the_metrics_of_one(in_two: Trained, in_one: Trained)
     np.testing.assert_allclose(in_two.fitted.valid_logits, in_one.fitted.valid_logits, atol=1e-3)
 
 
-def test_what_comes_back_are_the_weights_that_gave_the_logits(in_two: Trained, backbone: Path, snapshot: Path) -> None:
+def test_what_comes_back_are_the_weights_that_gave_the_logits(
+    in_two: Trained, backbone: Path, snapshot: Path
+) -> None:
     rows, _ = tokenise_rows(
-        rows_of(open_snapshot(snapshot), "validation"), load_tokenizer(backbone), predict_policy(TWO)
+        rows_of(open_snapshot(snapshot), "validation"),
+        load_tokenizer(backbone),
+        predict_policy(TWO),
     )
     logits = classifier.predict_logits(in_two.model, rows, predict_policy(TWO))
     np.testing.assert_allclose(logits, in_two.fitted.valid_logits, atol=1e-6)
@@ -161,7 +185,10 @@ def test_nothing_is_left_beside_the_snapshot(in_two: Trained, snapshot: Path) ->
 @pytest.mark.slow
 @pytest.mark.timeout(1_800)
 def test_a_run_in_two_processes_is_recorded_and_reproduced_bit_by_bit(
-    spark: SparkSession, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    spark: SparkSession,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     """Also from a relative lake and backbone: the ranks start in another directory."""
     monkeypatch.chdir(tmp_path)
@@ -170,7 +197,7 @@ def test_a_run_in_two_processes_is_recorded_and_reproduced_bit_by_bit(
     store = TableStore(spark, place)
     store.append(GOLD_REVIEWS, gold_rows(store, 0, 60))
     train.main(["--lake", "lake", *TRAIN, "--backbone", "encoder", "--processes", "2"])
-    record = model_table.records(store)[0]
+    record = model_table.model_records(store)[0]
     client = connect(place)
     assert client.get_run(record.run_id).data.params["processes"] == "2"
     n_steps = TrainSettings(batch_size=8, epochs=2).n_steps(30)
@@ -181,7 +208,14 @@ def test_a_run_in_two_processes_is_recorded_and_reproduced_bit_by_bit(
     capsys.readouterr()
     reproduce.main([record.run_id, "--lake", "lake"])
     lines = capsys.readouterr().out.splitlines()  # and no word of the ranks
-    assert {line.split()[0] for line in lines} <= {"run", "data", "differs", "warning", "result", "verdict"}
+    assert {line.split()[0] for line in lines} <= {
+        "run",
+        "data",
+        "differs",
+        "warning",
+        "result",
+        "verdict",
+    }
     assert lines[-1] == "verdict  bit-identical"
 
 
@@ -197,7 +231,10 @@ def test_a_killed_rank_ends_the_training_soon(backbone: Path, snapshot: Path) ->
             killed.append((pid, time.monotonic()))
 
     long = dataclasses.replace(TWO, epochs=100, patience=100)
-    with pytest.raises(SetupError, match=r"^training in 2 processes: rank 1 was ended by signal 9 \(SIGKILL\), as the"):
+    with pytest.raises(
+        SetupError,
+        match=r"^training in 2 processes: rank 1 was ended by signal 9 \(SIGKILL\), as the",
+    ):
         Trained(backbone, snapshot, long, kill_one)
     [(pid, at)] = killed
     assert time.monotonic() - at < 90
@@ -212,7 +249,9 @@ def test_what_a_rank_refuses_arrives_in_its_own_words(backbone: Path, snapshot: 
     with pytest.raises(InputError, match=words) as caught:
         Trained(backbone, snapshot, dataclasses.replace(TWO, freeze_layers=9), nothing)
     assert program.exit_code(caught.value) == 2
-    assert "Root Cause" in "".join(traceback.format_exception(caught.value))  # what torchrun printed, for --debug
+    assert "Root Cause" in "".join(
+        traceback.format_exception(caught.value)
+    )  # what torchrun printed, for --debug
 
 
 TORCHRUN = """
@@ -228,15 +267,32 @@ Root Cause (first observed failure):
 @pytest.mark.parametrize(
     ("noted", "output", "kind", "line"),
     [
-        ({"kind": "IntegrityError", "line": "step 3: x"}, TORCHRUN.format(rank=0, code=1), IntegrityError, "^step 3"),
-        (None, TORCHRUN.format(rank=1, code=-9), SetupError, r"^training in 2 processes: rank 1 .* signal 9"),
+        (
+            {"kind": "IntegrityError", "line": "step 3: x"},
+            TORCHRUN.format(rank=0, code=1),
+            IntegrityError,
+            "^step 3",
+        ),
         (
             None,
-            TORCHRUN.format(rank=0, code=1) + TORCHRUN.format(rank=2, code=-15) + TORCHRUN.format(rank=1, code=-6),
+            TORCHRUN.format(rank=1, code=-9),
+            SetupError,
+            r"^training in 2 processes: rank 1 .* signal 9",
+        ),
+        (
+            None,
+            TORCHRUN.format(rank=0, code=1)
+            + TORCHRUN.format(rank=2, code=-15)
+            + TORCHRUN.format(rank=1, code=-6),
             SetupError,
             r"rank 1 .* signal 6 \(SIGABRT",
         ),
-        (None, TORCHRUN.format(rank=1, code=1), JobError, r"rank 1 ended with exit code 1\. Rerun with --debug"),
+        (
+            None,
+            TORCHRUN.format(rank=1, code=1),
+            JobError,
+            r"rank 1 ended with exit code 1\. Rerun with --debug",
+        ),
         (None, "no word of torchrun", JobError, r"no result, and no rank said why\."),
     ],
     ids=["noted", "killed", "killed and bereaved", "unworded", "nothing known"],
@@ -280,7 +336,9 @@ def test_a_rank_notes_why_it_gave_up(
 def test_an_event_that_is_not_yet_written_to_its_end_waits(tmp_path: Path) -> None:
     steps: list[tuple[float, ...]] = []
     epochs: list[EpochRow] = []
-    follower = launch._Follower(tmp_path / "events.jsonl", lambda *step: steps.append(step), epochs.append)
+    follower = launch._Follower(
+        tmp_path / "events.jsonl", lambda *step: steps.append(step), epochs.append
+    )
     row = EpochRow(1, 0.7, 0.6, 0.5, None, 0.0, 0.0)
     with (tmp_path / "events.jsonl").open("a", encoding="utf-8") as file:
         for text, n_steps in (('{"step": [1, 0.5, 0.1]}\n{"st', 1), ('ep": [2, 0.4, 0.1]}\n', 2)):
@@ -293,14 +351,20 @@ def test_an_event_that_is_not_yet_written_to_its_end_waits(tmp_path: Path) -> No
     assert (steps, epochs) == ([(1, 0.5, 0.1), (2, 0.4, 0.1)], [row])
 
 
-@given(st.lists(st.integers(1, 500), min_size=1, max_size=200), st.integers(1, 40), st.integers(1, 7))
-def test_the_ranks_together_take_every_row_once_an_epoch(lengths: list[int], batch_size: int, n: int) -> None:
+@given(
+    st.lists(st.integers(1, 500), min_size=1, max_size=200), st.integers(1, 40), st.integers(1, 7)
+)
+def test_the_ranks_together_take_every_row_once_an_epoch(
+    lengths: list[int], batch_size: int, n: int
+) -> None:
     taken: list[int] = []
     for batch in epoch_batches(np.array(lengths, dtype=np.int64), batch_size, 1, 1):
         parts = [Ranks(rank, n).part_of(batch) for rank in range(n)]
         taken += [row for rows, share in parts if share for row in rows.tolist()]
         assert sum(share for _, share in parts) == pytest.approx(1.0)
-        assert all(len(rows) for rows, _ in parts)  # also where the share is 0: a gradient of the right shape
+        assert all(
+            len(rows) for rows, _ in parts
+        )  # also where the share is 0: a gradient of the right shape
     assert sorted(taken) == list(range(len(lengths)))
 
 
@@ -334,11 +398,15 @@ def test_a_rank_reads_no_text_but_its_own_and_all_shards_together_are_the_split(
                      for row, text in enumerate(texts)], labels)
             for split, (texts, labels) in splits.items()
         }  # fmt: skip
-        write_shards(open_snapshot(write(tmp_path / "gold.arrow", own)), tmp_path, tokenizer, TWO, ranks)
+        write_shards(
+            open_snapshot(write(tmp_path / "gold.arrow", own)), tmp_path, tokenizer, TWO, ranks
+        )
     for split, (texts, labels) in splits.items():
         rows, found = open_shards([tmp_path / f"{split}-{rank}" for rank in range(n)])
         expected, _, _ = classifier.tokenise(tokenizer, texts, predict_policy(TWO))
-        assert [rows[row].tolist() for row in range(len(rows))] == [one.tolist() for one in expected]
+        assert [rows[row].tolist() for row in range(len(rows))] == [
+            one.tolist() for one in expected
+        ]
         assert found.tolist() == labels.tolist()
 
 
@@ -348,8 +416,12 @@ def test_a_rank_knows_its_place_and_alone_it_is_the_whole() -> None:
     assert (rows.tolist(), share, ALONE.shard_of(5)) == ([0, 1, 2, 3, 4], 1.0, slice(0, 5))
 
 
-@pytest.mark.parametrize(("threads", "processes", "expected"), [(4, 2, 2), (5, 2, 2), (1, 2, 1), (8, 3, 2)])
-def test_the_threads_are_shared_by_the_processes(threads: int, processes: int, expected: int) -> None:
+@pytest.mark.parametrize(
+    ("threads", "processes", "expected"), [(4, 2, 2), (5, 2, 2), (1, 2, 1), (8, 3, 2)]
+)
+def test_the_threads_are_shared_by_the_processes(
+    threads: int, processes: int, expected: int
+) -> None:
     settings = dataclasses.replace(SETTINGS, threads=threads, processes=processes)
     assert launch._threads_of_each(settings) == expected
 
@@ -357,13 +429,21 @@ def test_the_threads_are_shared_by_the_processes(threads: int, processes: int, e
 @pytest.mark.stress
 @pytest.mark.usefixtures("spark")
 @pytest.mark.timeout(1_800)
-def test_the_real_backbone_on_real_reviews_is_worth_the_same_from_one_process_and_from_two(tmp_path: Path) -> None:
+def test_the_real_backbone_on_real_reviews_is_worth_the_same_from_one_process_and_from_two(
+    tmp_path: Path,
+) -> None:
     reviews = pd.read_csv(packaged_file()[0]).sample(1_000, random_state=1)
     texts, labels = reviews["text"].tolist(), reviews["label"].to_numpy(np.int64)
     parts = {"train": slice(0, 600), "validation": slice(600, 800), "test": slice(800, 1_000)}
-    file = write(tmp_path / "gold.arrow", {split: (texts[rows], labels[rows]) for split, rows in parts.items()})
+    file = write(
+        tmp_path / "gold.arrow",
+        {split: (texts[rows], labels[rows]) for split, rows in parts.items()},
+    )
     settings = TrainSettings(epochs=2, threads=2)
-    one, two = (learn(file, find(EMBEDDED), dataclasses.replace(settings, processes=n)) for n in (1, 2))
+    one, two = (
+        train_model(file, find(EMBEDDED), dataclasses.replace(settings, processes=n))
+        for n in (1, 2)
+    )
     for first, second in zip(one.fitted.history, two.fitted.history, strict=True):
         assert second.train_loss == pytest.approx(first.train_loss, abs=0.01)
         assert second.valid_loss == pytest.approx(first.valid_loss, abs=0.01)

@@ -34,14 +34,24 @@ def test_values_are_those_of_scikit_learn_s_sublinear_tf_idf() -> None:
     found[numbers, ids] = values
     np.testing.assert_allclose(found, expected, atol=1e-6)
     labels = np.arange(200) % 2
-    np.testing.assert_allclose(fit_lexical(rows, labels, N_TOKENS, n_pairs=0).idf, oracle.idf_, rtol=1e-6)
+    np.testing.assert_allclose(
+        fit_lexical(rows, labels, N_TOKENS, n_pairs=0).idf, oracle.idf_, rtol=1e-6
+    )
 
 
 @pytest.mark.parametrize(
     ("row", "expected"),
-    [([], -0.5), ([0], 1.5), ([0, 0, 0], 1.5), ([1], -4.5), ([0, 1], (2 * 1 - 4 * 2) / 5**0.5 - 0.5)],
+    [
+        ([], -0.5),
+        ([0], 1.5),
+        ([0, 0, 0], 1.5),
+        ([1], -4.5),
+        ([0, 1], (2 * 1 - 4 * 2) / 5**0.5 - 0.5),
+    ],
 )
-def test_the_margin_weighs_each_token_of_a_text_of_unit_length(row: list[int], expected: float) -> None:
+def test_the_margin_weighs_each_token_of_a_text_of_unit_length(
+    row: list[int], expected: float
+) -> None:
     lexical = Lexical(np.array([1, 2], np.float32), np.array([2, -4], np.float32), -0.5, n_tokens=2)
     assert lexical.margin(bodies(row, [0]))[0] == pytest.approx(expected)
     assert len(lexical.margin([])) == 0
@@ -61,11 +71,16 @@ def test_it_learns_what_the_labels_say_and_the_same_rows_give_the_same_bits() ->
 def test_pairs_of_tokens_tell_apart_what_the_tokens_alone_do_not() -> None:
     rng = np.random.default_rng(3)
     labels = rng.integers(0, 2, 400)
-    ordered = [[*rng.integers(5, N_TOKENS, 10).tolist(), *((1, 2) if label else (2, 1))] for label in labels]
+    ordered = [
+        [*rng.integers(5, N_TOKENS, 10).tolist(), *((1, 2) if label else (2, 1))]
+        for label in labels
+    ]
     rows = bodies(*ordered)
     learned_from, unseen, truth = rows[:200], rows[200:], labels[200:]
     found = [
-        np.mean((fit_lexical(learned_from, labels[:200], N_TOKENS, n_pairs).margin(unseen) > 0) == truth)
+        np.mean(
+            (fit_lexical(learned_from, labels[:200], N_TOKENS, n_pairs).margin(unseen) > 0) == truth
+        )
         for n_pairs in (0, N_PAIRS)
     ]
     assert found[0] < 0.65
@@ -73,7 +88,9 @@ def test_pairs_of_tokens_tell_apart_what_the_tokens_alone_do_not() -> None:
 
 
 def test_one_class_is_nothing_to_learn_from() -> None:
-    with pytest.raises(InputError, match=r"^train split: expected labels 0 and 1, found \[1\]\. Ingest both\.$"):
+    with pytest.raises(
+        InputError, match=r"^train split: expected labels 0 and 1, found \[1\]\. Ingest both\.$"
+    ):
         fit_lexical(bodies([1], [2]), np.array([1, 1]), N_TOKENS, N_PAIRS)
 
 

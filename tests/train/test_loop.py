@@ -39,7 +39,8 @@ def reviews(n: int, seed: int) -> tuple[list[str], NDArray[np.int64]]:
     labels = rng.integers(0, 2, n)
     verdicts = [WORDS[:2], WORDS[2:4]]
     texts = [
-        " ".join([*rng.choice(WORDS[4:], rng.integers(1, 9)), rng.choice(verdicts[1 - label])]) for label in labels
+        " ".join([*rng.choice(WORDS[4:], rng.integers(1, 9)), rng.choice(verdicts[1 - label])])
+        for label in labels
     ]
     return texts, labels
 
@@ -53,7 +54,9 @@ class Trained:
     """One training of the tiny backbone, with all that it told its caller."""
 
     def __init__(self, backbone: Path, settings: TrainSettings) -> None:
-        self.model, tokenizer = load_for_training(backbone, settings.seed, settings.dropout, settings.max_tokens)
+        self.model, tokenizer = load_for_training(
+            backbone, settings.seed, settings.dropout, settings.max_tokens
+        )
         self.before = {name: value.clone() for name, value in self.model.state_dict().items()}
         (texts, labels), (valid_texts, self.valid_labels) = reviews(96, 1), reviews(32, 2)
         self.valid, _, _ = tokenise(tokenizer, valid_texts, predict_policy(settings))
@@ -82,7 +85,9 @@ def test_training_learns_what_the_labels_say(trained: Trained) -> None:
     assert (last.valid_precision, last.valid_recall, last.valid_f1) == (1.0, 1.0, 1.0)
 
 
-def test_two_runs_with_the_same_seed_and_threads_give_the_same_bits(trained: Trained, backbone: Path) -> None:
+def test_two_runs_with_the_same_seed_and_threads_give_the_same_bits(
+    trained: Trained, backbone: Path
+) -> None:
     again = Trained(backbone, SETTINGS)
     assert again.weights == trained.weights
     assert again.fitted.history == trained.fitted.history
@@ -104,7 +109,9 @@ def test_every_step_and_epoch_is_told_in_order(trained: Trained) -> None:
     assert trained.fitted.n_steps == len(trained.steps)
     assert trained.epochs == trained.fitted.history
     assert [row.epoch for row in trained.epochs] == [1, 2, 3, 4]
-    assert trained.epochs[0].train_loss == pytest.approx(np.mean([loss for _, loss, _ in trained.steps[:12]]))
+    assert trained.epochs[0].train_loss == pytest.approx(
+        np.mean([loss for _, loss, _ in trained.steps[:12]])
+    )
 
 
 def test_an_epoch_has_the_columns_of_the_seed_s_log() -> None:
@@ -126,7 +133,12 @@ def test_the_best_epoch_is_restored_and_worse_ones_end_the_training(backbone: Pa
 
 @pytest.mark.parametrize(
     ("freeze_layers", "untouched"),
-    [(-1, []), (0, ["embeddings"]), (1, ["embeddings", "layer.0"]), (2, ["embeddings", "layer.0", "layer.1"])],
+    [
+        (-1, []),
+        (0, ["embeddings"]),
+        (1, ["embeddings", "layer.0"]),
+        (2, ["embeddings", "layer.0", "layer.1"]),
+    ],
 )
 def test_frozen_parts_stay_as_they_were_and_the_rest_moves(
     backbone: Path, freeze_layers: int, untouched: list[str]
@@ -146,15 +158,21 @@ def test_a_loss_that_is_not_finite_stops_the_training_and_names_the_step(backbon
     with torch.no_grad():
         model.classifier.bias.fill_(math.nan)
     tokens, labels = [np.array([2, 5, 3], dtype=np.int32)] * 2, np.array([0, 1])
-    with pytest.raises(IntegrityError, match=r"training step 1 \(epoch 1\): expected a finite loss, found nan"):
+    with pytest.raises(
+        IntegrityError, match=r"training step 1 \(epoch 1\): expected a finite loss, found nan"
+    ):
         fit(model, tokens, labels, tokens, labels, SETTINGS)
 
 
 @pytest.mark.parametrize(("n_tokens", "n_labels"), [(0, 0), (2, 1)])
-def test_a_split_without_rows_or_labels_is_named(backbone: Path, n_tokens: int, n_labels: int) -> None:
+def test_a_split_without_rows_or_labels_is_named(
+    backbone: Path, n_tokens: int, n_labels: int
+) -> None:
     model, _ = load_for_training(backbone, seed=1)
     row, whole = np.array([2, 3], dtype=np.int32), np.array([0, 1])
-    with pytest.raises(InputError, match=f"validation split: .*at least 1; found {n_labels} and {n_tokens}"):
+    with pytest.raises(
+        InputError, match=f"validation split: .*at least 1; found {n_labels} and {n_tokens}"
+    ):
         fit(model, [row] * 2, whole, [row] * n_tokens, whole[:n_labels], SETTINGS)
 
 
@@ -176,7 +194,9 @@ def test_what_training_sets_for_the_process_is_put_back_even_after_an_error() ->
     assert process_state() == before
 
 
-@given(st.lists(st.integers(1, 500), min_size=1, max_size=200), st.integers(1, 40), st.integers(1, 5))
+@given(
+    st.lists(st.integers(1, 500), min_size=1, max_size=200), st.integers(1, 40), st.integers(1, 5)
+)
 def test_an_epoch_takes_every_row_once(lengths: list[int], batch_size: int, epoch: int) -> None:
     batches = epoch_batches(np.array(lengths, dtype=np.int64), batch_size, 1, epoch)
     assert sorted(row for batch in batches for row in batch) == list(range(len(lengths)))
@@ -204,7 +224,9 @@ def test_batches_of_similar_length_waste_little_padding() -> None:
      (0, "constant", 0.1), (99, "constant", 1.0)],
 )  # fmt: skip
 def test_the_rate_climbs_then_falls_or_stays(step: int, schedule: str, expected: float) -> None:
-    assert rate_share(step, n_steps=100, warmup_share=0.1, schedule=schedule) == pytest.approx(expected)
+    assert rate_share(step, n_steps=100, warmup_share=0.1, schedule=schedule) == pytest.approx(
+        expected
+    )
 
 
 def test_without_warm_up_the_rate_starts_at_its_peak() -> None:
@@ -219,7 +241,10 @@ def test_the_rate_told_is_the_rate_used(trained: Trained) -> None:
 @pytest.mark.parametrize(
     ("flags", "words"),
     [
-        (["--max-tokens", "1024"], r"--max-tokens must be 8\.\.512 \(the usual encoder's position limit\), got 1024"),
+        (
+            ["--max-tokens", "1024"],
+            r"--max-tokens must be 8\.\.512 \(the usual encoder's position limit\), got 1024",
+        ),
         (["--head-share", "1.5"], r"--head-share must be 0\.\.1, got 1\.5"),
         (["--epochs", "0"], r"--epochs must be 1\.\.100, got 0"),
         (["--learning-rate", "nan"], r"--learning-rate must be 1e-08\.\.1, got nan"),
@@ -235,10 +260,20 @@ def test_a_setting_out_of_range_is_named_as_its_flag(flags: list[str], words: st
 
 def test_the_seed_preset_is_what_the_seed_trained() -> None:
     assert SEED_PRESET.backbone == "prajjwal1/bert-tiny"
-    assert (SEED_PRESET.max_tokens, SEED_PRESET.head_share, SEED_PRESET.batch_size) == (128, 1.0, 64)
+    assert (SEED_PRESET.max_tokens, SEED_PRESET.head_share, SEED_PRESET.batch_size) == (
+        128,
+        1.0,
+        64,
+    )
     assert (SEED_PRESET.epochs, SEED_PRESET.patience, SEED_PRESET.learning_rate) == (10, 10, 2e-5)
-    assert {rate_share(step, 100, SEED_PRESET.warmup_share, SEED_PRESET.schedule) for step in range(100)} == {1.0}
-    assert (SEED_PRESET.dropout, SEED_PRESET.freeze_layers, SEED_PRESET.precision) == (KEEP_DROPOUT, -1, "fp32")
+    assert {
+        rate_share(step, 100, SEED_PRESET.warmup_share, SEED_PRESET.schedule) for step in range(100)
+    } == {1.0}
+    assert (SEED_PRESET.dropout, SEED_PRESET.freeze_layers, SEED_PRESET.precision) == (
+        KEEP_DROPOUT,
+        -1,
+        "fp32",
+    )
 
 
 def test_the_policy_follows_the_settings() -> None:
@@ -246,16 +281,26 @@ def test_the_policy_follows_the_settings() -> None:
     assert (policy.max_tokens, policy.head_share, policy.precision) == (16, 0.5, "fp32")
 
 
-@pytest.mark.parametrize(("max_tokens", "score_tokens", "expected"), [(96, 128, 128), (256, 128, 256), (64, 0, 64)])
+@pytest.mark.parametrize(
+    ("max_tokens", "score_tokens", "expected"), [(96, 128, 128), (256, 128, 256), (64, 0, 64)]
+)
 def test_a_model_predicts_from_at_least_as_many_tokens_as_it_learned_from(
     max_tokens: int, score_tokens: int, expected: int
 ) -> None:
     settings = dataclasses.replace(SETTINGS, max_tokens=max_tokens, score_tokens=score_tokens)
-    assert (train_policy(settings).max_tokens, predict_policy(settings).max_tokens) == (max_tokens, expected)
+    assert (train_policy(settings).max_tokens, predict_policy(settings).max_tokens) == (
+        max_tokens,
+        expected,
+    )
 
 
 def test_the_best_preset_learns_from_more_tokens_and_reads_more() -> None:
     best = PRESETS["best"]
     assert (best.max_tokens, best.score_tokens) == (192, 256)
-    given = {"max_tokens": 96, "score_tokens": 0, "freeze_layers": FREEZE_HALF, "learning_rate": 3e-4}
+    given = {
+        "max_tokens": 96,
+        "score_tokens": 0,
+        "freeze_layers": FREEZE_HALF,
+        "learning_rate": 3e-4,
+    }
     assert dataclasses.replace(best, **given) == TrainSettings()  # type: ignore[arg-type]

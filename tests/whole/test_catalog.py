@@ -59,14 +59,27 @@ def test_a_reader_of_a_catalog_creates_neither_schemas_nor_views_that_are_there(
 def test_every_job_works_with_managed_tables_and_mlflow_elsewhere(
     spark: SparkSession, tmp_path: Path, mlflow_elsewhere: str
 ) -> None:
-    place = ["--catalog", "spark_catalog", "--landing", str(tmp_path / "landing"), "--schemas", NAMES]
-    printed = run_every_job(place, encoder_in(tmp_path / "encoder"), "cat.cat_gold.review_classifier")
+    place = [
+        "--catalog",
+        "spark_catalog",
+        "--landing",
+        str(tmp_path / "landing"),
+        "--schemas",
+        NAMES,
+    ]
+    printed = run_every_job(
+        place, encoder_in(tmp_path / "encoder"), "cat.cat_gold.review_classifier"
+    )
     assert printed["query"] == f"n,{','.join(LINKS)}\n{','.join([str(FEW)] * (len(LINKS) + 1))}\n"
-    assert printed["promote"].startswith("GateRefusedError: cat.cat_gold.review_classifier version 1: ")
+    assert printed["promote"].startswith(
+        "GateRefusedError: cat.cat_gold.review_classifier version 1: "
+    )
     assert printed["reproduce"].endswith("verdict  bit-identical\n")
     assert printed["doctor"] == ""
     store = TableStore(spark, config_of(tmp_path, NAMES))
-    details = [store.sql(f"DESCRIBE DETAIL {table.name}").collect()[0]["location"] for table in TABLES]
+    details = [
+        store.sql(f"DESCRIBE DETAIL {table.name}").collect()[0]["location"] for table in TABLES
+    ]
     assert [place for place in details if "/spark-warehouse/cat_" not in place] == []
     [model] = store.read(OPS_MODELS).collect()
     client = connect(store.config)

@@ -23,28 +23,42 @@ ROOT = Path(__file__).resolve().parents[2]
 def run_demo(lake: Path, *argv: str) -> str:
     """The demo as `make demo` runs it; its summary."""
     command = [sys.executable, "jobs/demo.py", "--lake", str(lake), *argv]
-    environment = {name: value for name, value in os.environ.items() if name != "PYSPARK_GATEWAY_PORT"}
-    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
+    environment = {
+        name: value for name, value in os.environ.items() if name != "PYSPARK_GATEWAY_PORT"
+    }
+    done = subprocess.run(
+        command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False
+    )
     assert done.returncode == 0, done.stderr[-4000:]
     return done.stdout
 
 
 def versions(lake: LakeConfig) -> dict[str, int]:
     """The version of every table, by a reader that is not Spark."""
-    return {t.name: DeltaTable(str(lake.lake_path.joinpath(*t.name.split(".")))).version() for t in TABLES}
+    return {
+        t.name: DeltaTable(str(lake.lake_path.joinpath(*t.name.split(".")))).version()
+        for t in TABLES
+    }
 
 
 def test_the_demo_shows_the_stages_of_the_bundles_pipeline_and_sets_only_its_variables() -> None:
-    assert tuple(task.key for task in job_of(resolved(LOCAL, variables("x", 0)), "pipeline").tasks) == STAGES
+    assert (
+        tuple(task.key for task in job_of(resolved(LOCAL, variables("x", 0)), "pipeline").tasks)
+        == STAGES
+    )
     quick = job_of(resolved(LOCAL, variables("x", 2_000)), "pipeline")
-    argv = {task.key: " ".join(task.work.argv) for task in quick.tasks if isinstance(task.work, Script)}
+    argv = {
+        task.key: " ".join(task.work.argv) for task in quick.tasks if isinstance(task.work, Script)
+    }
     assert all("--lake x" in words for words in argv.values())
     assert "--batch-size 8" in argv["train"]
     assert quick.parameters["max_rows"] == "2000"
 
 
 @pytest.mark.slow
-def test_the_demo_runs_on_real_reviews_and_finds_nothing_to_do_the_second_time(tmp_path: Path) -> None:
+def test_the_demo_runs_on_real_reviews_and_finds_nothing_to_do_the_second_time(
+    tmp_path: Path,
+) -> None:
     place = LakeConfig(lake=str(tmp_path / "lake"))
     first = run_demo(place.lake_path, "--max-rows", "2000")
     assert "QUICK: 2,000 reviews are too few to judge quality by." in first
@@ -62,4 +76,6 @@ def test_the_demo_runs_on_real_reviews_and_finds_nothing_to_do_the_second_time(t
     assert asked.split("Tables\n")[1] == first.split("Tables\n")[1]
 
     place_flags = ["--lake", str(place.lake_path)]
-    assert "verdict  bit-identical" in submit("reproduce", "models:/review_classifier@challenger", *place_flags)
+    assert "verdict  bit-identical" in submit(
+        "reproduce", "models:/review_classifier@challenger", *place_flags
+    )

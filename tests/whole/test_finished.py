@@ -39,7 +39,9 @@ def register_two(lake: LakeConfig) -> None:
     client = connect(lake)
     client.create_registered_model(MODEL_NAME)
     for alias in (CHAMPION, CHALLENGER):
-        version = client.create_model_version(MODEL_NAME, source=str(lake.lake_path / "mlflow" / "model"))
+        version = client.create_model_version(
+            MODEL_NAME, source=str(lake.lake_path / "mlflow" / "model")
+        )
         client.set_registered_model_alias(MODEL_NAME, alias, version.version)
 
 
@@ -65,12 +67,18 @@ def test_a_lake_without_tables_and_models_holds_none(lake: LakeConfig) -> None:
 
 
 CHANGES: dict[str, tuple[str, Callable[[LakeConfig], object]]] = {
-    "a commit by another job": ("gold.scores", lambda lake: commit_file(lake, "gold.scores", 2).write_text("{}")),
+    "a commit by another job": (
+        "gold.scores",
+        lambda lake: commit_file(lake, "gold.scores", 2).write_text("{}"),
+    ),
     "a last commit of other content": (
         "gold.reviews",
         lambda lake: commit_file(lake, "gold.reviews", 1).write_text("{}"),
     ),
-    "a first commit taken away": ("ops.models", lambda lake: commit_file(lake, "ops.models", 0).unlink()),
+    "a first commit taken away": (
+        "ops.models",
+        lambda lake: commit_file(lake, "ops.models", 0).unlink(),
+    ),
     "an alias that moved": (
         CHAMPION,
         lambda lake: connect(lake).set_registered_model_alias(MODEL_NAME, CHAMPION, "2"),
@@ -137,7 +145,9 @@ def test_a_relative_path_is_looked_for_where_the_runner_looks(
     assert inputs_for(lake)["delivery"] == sha256_of(root / "new.csv")
 
 
-def test_a_source_that_needs_a_path_says_so(lake: LakeConfig, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_source_that_needs_a_path_says_so(
+    lake: LakeConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("BUNDLE_VAR_source", "csv")
     with pytest.raises(InputError, match="--source csv needs --path"):
         inputs_for(lake)
@@ -175,9 +185,13 @@ def test_a_demo_that_changed_nothing_leaves_its_state_whoever_ran_last(store: Ta
 
 
 @pytest.mark.parametrize("version", [0, 1])
-def test_a_state_is_left_only_where_each_stage_left_what_is_there_now(store: TableStore, version: int) -> None:
+def test_a_state_is_left_only_where_each_stage_left_what_is_there_now(
+    store: TableStore, version: int
+) -> None:
     before = lake_of_two_models(store)
-    ledger.finish(store, ledger.Run("clean", "clean", {}, {}, 0.0), [Commit(SILVER_REVIEWS, version, 0)], {})
+    ledger.finish(
+        store, ledger.Run("clean", "clean", {}, {}, 0.0), [Commit(SILVER_REVIEWS, version, 0)], {}
+    )
     assert bool(state_of(store, {}, before, MODEL_NAME, is_refused=False)) == (version == 0)
 
 
@@ -197,7 +211,9 @@ def test_what_was_noted_is_recalled_whole(lake: LakeConfig) -> None:
 
 
 @pytest.mark.parametrize("text", ["", "{", "[]", '{"state": {}}', '{"unknown": 1}'])
-def test_a_note_that_cannot_be_read_is_no_note(lake: LakeConfig, text: str, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_note_that_cannot_be_read_is_no_note(
+    lake: LakeConfig, text: str, caplog: pytest.LogCaptureFixture
+) -> None:
     caplog.set_level(logging.INFO, "reviewlake")
     note(lake, Finished({}, 0, ""))
     (lake.landing_path / finished.FILE).write_text(text)
@@ -223,14 +239,19 @@ def exit_code_of(*argv: str) -> int:
 
 @pytest.mark.parametrize("exit_code", [0, 6])
 def test_a_finished_demo_says_what_it_said_and_starts_no_spark(
-    left: LakeConfig, exit_code: int, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    left: LakeConfig,
+    exit_code: int,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     state = inputs_for(left) | left_in(left, MODEL_NAME)
     note(left, Finished(state, exit_code, "Model review_classifier: .9285"))
     monkeypatch.setattr(demo, "get_session", refuse_spark)
     assert exit_code_of("--lake", left.lake) == exit_code
     printed = capsys.readouterr().out
-    assert printed.startswith("Nothing was to do: no table has a new version. All is as the last demo noted it")
+    assert printed.startswith(
+        "Nothing was to do: no table has a new version. All is as the last demo noted it"
+    )
     assert "Model review_classifier: .9285" in printed
     assert f'--lake "{left.lake}"' in printed
 
@@ -249,7 +270,14 @@ def test_a_finished_demo_says_what_it_said_and_starts_no_spark(
         (6, 4, [], {"a": "b"}, 4, None),
         (3, 0, ["--max-rows", "2000"], {"a": "b"}, 3, None),
     ],
-    ids=["promoted", "another job between", "refused", "few, refused", "scoring failed", "a stage failed"],
+    ids=[
+        "promoted",
+        "another job between",
+        "refused",
+        "few, refused",
+        "scoring failed",
+        "a stage failed",
+    ],
 )
 def test_a_demo_is_noted_once_all_its_stages_have_run(
     lake: LakeConfig, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str],

@@ -39,11 +39,23 @@ def test_a_store_that_commits_atomically_may_be_written(scheme: str) -> None:
 @pytest.mark.parametrize(
     ("lake", "settings", "words"),
     [
-        ("s3a://b/l", {}, r"found s3a under Delta's log store for a single driver.* Set spark\.delta\.logStore\.s3a\."),
-        ("s3://b/l", DYNAMO, "found s3 under Delta's log store for a single driver"),  # the setting is another scheme's
+        (
+            "s3a://b/l",
+            {},
+            r"found s3a under Delta's log store for a single driver.* Set spark\.delta\.logStore\.s3a\.",
+        ),
+        (
+            "s3://b/l",
+            DYNAMO,
+            "found s3 under Delta's log store for a single driver",
+        ),  # the setting is another scheme's
         ("s3n://b/l", {}, "found s3n under"),
         ("s3a://b/l", {"spark.delta.logStore.s3a.impl": "another.Store"}, "found s3a under"),
-        ("viewfs://l/l", {}, r"found the scheme viewfs, of which that is not known\. Nothing was written\. Use a cat"),
+        (
+            "viewfs://l/l",
+            {},
+            r"found the scheme viewfs, of which that is not known\. Nothing was written\. Use a cat",
+        ),
         ("oci://b/l", {}, "found the scheme oci, of which that is not known"),
     ],
 )
@@ -51,7 +63,8 @@ def test_a_store_that_may_lose_a_commit_is_refused_with_what_to_do(
     lake: str, settings: Mapping[str, str], words: str
 ) -> None:
     with pytest.raises(
-        InputError, match=rf"^--lake {lake}: expected a store that lets one of two commits win, {words}"
+        InputError,
+        match=rf"^--lake {lake}: expected a store that lets one of two commits win, {words}",
     ):
         require_atomic(session_with(settings), lake)
 
@@ -67,17 +80,25 @@ def test_tables_in_a_store_need_a_landing_directory(landing: str) -> None:
         LakeConfig(lake="abfss://c@a/lake", landing=landing)
 
 
-@pytest.mark.parametrize("lake", ["/tmp/lake", "file:/tmp/lake", "file:///tmp/lake", "FILE:/tmp/lake"])
+@pytest.mark.parametrize(
+    "lake", ["/tmp/lake", "file:/tmp/lake", "file:///tmp/lake", "FILE:/tmp/lake"]
+)
 def test_a_file_uri_is_a_directory(lake: str) -> None:
     config = LakeConfig(lake=lake)
-    assert (config.is_local, config.lake_path, config.where) == (True, Path("/tmp/lake"), "/tmp/lake")
+    assert (config.is_local, config.lake_path, config.where) == (
+        True,
+        Path("/tmp/lake"),
+        "/tmp/lake",
+    )
 
 
 def test_models_of_tables_in_a_store_are_kept_where_mlflows_variable_says(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
-    with pytest.raises(InputError, match=r"^--lake gs://b/l: expected MLFLOW_TRACKING_URI to name an MLflow server"):
+    with pytest.raises(
+        InputError, match=r"^--lake gs://b/l: expected MLFLOW_TRACKING_URI to name an MLflow server"
+    ):
         connect(LakeConfig(lake="gs://b/l", landing=str(tmp_path)))
 
 
@@ -109,13 +130,16 @@ def test_tables_are_made_found_again_and_written_under_their_uri(
     assert again.location(GOLD_REJECTS) == f"{stored.lake}gold/rejects"
     assert (tmp_path / "disk" / "one" / "gold" / "rejects" / "_delta_log").is_dir()
     assert not list(tmp_path.rglob("locks"))
-    needed = vacuum.needed(again, GOLD_REJECTS, [1])
+    needed = vacuum.files_read_by(again, GOLD_REJECTS, [1])
     assert needed.count() == 1
     vacuum.require_present(again, GOLD_REJECTS, needed)
-    with pytest.raises(InputError, match=r"silver\.reviews: expected a table in viewfs://\S+/lakes/other, found none"):
-        TableStore(spark, LakeConfig(lake=stored.lake.replace("one/", "other"), landing=stored.landing)).latest(
-            TABLES[1]
-        )
+    with pytest.raises(
+        InputError,
+        match=r"silver\.reviews: expected a table in viewfs://\S+/lakes/other, found none",
+    ):
+        TableStore(
+            spark, LakeConfig(lake=stored.lake.replace("one/", "other"), landing=stored.landing)
+        ).latest(TABLES[1])
 
 
 def test_a_store_that_is_not_known_is_read_but_not_written(
@@ -128,7 +152,9 @@ def test_a_store_that_is_not_known_is_read_but_not_written(
     careful = TableStore(spark, stored)
     assert careful.read(GOLD_REJECTS).count() == 1
     for write in (careful.append, careful.merge, careful.synchronise):
-        with pytest.raises(InputError, match=r"the scheme viewfs, of which that is not known\. Nothing was written"):
+        with pytest.raises(
+            InputError, match=r"the scheme viewfs, of which that is not known\. Nothing was written"
+        ):
             write(GOLD_REJECTS, rows)
     assert careful.version(GOLD_REJECTS) == 1
 
@@ -141,6 +167,13 @@ def test_every_job_works_with_tables_in_a_store(stored: LakeConfig, tmp_path: Pa
     assert printed["query"] == f"n,{','.join(LINKS)}\n{','.join([str(FEW)] * (len(LINKS) + 1))}\n"
     assert printed["promote"].startswith("GateRefusedError: review_classifier version 1: ")
     assert printed["reproduce"].endswith("verdict  bit-identical\n")
-    assert printed["vacuum"].startswith("bronze.reviews: 0 files, 0 bytes deleted; needed: version 1 (latest or")
+    assert printed["vacuum"].startswith(
+        "bronze.reviews: 0 files, 0 bytes deleted; needed: version 1 (latest or"
+    )
     assert printed["doctor"] == ""
-    assert {path.name for path in (tmp_path / "disk" / "one").iterdir()} == {"bronze", "silver", "gold", "ops"}
+    assert {path.name for path in (tmp_path / "disk" / "one").iterdir()} == {
+        "bronze",
+        "silver",
+        "gold",
+        "ops",
+    }
