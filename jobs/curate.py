@@ -1,35 +1,22 @@
 """Curate silver reviews into gold: what a model may learn from.
 
-    spark-submit --properties-file spark-defaults.conf jobs/curate.py --lake lake --split-policy hash
+    spark-submit --properties-file spark-defaults.conf jobs/curate.py --split-policy hash
 
 Reads   silver.reviews
-Writes  gold.reviews, gold.rejects; tells the tasks behind it gold_version
+Writes  gold.reviews, gold.rejects; sets the task value gold_version
 """
 
-import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 from pipelines import cli, program
 from pipelines.bundle import task_values
 from pipelines.cli import flag, group
-from pipelines.curate import (
-    POLICIES,
-    assign,
-    check_sources,
-    check_splits,
-    gold_rejects,
-    gold_reviews,
-    with_tokens,
-)
-from pipelines.lake import ledger
 from pipelines.lake.config import LakeConfig
-from pipelines.lake.frames import content_hash, require_conserved
-from pipelines.lake.session import get_session
-from pipelines.lake.staging import staged
-from pipelines.lake.tables import TableStore
-from pipelines.model import backbone
+from pipelines.model.backbone import EMBEDDED
 from schemas import GOLD_REJECTS, GOLD_REVIEWS, SILVER_REVIEWS
+
+POLICIES = ("hash", "official", "seed")
 
 
 @dataclass(frozen=True)
@@ -40,32 +27,40 @@ class CurateConfig:
         "hash of the text, the source's official split, or the seed's three files", "hash", POLICIES
     )
     sources: str = flag("sources to learn from, comma-separated; default all", "")
-    backbone: str = flag(
-        "encoder whose tokens n_tokens counts: a name or a directory", backbone.EMBEDDED
-    )
+    backbone: str = flag("encoder whose tokens n_tokens counts: a name or a directory", EMBEDDED)
     lake: LakeConfig = group(LakeConfig)
 
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Curate one version of silver: all rows are read, only what differs is written."""
     config = cli.parse(CurateConfig, argv, __doc__)
-    store = TableStore(get_session("curate", config.lake), config.lake)
+    # Imported after the flags: --help does not wait for Spark.
+    import hashlib
+
+    from pipelines import curate
+    from pipelines.lake import ledger
+    from pipelines.lake.frames import content_hash, require_conserved
+    from pipelines.lake.staging import staged
+    from pipelines.lake.tables import open_lake
+    from pipelines.model import backbone
+
+    store = open_lake("curate", config.lake)
     version = store.latest(SILVER_REVIEWS)
     tokenizer = backbone.load_tokenizer(backbone.find(config.backbone)).to_str()
     tokenizer_sha256 = hashlib.sha256(tokenizer.encode()).hexdigest()
-    run = ledger.start(
-        "curate", config, {SILVER_REVIEWS.name: version, "tokenizer": tokenizer_sha256}
-    )
-    if left := ledger.already_done(store, run):
-        task_values.set_value("gold_version", left[GOLD_REVIEWS.name])
+    inputs = {SILVER_REVIEWS.name: version, "tokenizer": tokenizer_sha256}
+    run = ledger.start("curate", config, inputs)
+    if outputs := ledger.already_done(store, run):
+        task_values.set_value("gold_version", outputs[GOLD_REVIEWS.name])
         return
+    silver = store.read(SILVER_REVIEWS, version)
     sources = tuple(name.strip() for name in config.sources.split(",") if name.strip())
-    check_sources(store.read(SILVER_REVIEWS, version), sources)
-    assigned = assign(store.read(SILVER_REVIEWS, version), config.split_policy, sources)
-    with staged(store, with_tokens(assigned, tokenizer), "curate") as counted:
-        splits = check_splits(counted)
-        kept = store.synchronise(GOLD_REVIEWS, gold_reviews(counted))
-        rejected = store.synchronise(GOLD_REJECTS, gold_rejects(counted))
+    curate.check_sources(silver, sources)
+    assigned = curate.assign(silver, config.split_policy, sources)
+    with staged(store, curate.with_tokens(assigned, tokenizer), "curate") as counted:
+        rows_by_split = curate.check_splits(counted)
+        kept = store.synchronise(GOLD_REVIEWS, curate.gold_reviews(counted))
+        rejected = store.synchronise(GOLD_REJECTS, curate.gold_rejects(counted))
     counts = store.counts(
         {
             "in": f"SELECT count(*) FROM silver.reviews VERSION AS OF {version}",
@@ -73,11 +68,10 @@ def main(argv: Sequence[str] | None = None) -> None:
             "rejected": f"SELECT count(*) FROM gold.rejects VERSION AS OF {rejected.version}",
         }
     )
-    require_conserved(
-        "gold.reviews", counts, "Run jobs/curate.py again with --rerun; report it if it comes back."
-    )
+    advice = "Run jobs/curate.py again with --rerun; report it if it happens again."
+    require_conserved("gold.reviews", counts, advice)
     gold_hash = content_hash(store.read(GOLD_REVIEWS, kept.version))
-    ledger.finish(store, run, [kept, rejected], counts | splits, gold_hash)
+    ledger.finish(store, run, [kept, rejected], counts | rows_by_split, output_hash=gold_hash)
     task_values.set_value("gold_version", kept.version)
 
 

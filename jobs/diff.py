@@ -12,13 +12,11 @@ from dataclasses import dataclass
 from pipelines import cli, program
 from pipelines.cli import flag, group
 from pipelines.lake.config import LakeConfig
-from pipelines.lake.delta_errors import reading
-from pipelines.lake.session import get_session
-from pipelines.lake.tables import TableStore
-from pipelines.operate.diff import counts, differences, examples
 from schemas import TABLES
 
-ADVICE = "jobs/vacuum.py --dry-run says which versions are kept, jobs/doctor.py what is damaged."
+ADVICE = (
+    "jobs/vacuum.py --dry-run lists the versions that are kept, jobs/doctor.py what is damaged."
+)
 
 
 @dataclass(frozen=True)
@@ -37,19 +35,23 @@ class DiffConfig:
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    """Compare by key, count, show some."""
+    """Compare the rows by key, count each kind of difference, show examples."""
     config = cli.parse(DiffConfig, argv, __doc__)
-    store = TableStore(get_session("diff", config.lake), config.lake)
+    # Imported after the flags: --help does not wait for Spark.
+    from pipelines.lake.delta_errors import reading
+    from pipelines.lake.tables import open_lake
+    from pipelines.operate.diff import counts, differences, examples
+
+    store = open_lake("diff", config.lake)
     table = next(table for table in TABLES if table.name == config.table)
     latest = store.latest(table)
-    before, after = (
-        latest if version == -1 else version for version in (config.before, config.after)
-    )
-    found = differences(store.read(table, before), store.read(table, after), table)
+    before = latest if config.before == -1 else config.before
+    after = latest if config.after == -1 else config.after
+    changed = differences(store.read(table, before), store.read(table, after), table)
     with reading(f"{table.name} versions {before} and {after}", ADVICE):
-        listing = ", ".join(f"{n:,} {kind}" for kind, n in counts(found).items())
-        lines = examples(found, table, config.examples)
-    print(f"{table.name} version {before} -> {after}: {listing}")
+        kinds = ", ".join(f"{n:,} {kind}" for kind, n in counts(changed).items())
+        lines = examples(changed, table, config.examples)
+    print(f"{table.name} version {before} -> {after}: {kinds}")
     for line in lines:
         print(line)
 

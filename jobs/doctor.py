@@ -1,4 +1,4 @@
-"""Look over a lake: one line for each fault and what mends it; silent where all is well.
+"""Examine a lake: print one line per problem with its fix; print nothing if it is healthy.
 
     python jobs/doctor.py --lake lake
 
@@ -13,8 +13,6 @@ from pipelines import cli, program
 from pipelines.cli import group
 from pipelines.errors import IntegrityError
 from pipelines.lake.config import LakeConfig
-from pipelines.lake.session import get_session
-from pipelines.operate.doctor import examine
 
 
 @dataclass(frozen=True)
@@ -25,16 +23,19 @@ class DoctorConfig:
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    """Print the faults as they are found; exit 3 where there is one."""
+    """Print the faults as they are found; exit 3 if there is one."""
     config = cli.parse(DoctorConfig, argv, __doc__)
+    # Imported after the flags: --help does not wait for Spark and MLflow.
+    from pipelines.lake.session import get_session
+    from pipelines.operate.doctor import examine
+
     n_faults = 0
     for fault in examine(get_session("doctor", config.lake), config.lake):
         print(fault)
         n_faults += 1
     if n_faults:
-        raise IntegrityError(
-            f"{config.lake.catalog or config.lake.lake}: {n_faults} faults, listed above."
-        )
+        where = config.lake.catalog or config.lake.lake
+        raise IntegrityError(f"{where}: {n_faults} faults, listed above.")
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Ingest a delivered file of reviews into bronze. The same content again, under any name, adds nothing.
+"""Ingest a delivered file of reviews into bronze. Known content, under any name, adds nothing.
 
     spark-submit --properties-file spark-defaults.conf jobs/ingest.py --lake lake
     spark-submit --properties-file spark-defaults.conf jobs/ingest.py \\
@@ -14,24 +14,12 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 
 from pipelines import cli, program
-from pipelines.ingest.bronze import (
-    bronze_rows,
-    compare_with_bronze,
-    evenly_spread,
-    require_equal_counts,
-    require_same,
-    staged_delivery,
-)
 from pipelines.ingest.sources import Delivery, deliver
-from pipelines.lake import ledger
 from pipelines.lake.config import LakeConfig
-from pipelines.lake.frames import require_conserved
-from pipelines.lake.session import get_session
-from pipelines.lake.tables import TableStore
 from schemas import BRONZE_REVIEWS
 
 log = logging.getLogger("reviewlake")
-ADVICE = "Another ingest of the same file may have run meanwhile; run it again, which adds only what lacks."
+ADVICE = "Another job may be ingesting the same file; run it again, which adds only missing rows."
 
 
 @dataclass(frozen=True)
@@ -48,41 +36,38 @@ class IngestConfig:
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    """Stage the file, append the rows that bronze lacks, and write the run's row if there were any."""
+    """Stage the file, append the rows that bronze lacks, and write the run's row."""
     config = cli.parse(IngestConfig, argv, __doc__)
-    file, sha256 = deliver(config.delivery, config.lake.landing_path)
-    store = TableStore(get_session("ingest", config.lake), config.lake)
+    # Imported after the flags: --help does not wait for Spark.
+    from pipelines.ingest import bronze
+    from pipelines.lake import ledger
+    from pipelines.lake.frames import require_conserved
+    from pipelines.lake.tables import open_lake
+
+    landing = config.lake.landing_path
+    file, sha256 = deliver(config.delivery, landing)
+    store = open_lake("ingest", config.lake)
     run = ledger.start("ingest", config, {file.name: sha256})
     if ledger.already_done(store, run):
         return
-    with staged_delivery(config.delivery, file, sha256, config.lake.landing_path) as staged:
+    with bronze.staged_delivery(config.delivery, file, sha256, landing) as staged:
         records = store.spark.read.parquet(config.lake.readable(staged.parquet))
-        require_equal_counts(file.name, staged.n_rows, records.count())
-        rows = bronze_rows(
-            evenly_spread(records, staged.n_rows, config.max_rows),
-            staged,
-            run.key,
-            datetime.now(UTC),
-        )
+        bronze.require_equal_counts(file.name, staged.n_rows, records.count())
+        chosen = bronze.evenly_spread(records, staged.n_rows, config.max_rows)
+        rows = bronze.bronze_rows(chosen, staged, run.key, datetime.now(UTC))
         store.create(BRONZE_REVIEWS)
-        bronze = store.read(BRONZE_REVIEWS)
-        found = compare_with_bronze(rows, bronze)
-        require_same(file.name, found.pop("differing"))
+        compared = bronze.compare_with_bronze(rows, store.read(BRONZE_REVIEWS))
+        bronze.require_same(file.name, compared.pop("differing"))
         left_out = max(staged.n_rows - config.max_rows, 0) if config.max_rows else 0
-        counts = {"in": staged.n_rows, **found, "left_out": left_out}
-        log.info(
-            "%s: %s",
-            file.name,
-            ", ".join(f"{n:,} {name.replace('_', ' ')}" for name, n in counts.items()),
-        )
+        counts = {"in": staged.n_rows, **compared, "left_out": left_out}
+        outcomes = [f"{n:,} {name.replace('_', ' ')}" for name, n in counts.items()]
+        log.info("%s: %s", file.name, ", ".join(outcomes))
         require_conserved(file.name, counts, ADVICE)
-        commit = store.merge(
-            BRONZE_REVIEWS, rows
-        )  # not append: another ingest may have added the same rows
+        # Merged, not appended: another job may have added the same rows since they were compared.
+        commit = store.merge(BRONZE_REVIEWS, rows)
         require_conserved(file.name, counts | {"added": commit.n_added}, ADVICE)
-    ledger.finish(
-        store, run, [commit], counts
-    )  # also of no row: a run killed before this line is noted by the next
+    # Written even if no row was added: the run before may have been killed just before this line.
+    ledger.finish(store, run, [commit], counts)
 
 
 if __name__ == "__main__":

@@ -1,12 +1,13 @@
-"""Put the challenger through the gate and make it the champion, or go back to the champion before.
+"""Put the challenger through the gate and make it the champion, or restore the champion before.
 
     spark-submit --properties-file spark-defaults.conf jobs/promote.py --lake lake
     spark-submit --properties-file spark-defaults.conf jobs/promote.py --lake lake --rollback
 
 Reads   gold.reviews at the version the challenger learned from, ops.models, the registry
-Writes  ops.promotions, the aliases champion and previous_champion; tells the tasks behind it model_version
+Writes  ops.promotions, the aliases champion and previous_champion, the task value model_version
 """
 
+import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -14,15 +15,10 @@ from pipelines import cli, program
 from pipelines.bundle import task_values
 from pipelines.cli import flag, group
 from pipelines.errors import GateRefusedError
-from pipelines.lake import ledger
 from pipelines.lake.config import LakeConfig
-from pipelines.lake.session import get_session
-from pipelines.lake.tables import TableStore
-from pipelines.promote import gate
-from pipelines.promote.checks import as_json, moves
-from pipelines.tracking import registry
 from pipelines.tracking.names import CHALLENGER, CHAMPION, MODEL_NAME, PREVIOUS_CHAMPION
-from pipelines.tracking.store import connect
+
+log = logging.getLogger("reviewlake")
 
 
 @dataclass(frozen=True)
@@ -35,45 +31,52 @@ class PromoteConfig:
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    """Decide, write the decision down, then move the aliases; a refusal moves nothing and exits 6."""
+    """Decide, record the decision, then move the aliases; a refusal moves nothing and exits 6."""
     config = cli.parse(PromoteConfig, argv, __doc__)
-    store = TableStore(get_session("promote", config.lake), config.lake)
+    # Imported after the flags: --help does not wait for MLflow.
+    from pipelines.lake import ledger
+    from pipelines.lake.tables import open_lake
+    from pipelines.promote import gate
+    from pipelines.promote.checks import as_json, moves
+    from pipelines.tracking import registry
+    from pipelines.tracking.store import connect
+
+    store = open_lake("promote", config.lake)
     client = connect(config.lake)
     name = config.model_name
-    champion, previous = (
-        registry.version_of(client, name, alias) for alias in (CHAMPION, PREVIOUS_CHAMPION)
-    )
-    now, before = (None if found is None else int(found.version) for found in (champion, previous))
-    waiting = registry.version_of(client, name, CHALLENGER)
+    champion = registry.version_number(client, name, CHAMPION)
+    previous = registry.version_number(client, name, PREVIOUS_CHAMPION)
+    challenger = registry.version_number(client, name, CHALLENGER)
     if config.rollback:
-        aliases = moves("rolled_back", now, before, int(waiting.version) if waiting else None)
-        gate.record_decision(store, name, before or 0, "rolled_back", gate.rollback_reasons(), now)
+        aliases = moves("rolled_back", champion, previous, challenger)
+        reasons = gate.rollback_reasons()
+        gate.record_decision(store, name, previous or 0, "rolled_back", reasons, champion)
         registry.move_aliases(client, name, aliases)
         return
-    if now and (waiting is None or int(waiting.version) == now):  # None: it was rolled back
-        cli.log.info(
-            "promote: nothing to do, %s version %d is the champion, no other waits", name, now
-        )
-        if waiting:  # a run that was killed after it moved the aliases has no row in the ledger
-            ledger.complete(
-                store, ledger.start("promote", config, {"challenger": now, "champion": before or 0})
-            )
-        task_values.set_value("model_version", now)
+    if champion and challenger in (None, champion):  # after a rollback there is no challenger
+        log.info("promote: nothing to do, %s version %d is the champion", name, champion)
+        if challenger:  # a run killed after it moved the aliases has no row in the ledger
+            inputs = {"challenger": champion, "champion": previous or 0}
+            ledger.complete(store, ledger.start("promote", config, inputs))
+        task_values.set_value("model_version", champion)
         return
-    challenger = waiting or registry.resolve(client, name, CHALLENGER)  # which says what to run
-    version = int(challenger.version)
-    run = ledger.start("promote", config, {"challenger": version, "champion": now or 0})
+    candidate = registry.resolve(client, name, CHALLENGER)  # raises if nothing was trained yet
+    version = int(candidate.version)
+    inputs = {"challenger": version, "champion": champion or 0}
+    run = ledger.start("promote", config, inputs)
     if ledger.was_refused(store, run):
         raise GateRefusedError(
             f"{name} version {version}: refused before (ops.promotions). Nothing was moved."
         )
-    verdict = gate.judge_challenger(store, client, challenger, champion)
+    current = registry.version_of(client, name, CHAMPION)
+    verdict = gate.judge_challenger(store, client, candidate, current)
     decision = "promoted" if verdict.passed else "refused"
-    commit = gate.record_decision(store, name, version, decision, as_json(verdict), now)
-    registry.move_aliases(client, name, moves(decision, now, before, version))
+    commit = gate.record_decision(store, name, version, decision, as_json(verdict), champion)
+    registry.move_aliases(client, name, moves(decision, champion, previous, version))
     n_passed = sum(check.passed for check in verdict.checks)
     counts = {"checks": len(verdict.checks), "passed": n_passed}
-    ledger.finish(store, run, [commit], counts, state="done" if verdict.passed else "refused")
+    state = "done" if verdict.passed else "refused"
+    ledger.finish(store, run, [commit], counts, state=state)
     if not verdict.passed:
         failed = "; ".join(str(check) for check in verdict.checks if not check.passed)
         raise GateRefusedError(f"{name} version {version}: {failed}. Nothing was moved.")

@@ -1,4 +1,4 @@
-"""Ask the lake: SQL over all its tables and views, answered on stdout.
+"""Query the lake: SQL over all its tables and views, answered on stdout.
 
     python jobs/query.py --sql "SELECT label, count(*) AS n FROM gold.reviews GROUP BY label"
     python jobs/query.py --file report.sql --format csv > report.csv
@@ -18,21 +18,20 @@ from pipelines import cli, program
 from pipelines.cli import flag, group
 from pipelines.errors import InputError
 from pipelines.lake.config import LakeConfig
-from pipelines.lake.session import get_session
-from pipelines.lake.tables import TableStore
-from pipelines.operate.query import FORMATS, ask, rendered
+
+FORMATS = ("table", "csv", "jsonl")
 
 
 @dataclass(frozen=True)
 class QueryConfig:
-    """What is asked, and how the answer looks."""
+    """The statement, and the form of its answer."""
 
     sql: str = flag("the statement; this or --file", "")
     file: str = flag("file that holds the statement; this or --sql", "")
-    format: str = flag("table to read, csv or jsonl to go on with", "table", FORMATS)
+    format: str = flag("table for people; csv or jsonl for other programs", "table", FORMATS)
     limit: int = flag("rows to show; 0 = all; -1 = 20 in a table, all in csv and jsonl", -1)
-    width: int = flag("characters from which a cell of a table is cut", 60)
-    write: bool = flag("let the statement change tables", False)
+    width: int = flag("maximum characters per cell of a table", 60)
+    write: bool = flag("allow a statement that changes tables", False)
     lake: LakeConfig = group(LakeConfig)
 
     def __post_init__(self) -> None:
@@ -47,7 +46,7 @@ class QueryConfig:
 
 
 def statement_of(config: QueryConfig) -> str:
-    """The statement, from the flag or from the file."""
+    """Return the statement, from the flag or from the file."""
     if config.sql:
         return config.sql
     try:
@@ -59,12 +58,16 @@ def statement_of(config: QueryConfig) -> str:
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    """Run the job."""
+    """Run the statement and print its answer."""
     config = cli.parse(QueryConfig, argv, __doc__)
     statement = statement_of(config)
-    store = TableStore(get_session("query", config.lake), config.lake)
+    # Imported after the flags: --help does not wait for Spark.
+    from pipelines.lake.tables import open_lake
+    from pipelines.operate.query import ask, rendered
+
+    store = open_lake("query", config.lake)
     with store.exclusive() if config.write else nullcontext():
-        answer = ask(store.spark, store.physical(statement), config.write)
+        answer = ask(store.spark, config.lake.physical(statement), config.write)
     try:
         for line in rendered(answer, config.format, config.limit, config.width):
             print(line)

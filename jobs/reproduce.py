@@ -1,4 +1,4 @@
-"""Train a past run again, from the table version that it read, and say whether the same came of it.
+"""Train a past run again on its own table version; report whether the result is identical.
 
     python jobs/reproduce.py 4be1f0c2 --lake lake
     python jobs/reproduce.py models:/review_classifier@champion --lake lake --data-only
@@ -10,18 +10,10 @@ Writes  an MLflow run linked to the first, ops.runs
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from pipelines import cli, program, reproduce
+from pipelines import cli, program
 from pipelines.cli import argument, flag, group
 from pipelines.errors import IntegrityError
-from pipelines.lake import ledger
 from pipelines.lake.config import LakeConfig
-from pipelines.lake.session import get_session
-from pipelines.lake.tables import TableStore
-from pipelines.model import backbone
-from pipelines.tracking import model_table, registry, runs
-from pipelines.tracking.store import connect
-from pipelines.train.environment import environment
-from pipelines.train.evaluation import EPOCH_METRICS
 from pipelines.train.settings import TrainSettings
 from schemas import GOLD_REVIEWS
 
@@ -31,9 +23,10 @@ class ReproduceConfig:
     """Flags of this job."""
 
     run: str = argument("run id, or models:/name@alias or models:/name/version")
-    data_only: bool = flag("only read the data again and compare its hash: seconds", False)
+    data_only: bool = flag("only read the data again and compare its hash: takes seconds", False)
     tolerance: float = flag(
-        "largest difference of a metric, and mean difference of a probability, still equal", 0.02
+        "largest metric difference, and mean probability difference, that counts as equal",
+        0.02,
     )
     lake: LakeConfig = group(LakeConfig)
 
@@ -43,37 +36,50 @@ class ReproduceConfig:
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    """Read the same version, train with the same settings and threads, compare; exit 3 where it is not the same."""
+    """Train on the same version with the same settings and threads; exit 3 if it differs."""
     config = cli.parse(ReproduceConfig, argv, __doc__)
-    store = TableStore(get_session("reproduce", config.lake), config.lake)
+    # Imported after the flags: --help does not wait for Spark, MLflow and torch.
+    from pipelines import reproduce
+    from pipelines.lake import ledger
+    from pipelines.lake.tables import open_lake
+    from pipelines.model import backbone
+    from pipelines.tracking import model_table, registry, runs
+    from pipelines.tracking.store import connect
+    from pipelines.train.environment import environment
+    from pipelines.train.evaluation import EPOCH_METRICS
+
+    store = open_lake("reproduce", config.lake)
     client = connect(config.lake)
     model = model_table.record_of_run(store, registry.run_id_of(client, config.run))
     first = runs.past_run(client, model.run_id, EPOCH_METRICS)
-    settings = cli.from_params(TrainSettings, {**reproduce.LATER, **first.params})
-    settings = replace(settings, threads=int(first.tags["torch.threads"]))
+    recorded = cli.from_params(TrainSettings, {**reproduce.LATER, **first.params})
+    settings = replace(recorded, threads=int(first.tags["torch.threads"]))
     directory = None if config.data_only else backbone.find(settings.backbone)
-    run = ledger.start(
-        "reproduce", replace(config, run=model.run_id), {GOLD_REVIEWS.name: model.gold_version}
-    )
-    now = {"backbone.sha256": first.tags["backbone.sha256"]} | environment(settings.threads)
-    now |= {"backbone.sha256": backbone.fingerprint(directory)} if directory else {}
-    tags = now | {"reproduces": model.run_id, "mlflow.parentRunId": model.run_id}
-    differing = reproduce.surroundings_that_differ(first.tags, now)
-    with runs.tracked(client, config.lake, first.experiment, cli.as_params(config), tags):
+    inputs = {GOLD_REVIEWS.name: model.gold_version}
+    run = ledger.start("reproduce", replace(config, run=model.run_id), inputs)
+    current_tags = environment(settings.threads)
+    current_tags["backbone.sha256"] = first.tags["backbone.sha256"]
+    if directory:
+        current_tags["backbone.sha256"] = backbone.fingerprint(directory)
+    differing = reproduce.surroundings_that_differ(first.tags, current_tags)
+    links = {"reproduces": model.run_id, "mlflow.parentRunId": model.run_id}
+    tags, params = current_tags | links, cli.as_params(config)
+    with runs.tracked(client, config.lake, first.experiment, params, tags):
         try:
-            found = reproduce.trained_again(store, client, model, first, settings, directory)
+            comparison = reproduce.trained_again(store, client, model, first, settings, directory)
         except IntegrityError as error:
-            reproduce.record_verdict(store, run, reproduce.DIFFERENT, [f"data: {error}"], None)
+            fault = [f"data: {error}"]
+            reproduce.record_verdict(store, run, reproduce.DIFFERENT, fault, None)
             raise
-        verdict = (
-            reproduce.verdict_of(found, config.tolerance) if found else reproduce.DATA_IDENTICAL
-        )
-        reproduce.record_verdict(store, run, verdict, differing, found)
-    for line in reproduce.report(model, first, verdict, found, differing):
+        verdict = reproduce.DATA_IDENTICAL
+        if comparison:
+            verdict = reproduce.verdict_of(comparison, config.tolerance)
+        reproduce.record_verdict(store, run, verdict, differing, comparison)
+    for line in reproduce.report(model, first, verdict, comparison, differing):
         print(line)
     if verdict == reproduce.DIFFERENT:
         cause = "; ".join(differing) or reproduce.NOTHING_DIFFERS
-        raise IntegrityError(f"run {model.run_id}: {verdict}: {found}. Differs: {cause}")
+        raise IntegrityError(f"run {model.run_id}: {verdict}: {comparison}. Differs: {cause}")
 
 
 if __name__ == "__main__":

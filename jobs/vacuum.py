@@ -1,10 +1,11 @@
-"""Delete the files that no needed table version reads, and only those: what a model learned from stays readable.
+"""Delete the files that no needed table version reads: what a model learned from stays readable.
 
     spark-submit --properties-file spark-defaults.conf jobs/vacuum.py --lake lake --dry-run
     spark-submit --properties-file spark-defaults.conf jobs/vacuum.py --lake lake
 
-Needed are the versions that were current in the last --older-than-hours, every version that a registered model version
-learned from (gold, and the silver and bronze behind it), and those that a run tagged keep=true has read.
+Needed are the versions that were current in the last --older-than-hours, every version that a
+registered model learned from (gold, and the silver and bronze behind it), and the versions that a
+run tagged keep=true has read.
 
 Reads   the registry, ops.models, the file listing of every table
 Writes  nothing; deletes files, and what killed runs left in the landing directory
@@ -17,20 +18,6 @@ from dataclasses import dataclass
 from pipelines import cli, program
 from pipelines.cli import flag, group
 from pipelines.lake.config import LakeConfig
-from pipelines.lake.session import get_session
-from pipelines.lake.tables import TableStore
-from pipelines.operate import vacuum
-from pipelines.operate.vacuum import (
-    RECENT,
-    Pin,
-    pins_of_model,
-    require_known,
-    summary,
-    unneeded,
-    versions_kept,
-)
-from pipelines.tracking import model_table, registry, runs
-from pipelines.tracking.store import connect
 from schemas import TABLES
 
 HOUR_MS = 3_600_000
@@ -41,11 +28,11 @@ class VacuumConfig:
     """Flags of this job."""
 
     table: str = flag("only this table; default all", "", ("", *(table.name for table in TABLES)))
-    forget: str = flag("versions of --table to do without, as 3-7; refused where one is needed", "")
+    forget: str = flag("versions of --table to give up, as 3-7; refused if one is needed", "")
     older_than_hours: float = flag(
-        "spare what was current, or written, since: work under way may need it", 168.0
+        "keep versions and files newer than this many hours: running jobs may need them", 168.0
     )
-    dry_run: bool = flag("only say what would be deleted", False)
+    dry_run: bool = flag("only report what would be deleted", False)
     lake: LakeConfig = group(LakeConfig)
 
     def __post_init__(self) -> None:
@@ -56,39 +43,39 @@ class VacuumConfig:
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    """List the pins, find the files that none of them needs, delete those, look that the needed ones are there."""
+    """List the needed versions, delete the files that none of them reads, check the others."""
     config = cli.parse(VacuumConfig, argv, __doc__)
-    store = TableStore(get_session("vacuum", config.lake), config.lake)
+    # Imported after the flags: --help does not wait for Spark and MLflow.
+    from pipelines.lake.tables import open_lake
+    from pipelines.operate import vacuum
+    from pipelines.tracking import model_table, registry, runs
+    from pipelines.tracking.store import connect
+
+    store = open_lake("vacuum", config.lake)
     client = connect(config.lake)
     known = model_table.model_records(store)
-    recorded = {model.name for model in known}
-    # After the tables: what is registered meanwhile is missed by neither.
-    names = registry.names(client, config.lake, recorded)
+    # The registry is read after ops.models, so that no model registered meanwhile is missed.
+    names = registry.names(client, config.lake, {model.name for model in known})
     live = registry.live_versions(client, names)
-    require_known(live, {model.key for model in known}, names)
-    pins = [pin for model in known if model.key in live for pin in pins_of_model(model)]
-    pins += [
-        Pin(table, version, f"run {run_id}, keep") for run_id, table, version in runs.kept(client)
-    ]
+    vacuum.require_known(live, {model.key for model in known}, names)
+    live_models = [model for model in known if model.key in live]
+    pins = [pin for model in live_models for pin in vacuum.pins_of_model(model)]
+    for run_id, table_name, version in runs.kept(client):
+        pins.append(vacuum.Pin(table_name, version, f"run {run_id}, keep"))
     before_ms = int(time.time() * 1_000 - config.older_than_hours * HOUR_MS)
     for table in TABLES:
         if store.exists(table) and config.table in ("", table.name):
-            with store.lock(table):
-                recent = [
-                    Pin(table.name, v, RECENT)
-                    for v in vacuum.current_since(store, table, before_ms)
-                ]
-                mine = [pin for pin in pins if pin.table == table.name] + recent
-                kept = versions_kept(table.name, config.forget, store.version(table), mine)
-                needed = vacuum.files_read_by(store, table, {pin.version for pin in mine})
-                vacuum.require_present(store, table, needed)
-                spared = vacuum.files_read_by(store, table, kept) if config.forget else needed
-                gone = unneeded(vacuum.inventory(store, table), spared, before_ms)
-                n_files, n_bytes = vacuum.size_of(gone)
-                print(summary(table.name, mine, n_files, n_bytes, config.dry_run))
-                if n_files and not config.dry_run:
-                    vacuum.delete_files(store, table, gone)
-                    vacuum.require_present(store, table, needed)
+            own_pins = [pin for pin in pins if pin.table == table.name]
+            print(
+                vacuum.vacuum_table(
+                    store,
+                    table,
+                    own_pins,
+                    before_ms=before_ms,
+                    forget=config.forget,
+                    is_dry_run=config.dry_run,
+                )
+            )
     if not config.dry_run:
         vacuum.clear_staging(config.lake.landing_path, before_ms)
 

@@ -1,7 +1,19 @@
-"""What happens to data: one module a stage, with the job's name."""
+"""The pipeline, by stage. Read in this order: ingest, clean, curate, train, promote, score.
+
+Below them: lake (Spark and Delta), tracking (MLflow), model (what a model is). Above them:
+reproduce, operate, bundle, demo. Each room's own docstring says what it is.
+"""
 
 import os
 
-# Before torch loads OpenMP: its threads spin at barriers otherwise, and training beside any other busy process takes
-# six times as long (DECISIONS.md, 2026-11-23).
-os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+# Libraries read these once, when they are first loaded, so they are set before anything else.
+DEFAULTS = {
+    # Threads of OpenMP spin at barriers otherwise: training beside another busy process takes six
+    # times as long (DECISIONS.md, 2026-11-23).
+    "OMP_WAIT_POLICY": "PASSIVE",
+    "CUBLAS_WORKSPACE_CONFIG": ":4096:8",  # deterministic products on a GPU need it
+    "MLFLOW_UV_AUTO_DETECT": "false",  # MLflow would look for the project's lock file
+    "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
+}
+for name, value in DEFAULTS.items():
+    os.environ.setdefault(name, value)

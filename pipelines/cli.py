@@ -1,8 +1,7 @@
-"""Flags from a frozen dataclass, and errors to one line and an exit code."""
+"""Flags from a frozen dataclass: one field gives a flag, its default, help and MLflow param."""
 
 import argparse
 import dataclasses
-import logging
 import typing
 from collections.abc import Mapping, Sequence
 from typing import Any, NoReturn, TypeVar
@@ -11,37 +10,34 @@ from pipelines.errors import InputError
 
 Config = TypeVar("Config")
 _REQUIRED = dataclasses.MISSING
-log = logging.getLogger("reviewlake")
 
 
 def flag(description: str, default: Any = _REQUIRED, choices: Sequence[str] = ()) -> Any:
-    """A dataclass field that is also a flag: the field's name, this default, this help; a tuple may come repeatedly."""
-    return dataclasses.field(
-        default=default, metadata={"help": description, "choices": tuple(choices)}
-    )
+    """Declare a field that is a flag. The default () means: the flag may be given several times."""
+    metadata = {"help": description, "choices": tuple(choices)}
+    return dataclasses.field(default=default, metadata=metadata)
 
 
 def argument(description: str, default: Any = _REQUIRED, choices: Sequence[str] = ()) -> Any:
-    """A dataclass field that is given by its place on the command line, without a flag's name."""
-    return dataclasses.field(
-        default=default, metadata={"help": description, "argument": True, "choices": tuple(choices)}
-    )
+    """Declare a field that is a positional argument."""
+    metadata = {"help": description, "choices": tuple(choices), "argument": True}
+    return dataclasses.field(default=default, metadata=metadata)
 
 
 def group(config: type[Any]) -> Any:
-    """A dataclass field whose own fields become flags of the same job."""
+    """Declare a field whose own fields become flags of the same job."""
     return dataclasses.field(default_factory=config, metadata={"group": config})
 
 
 def build_parser(config: type[Any], description: str | None) -> argparse.ArgumentParser:
-    """The parser of a job, so that a test or a bundle check can ask which flags exist."""
+    """Return the parser of a job's flags."""
     parser = argparse.ArgumentParser(
         description=description,
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
     )
     _add_flags(parser, config)
-    parser.add_argument("--debug", action="store_true", help="show the whole traceback of an error")
+    parser.add_argument("--debug", action="store_true", help="show the traceback of an error")
     return parser
 
 
@@ -51,9 +47,9 @@ def parse(
     description: str | None,
     presets: Mapping[str, Any] | None = None,
 ) -> Config:
-    """Read argv into `config`; a value out of range raises InputError, as `__post_init__` words it.
+    """Read argv into `config`. Raises InputError for a value that its `__post_init__` refuses.
 
-    With --preset NAME the defaults are those of `presets[NAME]`, a dataclass; a flag given all the same wins.
+    With --preset NAME the defaults are those of `presets[NAME]`, a dataclass; explicit flags win.
     """
     parser = build_parser(config, description)
     values = parser.parse_args(argv)
@@ -64,13 +60,14 @@ def parse(
 
 
 def complaint(config: type[Any], argv: Sequence[str]) -> str | None:
-    """What a job would say of these arguments before it starts; None where it takes them."""
+    """Return the error with which a job would refuse these arguments; None if it accepts them."""
     parser = build_parser(config, None)
 
     def refuse(message: str) -> NoReturn:
         raise InputError(message)
 
-    parser.error = refuse  # type: ignore[method-assign]  # else argparse prints its usage and ends the process
+    # argparse's own method prints the usage and ends the process.
+    parser.error = refuse  # type: ignore[method-assign]
     try:
         _build(config, vars(parser.parse_args(argv)))
     except InputError as error:
@@ -79,7 +76,7 @@ def complaint(config: type[Any], argv: Sequence[str]) -> str | None:
 
 
 def as_params(config: Any) -> dict[str, Any]:
-    """A config as flat names and values: what is logged, and what a run key is made of."""
+    """Return a config as flat names and values, for MLflow and for the run key."""
     flat: dict[str, Any] = {}
     for field in dataclasses.fields(config):
         value = getattr(config, field.name)
@@ -88,19 +85,23 @@ def as_params(config: Any) -> dict[str, Any]:
 
 
 def from_params(config: type[Config], params: Mapping[str, str]) -> Config:
-    """A config from what `as_params` gave, as text; raises InputError for a value that it does not take."""
+    """Return the config that `as_params` gave these params for, as text.
+
+    Raises InputError for a missing name and for a value that the config refuses.
+    """
     types = typing.get_type_hints(config)
-    names = [field.name for field in dataclasses.fields(config)]  # type: ignore[arg-type]
-    if missing := [name for name in names if name not in params]:
+    missing = [name for name in types if name not in params]
+    if missing:
         raise InputError(
-            f"{', '.join(missing)}: expected among the recorded settings, found not: the run is of older code, which "
-            "had no such setting. Run it by the code of then: git worktree add ../then <its git.commit>."
+            f"{', '.join(missing)}: missing from the run's recorded settings; it was made by older "
+            "code. Check out that code: git worktree add ../then <its git.commit>."
         )
-    values = {
-        name: params[name] == "True" if types[name] is bool else types[name](params[name])
-        for name in names
-    }
+    values = {name: _value(kind, params[name]) for name, kind in types.items()}
     return _build(config, values)
+
+
+def _value(kind: type[Any], text: str) -> Any:
+    return text == "True" if kind is bool else kind(text)
 
 
 def _add_flags(parser: argparse.ArgumentParser, config: type[Any]) -> None:
@@ -108,45 +109,51 @@ def _add_flags(parser: argparse.ArgumentParser, config: type[Any]) -> None:
     for field in dataclasses.fields(config):
         if "group" in field.metadata:
             _add_flags(parser, field.metadata["group"])
-            continue
-        if "argument" in field.metadata:
-            is_optional = (
-                {"nargs": "?", "default": field.default} if field.default is not _REQUIRED else {}
-            )
-            choices = field.metadata["choices"] or None
-            parser.add_argument(
-                field.name, help=field.metadata["help"], choices=choices, **is_optional
-            )
-            continue
-        name, text = "--" + field.name.replace("_", "-"), field.metadata["help"]
-        if types[field.name] is bool:
-            parser.add_argument(
-                name, action=argparse.BooleanOptionalAction, default=field.default, help=text
-            )
-            continue
-        if field.default == ():
-            parser.add_argument(name, action="append", default=[], metavar="NAME=VALUE", help=text)
-            continue
-        is_required = field.default is _REQUIRED
+        elif "argument" in field.metadata:
+            _add_argument(parser, field)
+        else:
+            _add_flag(parser, field, types[field.name])
+
+
+def _add_argument(parser: argparse.ArgumentParser, field: dataclasses.Field[Any]) -> None:
+    is_required = field.default is _REQUIRED
+    parser.add_argument(
+        field.name,
+        nargs=None if is_required else "?",
+        default=None if is_required else field.default,
+        choices=field.metadata["choices"] or None,
+        help=field.metadata["help"],
+    )
+
+
+def _add_flag(
+    parser: argparse.ArgumentParser, field: dataclasses.Field[Any], kind: type[Any]
+) -> None:
+    name = "--" + field.name.replace("_", "-")
+    text = field.metadata["help"]
+    is_required = field.default is _REQUIRED
+    if kind is bool:
+        yes_or_no = argparse.BooleanOptionalAction
+        parser.add_argument(name, action=yes_or_no, default=field.default, help=text)
+    elif field.default == ():
+        parser.add_argument(name, action="append", default=[], metavar="NAME=VALUE", help=text)
+    else:
+        has_default = not is_required and field.default != ""
         parser.add_argument(
             name,
-            type=types[field.name],
+            type=kind,
             required=is_required,
             default=None if is_required else field.default,
             choices=field.metadata["choices"] or None,
-            help=text
-            if is_required or field.default == ""
-            else f"{text} (default: {field.default})",
+            help=f"{text} (default: {field.default})" if has_default else text,
         )
 
 
-def _build(config: type[Config], values: dict[str, Any]) -> Config:
-    chosen = {
-        field.name: _build(field.metadata["group"], values)
-        if "group" in field.metadata
-        else values[field.name]
-        for field in dataclasses.fields(config)  # type: ignore[arg-type]  # every config is a dataclass
-    }
+def _build(config: type[Config], values: Mapping[str, Any]) -> Config:
+    chosen: dict[str, Any] = {}
+    for field in dataclasses.fields(config):  # type: ignore[arg-type]  # a config is a dataclass
+        own_config = field.metadata.get("group")
+        chosen[field.name] = _build(own_config, values) if own_config else values[field.name]
     try:
         return config(**chosen)
     except ValueError as error:

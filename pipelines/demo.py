@@ -1,15 +1,18 @@
-"""The demo: what it sets of the bundle's variables, and what the lake says of itself afterwards."""
+"""The demo: the bundle's pipeline on the packaged reviews, and a summary of the lake afterwards."""
 
 from collections.abc import Mapping
 
 from mlflow.tracking import MlflowClient
 
+from pipelines.bundle import resolve, runner
+from pipelines.bundle.graph import job_of
 from pipelines.lake import ledger
+from pipelines.lake.config import LakeConfig
 from pipelines.lake.tables import TableStore
 from pipelines.operate.query import rendered
 from pipelines.tracking import registry
 from pipelines.tracking.names import CHALLENGER, CHAMPION, MODEL_NAME
-from schemas import GOLD_SCORES, TABLES
+from schemas import GOLD_SCORES, TABLES, Table
 
 STAGES = ("ingest", "clean", "curate", "train", "promote", "score")
 EXAMPLE_SQL = """\
@@ -21,60 +24,93 @@ GROUP BY s.source, label ORDER BY s.source, label"""
 NEXT_STEPS = """\
 What to look at next
   . .venv/bin/activate
-  python jobs/query.py --lake "{lake}" --sql "SELECT * FROM gold.lineage LIMIT 3"    from a score to its bytes
-  python jobs/reproduce.py models:/review_classifier@champion --lake "{lake}"        the same weights again?
-  mlflow ui --backend-store-uri "sqlite:///{lake}/mlflow/mlflow.db"                  curves, figures, model card
-  python jobs/ingest.py --lake "{lake}" --source rotten_tomatoes                     new arrivals, then
-  python jobs/clean.py --lake "{lake}" && python jobs/score.py --lake "{lake}"       their scores
-  TABLES.md                                                                        what each column means"""
-NOTHING_NEW = "Nothing was to do: no table has a new version."
-REFUSED = "The gate refused the challenger; ops.promotions says why. The champion is as before."
-TOO_FEW = "QUICK: {n:,} reviews are too few to judge quality by. The figures below only show that every stage runs."
+  python jobs/query.py --lake "{lake}" --sql "SELECT * FROM gold.lineage LIMIT 3"
+      from each score back to the bytes of the delivered file
+  python jobs/reproduce.py models:/review_classifier@champion --lake "{lake}"
+      the same weights again?
+  mlflow ui --backend-store-uri "sqlite:///{lake}/mlflow/mlflow.db"
+      curves, figures, model card
+  python jobs/ingest.py --lake "{lake}" --source rotten_tomatoes
+  python jobs/clean.py --lake "{lake}" && python jobs/score.py --lake "{lake}"
+      new reviews, and their scores
+  TABLES.md
+      the meaning of each column"""
+NOTHING_NEW = "Nothing to do: no table has a new version."
+REFUSED = "The gate refused the challenger; ops.promotions says why. The champion has not changed."
+TOO_FEW = (
+    "QUICK: {n:,} reviews are too few to judge quality by. "
+    "The figures below only show that every stage runs."
+)
 
 
 def variables(lake: str, max_rows: int) -> dict[str, str]:
-    """What the demo sets of databricks.yml's variables; `lake` absolute, or it would be below the checkout's root."""
-    # With fewer reviews smaller batches: some 200 steps at least, or the head has hardly left its random start.
-    few = {"max_rows": str(max_rows), "batch_size": "8"} if max_rows else {}
-    return {"lake": lake, **few}
+    """Return the bundle variables that the demo sets."""
+    if not max_rows:
+        return {"lake": lake}
+    # Fewer reviews need smaller batches: with less than some 200 steps the model's head hardly
+    # leaves its random start.
+    return {"lake": lake, "max_rows": str(max_rows), "batch_size": "8"}
+
+
+def run(job_name: str, parameters: Mapping[str, str], lake: str, max_rows: int) -> int:
+    """Run a job of the bundle in this process, print its summary, return its exit code."""
+    definition = resolve.definition_for(resolve.LOCAL, variables(lake, max_rows))
+    job = job_of(definition, job_name)
+    results = runner.run_local(definition, job, parameters, runner.in_process, resume=False)
+    print("\n".join(runner.summary(job, results)))
+    return runner.exit_code(job, results)
+
+
+def versions_of(store: TableStore) -> dict[str, int]:
+    """Return the latest version of each table that exists."""
+    return {table.name: store.version(table) for table in TABLES if store.exists(table)}
 
 
 def summary(store: TableStore, client: MlflowClient, max_rows: int, is_refused: bool) -> str:
-    """Rows, versions, the run, its figures against the baseline's, the champion, and one question answered.
+    """Return rows, versions, the model and its figures, and one question answered in SQL.
 
-    max_rows  how many reviews were taken; 0 = all
+    max_rows  number of reviews taken, 0 = all
+    The question needs Spark, so it is left out if no stage had anything to do.
     """
-    remarks = ([TOO_FEW.format(n=max_rows)] if max_rows else []) + ([REFUSED] if is_refused else [])
-    parts = [*remarks, _tables(store), _flow(store), _model(client)]
-    if store.exists(GOLD_SCORES):
-        version = store.sql("SELECT max(model_version) AS version FROM gold.scores").collect()[0][
-            "version"
-        ]
-        question = EXAMPLE_SQL.format(version=version)
-        answer = "\n".join(rendered(store.sql(question), "table", 0, 60))
-        parts.append(f"SQL over the scored table\n{_indented(question)}\n\n{_indented(answer)}")
+    parts = []
+    if max_rows:
+        parts.append(TOO_FEW.format(n=max_rows))
+    if is_refused:
+        parts.append(REFUSED)
+    parts += [_tables(store), _rows_by_stage(store), _model(client)]
+    if store.is_started and store.exists(GOLD_SCORES):
+        parts.append(_question(store))
     return "\n\n".join(parts)
 
 
 def _tables(store: TableStore) -> str:
-    now = {table.name: store.version(table) for table in TABLES if store.exists(table)}
-    # As they are now: to count them by version takes five seconds more.
-    counts = store.counts({name: f"SELECT count(*) FROM {name}" for name in now})
-    lines = [f"  {name:<16} version {now[name]:>3} {counts[name]:>9,} rows" for name in now]
-    return "\n".join(["Tables", *lines])
+    lines = ["Tables"]
+    for table in TABLES:
+        if store.exists(table):
+            version, n_rows = store.version(table), n_rows_of(store.config, table)
+            lines.append(f"  {table.name:<16} version {version:>3} {n_rows:>9,} rows")
+    return "\n".join(lines)
 
 
-def _flow(store: TableStore) -> str:
-    found = {
-        row["stage"]: row["rows"] for row in ledger.last_runs(store, "rows").collect()
-    }  # one row a stage
-    lines = [
-        f"  {name:<8} "
-        + ", ".join(f"{n:,} {key.replace('_', ' ')}" for key, n in found[name].items())
-        for name in STAGES
-        if name in found
-    ]
-    return "\n".join(["Rows by stage", *lines])
+def n_rows_of(lake: LakeConfig, table: Table) -> int:
+    """Count the rows of a local table by the footers of its files, without Spark."""
+    import pyarrow.parquet as pq
+    from deltalake import DeltaTable
+
+    files = DeltaTable(lake.location(table)).file_uris()
+    return sum(pq.read_metadata(file).num_rows for file in files)
+
+
+def _rows_by_stage(store: TableStore) -> str:
+    rows_by_stage = ledger.last_rows_by_stage(store)
+    lines = ["Rows by stage"]
+    for stage in STAGES:
+        if stage in rows_by_stage:
+            outcomes = [
+                f"{n:,} {name.replace('_', ' ')}" for name, n in rows_by_stage[stage].items()
+            ]
+            lines.append(f"  {stage:<8} {', '.join(outcomes)}")
+    return "\n".join(lines)
 
 
 def _model(client: MlflowClient) -> str:
@@ -82,27 +118,45 @@ def _model(client: MlflowClient) -> str:
     shown = champion or registry.resolve(client, MODEL_NAME, CHALLENGER)
     run = client.get_run(shown.run_id or "")
     metrics = run.data.metrics
+    gold_version = run.data.tags["delta.version"]
+    baseline = metrics.get("baseline_accuracy", float("nan"))
+    error = metrics["test_calibration_error"]
     lines = [
-        f"  run       {run.info.run_id}, gold.reviews version {run.data.tags['delta.version']}",
-        *(
-            f"  {name:<9} {metrics[f'test_{name}']:.4f}  (95 % {metrics[f'test_{name}_low']:.4f}-"
-            f"{metrics[f'test_{name}_high']:.4f})"
-            for name in ("accuracy", "precision", "recall", "f1")
-            if f"test_{name}_low" in metrics
-        ),
+        f"Model {MODEL_NAME}",
+        f"  run       {run.info.run_id}, gold.reviews version {gold_version}",
+        *_held_out_figures(metrics),
         f"  parts     {_parts(metrics)}",
-        f"  baseline  {metrics.get('baseline_accuracy', float('nan')):.4f}  accuracy of TF-IDF and logistic regression",
-        f"  rows      {metrics['test_rows']:,.0f} held out; calibration error {metrics['test_calibration_error']:.4f}",
+        f"  baseline  {baseline:.4f}  accuracy of TF-IDF and logistic regression",
+        f"  rows      {metrics['test_rows']:,.0f} held out; calibration error {error:.4f}",
         f"  champion  {f'version {champion.version}' if champion else 'none'}",
     ]
-    return "\n".join([f"Model {MODEL_NAME}", *lines])
+    return "\n".join(lines)
+
+
+def _held_out_figures(metrics: Mapping[str, float]) -> list[str]:
+    lines = []
+    for name in ("accuracy", "precision", "recall", "f1"):
+        if f"test_{name}_low" in metrics:
+            value = metrics[f"test_{name}"]
+            low, high = metrics[f"test_{name}_low"], metrics[f"test_{name}_high"]
+            lines.append(f"  {name:<9} {value:.4f}  (95 % {low:.4f}-{high:.4f})")
+    return lines
 
 
 def _parts(metrics: Mapping[str, float]) -> str:
-    """The accuracy of each part of the model by itself."""
-    alone = {"encoder": "the encoder alone", "lexical": "the linear part over the whole text alone"}
-    found = {words: metrics.get(f"test_accuracy_{part}") for part, words in alone.items()}
-    return ", ".join(f"{value:.4f} {words}" for words, value in found.items() if value is not None)
+    """Return the accuracy of each part of the model alone."""
+    names = {
+        "test_accuracy_encoder": "the encoder alone",
+        "test_accuracy_lexical": "the linear part over the whole text alone",
+    }
+    return ", ".join(f"{metrics[key]:.4f} {name}" for key, name in names.items() if key in metrics)
+
+
+def _question(store: TableStore) -> str:
+    latest = store.sql("SELECT max(model_version) AS version FROM gold.scores").collect()[0]
+    sql = EXAMPLE_SQL.format(version=latest["version"])
+    answer = "\n".join(rendered(store.sql(sql), "table", 0, 60))
+    return f"SQL over the scored table\n{_indented(sql)}\n\n{_indented(answer)}"
 
 
 def _indented(text: str) -> str:

@@ -1,97 +1,129 @@
-"""A job as a program: its log, and each error as one line and an exit code."""
+"""A job as a program: its log, its environment variables, and errors as one line and an exit code.
+
+Spark and MLflow are not imported here: their exceptions can only be raised once somebody else has
+imported them.
+"""
 
 import errno
 import logging
 import os
 import re
 import sys
-from collections.abc import Callable, Sequence
-
-from py4j.protocol import Py4JError
-from pyspark.errors import PySparkException
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 
 from pipelines import errors
 from pipelines.errors import JobError, SetupError
 
 log = logging.getLogger("reviewlake")
 
-Main = Callable[[Sequence[str] | None], int | None]  # an exit code where it is not said by an error
+Main = Callable[[Sequence[str] | None], int | None]  # may return an exit code
 DISK_FULL = os.strerror(errno.ENOSPC)
-MOST_CHARACTERS = 300  # of a line that another program wrote
+MAX_CHARACTERS = 300  # of a line that another program wrote
+LIBRARY_ERRORS = (
+    ("pyspark.errors", "PySparkException"),
+    ("py4j.protocol", "Py4JError"),
+    ("mlflow.exceptions", "MlflowException"),
+)
 
 
 def run(main: Main) -> None:
-    """Run a job's main as a program: log to stderr, one line per error, the error's exit code."""
+    """Run a job's main as a program: errors are one line on stderr and an exit code."""
     show_log()
-    if code := attempt(main, None):
+    if code := attempt(main, sys.argv[1:]):
         sys.exit(code)
 
 
-def attempt(main: Main, argv: Sequence[str] | None) -> int:
-    """Run a job's main; its exit code, 0 where it did its work. Logs one line of an error."""
+def attempt(main: Main, argv: Sequence[str]) -> int:
+    """Run a job's main and return its exit code, 0 for success. Logs an error as one line.
+
+    With --debug in `argv` the error is raised instead, with its traceback.
+    """
     try:
         return main(argv) or 0
-    except _worded_errors() as caught:
-        if "--debug" in sys.argv:
+    except _reported_errors() as caught:
+        if "--debug" in argv:
             raise
         error = from_worker(caught)
         log.error("%s", one_line(error))
         return exit_code(error)
 
 
-def _worded_errors() -> tuple[type[Exception], ...]:
-    """What is told in one line. MLflow takes a second to import, and a job without it can not meet its errors."""
-    mlflow = sys.modules.get("mlflow.exceptions")
-    return (
-        JobError,
-        PySparkException,
-        Py4JError,
-        OSError,
-        *((mlflow.MlflowException,) if mlflow else ()),
-    )
-
-
 def from_worker(error: Exception) -> Exception:
-    """The JobError that a Python worker raised, which Spark hands over as text; any other error as it is."""
-    named = (
-        None
-        if isinstance(error, JobError)
-        else re.search(r"pipelines\.errors\.(\w+): (.+)", str(error))
-    )
+    """Return the JobError that a worker raised, from Spark's text; else the error as it is."""
+    if isinstance(error, JobError):
+        return error
+    named = re.search(r"pipelines\.errors\.(\w+): (.+)", str(error))
     kind = getattr(errors, named[1], None) if named else None
     return kind(named[2]) if named and kind else error
 
 
 def exit_code(error: Exception) -> int:
-    """The code that the error's class says; a full disk is the machine's fault, whoever met it."""
+    """Return the exit code of the error's class; a full disk counts as a fault of the machine."""
     if isinstance(error, JobError):
         return error.exit_code
     return SetupError.exit_code if DISK_FULL in str(error) else JobError.exit_code
 
 
 def one_line(error: Exception) -> str:
-    """What a user reads of an error. Of one that nobody worded, as little as names it: Spark's hold rows and texts."""
+    """Return the line that reports an error. Values in Spark's messages may be reviews: hidden."""
     name = type(error).__name__
     if isinstance(error, JobError):
         return f"{name}: {error}"
-    lines = str(error).strip().splitlines() or ["no message"]
-    java = [
-        line for line in lines if line.startswith(": ")
-    ]  # Py4J's first line names only the call
-    line = (java or lines)[0].removeprefix(": ")
+    line = first_cause(error)
     if not isinstance(error, OSError):
-        line = re.sub(
-            r"'.*'", "'…'", line.split(" violated by row")[0]
-        )  # quoted are values; names stand in ``
-    advice = (
-        "Free some space, then run it again."
-        if DISK_FULL in str(error)
-        else "Rerun with --debug for the trace."
-    )
-    return f"{name}: {line[:MOST_CHARACTERS]} {advice}"
+        without_row = line.split(" violated by row")[0]
+        line = re.sub(r"'.*'", "'…'", without_row)  # values are in '', names in ``
+    advice = "Run it again with --debug for the traceback."
+    if DISK_FULL in str(error):
+        advice = "Free some space, then run it again."
+    return f"{name}: {line[:MAX_CHARACTERS]} {advice}"
+
+
+def first_cause(error: BaseException) -> str:
+    """Return the line of an exception that says what is wrong: Py4J's first one names a call."""
+    lines = str(error).strip().splitlines() or ["no message"]
+    java_lines = [line for line in lines if line.startswith(": ")]
+    return (java_lines or lines)[0].removeprefix(": ")
+
+
+def cause_line(error: BaseException) -> str:
+    """Return the innermost cause in one line: of a JVM exception the last 'Caused by'."""
+    lines = str(error).strip().splitlines()
+    causes = [line for line in lines if line.startswith("Caused by: ")]
+    return causes[-1].removeprefix("Caused by: ") if causes else first_cause(error)
 
 
 def show_log() -> None:
-    """One plain line per effect on stderr; stdout is for results."""
+    """Log one plain line per effect to stderr; stdout is for results."""
     logging.basicConfig(level=logging.WARNING, format="%(message)s", stream=sys.stderr)
     log.setLevel(logging.INFO)
+
+
+@contextmanager
+def environment(**variables: str | None) -> Iterator[None]:
+    """Set environment variables for child processes; None removes one. Restores them at the end."""
+    before = {name: os.environ.get(name) for name in variables}
+    set_environment(variables)
+    try:
+        yield
+    finally:
+        set_environment(before)
+
+
+def set_environment(variables: Mapping[str, str | None]) -> None:
+    """Set environment variables for the rest of this process; None removes one."""
+    for name, value in variables.items():
+        if value is None:
+            os.environ.pop(name, None)
+        else:
+            os.environ[name] = value
+
+
+def _reported_errors() -> tuple[type[Exception], ...]:
+    """Return the exceptions that are reported as one line, of the libraries that are imported."""
+    kinds: list[type[Exception]] = [JobError, OSError]
+    for module, name in LIBRARY_ERRORS:
+        if module in sys.modules:
+            kinds.append(getattr(sys.modules[module], name))
+    return tuple(kinds)

@@ -1,4 +1,4 @@
-"""The one place where a table's columns, comments, key, checks and properties stand."""
+"""The contracts of all tables: columns, comments, key, checks and properties."""
 
 from schemas.bronze import BRONZE_REVIEWS
 from schemas.contract import Column, Table, View
@@ -24,11 +24,27 @@ TABLES = (
     OPS_PROMOTIONS,
 )
 VIEWS = (GOLD_CURRENT_SCORES, GOLD_LINEAGE)
-# Where copies of one text stand in several splits, the least rank wins: training must not see what is held out.
+SPLITS = ("train", "validation", "test")
+# If copies of one text are in several splits, the lowest rank wins: training must not see it.
 SPLIT_RANK = {"test": 0, "validation": 1, "train": 2}
 
 __all__ = [
-    "BRONZE_REVIEWS", "GOLD_CURRENT_SCORES", "GOLD_LINEAGE", "GOLD_REJECTS", "GOLD_REVIEWS", "GOLD_SCORES",
-    "OPS_MODELS", "OPS_PROMOTIONS", "OPS_RUNS", "SILVER_REJECTS", "SILVER_REVIEWS", "SPLIT_RANK", "TABLES", "VIEWS",
-    "Column", "Table", "View",
-]  # fmt: skip
+    "BRONZE_REVIEWS",
+    "GOLD_CURRENT_SCORES",
+    "GOLD_LINEAGE",
+    "GOLD_REJECTS",
+    "GOLD_REVIEWS",
+    "GOLD_SCORES",
+    "OPS_MODELS",
+    "OPS_PROMOTIONS",
+    "OPS_RUNS",
+    "SILVER_REJECTS",
+    "SILVER_REVIEWS",
+    "SPLITS",
+    "SPLIT_RANK",
+    "TABLES",
+    "VIEWS",
+    "Column",
+    "Table",
+    "View",
+]

@@ -1,56 +1,54 @@
 """Bronze: what arrived, as it arrived."""
 
-from pyspark.sql.types import LongType, StringType, TimestampType
-
 from schemas.contract import APPEND_ONLY, Column, Table
 
 BRONZE_REVIEWS = Table(
     name="bronze.reviews",
-    comment="Append-only raw truth: one row per review of each ingested file. Built by jobs/ingest.py.",
+    comment=(
+        "Append-only raw truth: one row per review of each ingested file. Built by jobs/ingest.py."
+    ),
     columns=(
-        Column("source", StringType(), "Where the reviews come from, e.g. imdb, rotten_tomatoes."),
+        Column("source", "string", "Where the reviews come from, e.g. imdb, rotten_tomatoes."),
         Column(
-            "source_file",
-            StringType(),
-            "Name of the file delivered; for an archive, archive!member.",
+            "source_file", "string", "Name of the file delivered; for an archive, archive!member."
         ),
-        Column(
-            "source_sha256", StringType(), "SHA-256 of the delivered file's bytes, lower-case hex."
-        ),
+        Column("source_sha256", "string", "SHA-256 of the delivered file's bytes, lower-case hex."),
         Column(
             "row_number",
-            LongType(),
+            "bigint",
             "Which record of the delivered file, from 1, header not counted.",
         ),
         Column(
-            "raw_text", StringType(), "Review text, as delivered; null where absent.", nullable=True
+            "raw_text", "string", "Review text, as delivered; null where absent.", nullable=True
         ),
         Column(
             "raw_label",
-            StringType(),
+            "string",
             "Label as delivered, e.g. pos, 1; null where unlabelled.",
             nullable=True,
         ),
         Column(
             "source_split",
-            StringType(),
+            "string",
             "train, validation or test if the source says; else null.",
             nullable=True,
         ),
         Column(
             "read_fault",
-            StringType(),
+            "string",
             "Why the record could not be read whole; else null.",
             nullable=True,
         ),
-        Column("batch_id", StringType(), "Run key of the ingest that added the row."),
-        Column("ingested_at", TimestampType(), "When the row was added, UTC."),
+        Column("batch_id", "string", "Run key of the ingest that added the row."),
+        Column("ingested_at", "timestamp", "When the row was added, UTC."),
     ),
     key=("source_sha256", "row_number"),
     checks={
         "source_sha256_is_hex": "source_sha256 rlike '^[0-9a-f]{64}$'",
         "row_number_is_positive": "row_number >= 1",
-        "source_split_is_known": "source_split IS NULL OR source_split IN ('train', 'validation', 'test')",
+        "source_split_is_known": (
+            "source_split IS NULL OR source_split IN ('train', 'validation', 'test')"
+        ),
         "unreadable_rows_say_why": "raw_text IS NOT NULL OR read_fault IS NOT NULL",
     },
     properties=APPEND_ONLY,

@@ -1,8 +1,14 @@
-"""What a table is: columns with their meaning, a key, checks, properties. Every use of a table derives from this."""
+"""A table's contract: columns with their meaning, a key, checks and properties."""
+
+from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
-from pyspark.sql.types import DataType, StructField, StructType
+if (
+    TYPE_CHECKING
+):  # a contract is read without Spark, as by --help and by readers of Delta that need no JVM
+    from pyspark.sql.types import StructType
 
 # Delta refuses time travel past deletedFileRetentionDuration (7 days by default) and cleans its log
 # after 30: a model's training data would be gone. Both must be set in the same statement.
@@ -20,17 +26,17 @@ APPEND_ONLY = KEEP_HISTORY | {"delta.appendOnly": "true"}  # Delta refuses UPDAT
 
 @dataclass(frozen=True)
 class Column:
-    """One column: its Spark type, and its meaning with unit and range."""
+    """One column: its type in SQL, as Spark writes it, and its meaning with unit and range."""
 
     name: str
-    type: DataType
+    type: str
     comment: str
     nullable: bool = False
 
 
 @dataclass(frozen=True)
 class Table:
-    """One table's contract. `key` is the MERGE key; `checks` maps a rule's name to SQL that must be true."""
+    """One table. `key` is the MERGE key; `checks` maps a rule's name to SQL that must be true."""
 
     name: str
     comment: str
@@ -41,8 +47,11 @@ class Table:
 
     @property
     def schema(self) -> StructType:
-        """The Spark schema, NOT NULL included."""
-        return StructType([StructField(c.name, c.type, c.nullable) for c in self.columns])
+        """The Spark schema, NOT NULL included. Needs a running session, which parses the types."""
+        from pyspark.sql.types import DataType, StructField, StructType
+
+        fields = [StructField(c.name, DataType.fromDDL(c.type), c.nullable) for c in self.columns]
+        return StructType(fields)
 
     @property
     def is_append_only(self) -> bool:
@@ -56,7 +65,7 @@ class Table:
 
 @dataclass(frozen=True)
 class View:
-    """A view: its SQL stands in the file beside its contract, since views do not survive a local session."""
+    """A view and the file of its SQL: views do not survive a local session."""
 
     name: str
     comment: str

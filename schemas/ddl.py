@@ -1,4 +1,4 @@
-"""SQL that a contract stands for: creation, checks; and the names under which its tables stand in a catalog."""
+"""SQL from a contract: CREATE, checks, and the names of its tables in a catalog."""
 
 import re
 from collections.abc import Mapping
@@ -9,7 +9,7 @@ from schemas.contract import Column, Table, View
 
 SCHEMAS = ("bronze", "silver", "gold", "ops")
 _NAMES = {view.name for view in VIEWS} | {table.name for table in TABLES}
-# Strings, comments and quoted names come first, so that a table's name inside of them is left alone.
+# Strings, comments and quoted names come first: a table's name inside them stays as it is.
 _TOKEN = re.compile(
     r"""\br'[^']*'|\br"[^"]*"|'(?:[^'\\]|\\.)*'|"(?:[^"\\]|\\.)*"|--[^\n]*|/\*.*?\*/"""
     r"""|(?<![\w.`])(?P<a>`?)(?P<schema>\w+)(?P=a)\.(?P<b>`?)(?P<table>\w+)(?P=b)(?![\w`])|`[^`]*`""",
@@ -18,10 +18,10 @@ _TOKEN = re.compile(
 
 
 def physical(sql: str, schemas: Mapping[str, str]) -> str:
-    """SQL text, or one name, in which the tables and views of the contracts stand under their catalog's schemas.
+    """Return SQL text, or one name, with the contracts' schemas replaced by the catalog's.
 
-    schemas  contract's schema -> catalog's schema; where the two are equal, the text comes back as it is.
-    A name inside a string, a comment or a longer quoted name is left alone, and so is one spelled with its catalog.
+    schemas  schema of the contracts -> schema in the catalog
+    Names inside strings, comments and longer quoted names stay, and names with a catalog too.
     """
 
     def renamed(found: re.Match[str]) -> str:
@@ -36,7 +36,9 @@ def physical(sql: str, schemas: Mapping[str, str]) -> str:
 
 
 def create_table(table: Table, location: str = "") -> str:
-    """CREATE TABLE with every column, comment, check and property; external where `location` is given.
+    """Return CREATE TABLE with columns, comments, checks and properties.
+
+    The table is external if a location is given.
 
     Checks go in as table properties: one commit instead of one each, and no moment without them.
     """
@@ -72,4 +74,4 @@ def sql_literal(value: str) -> str:
 
 def _column(column: Column) -> str:
     null = "" if column.nullable else " NOT NULL"
-    return f"{column.name} {column.type.simpleString()}{null} COMMENT {sql_literal(column.comment)}"
+    return f"{column.name} {column.type}{null} COMMENT {sql_literal(column.comment)}"

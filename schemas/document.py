@@ -24,7 +24,7 @@ def document() -> str:
 
 def _section(table: Table) -> str:
     columns = "\n".join(
-        f"| {c.name} | {c.type.simpleString()}{', null' if c.nullable else ''} | {c.comment} |"
+        f"| {c.name} | {c.type}{', null' if c.nullable else ''} | {c.comment} |"
         for c in table.columns
     )
     checks = "\n".join(f"- `{name}`: `{rule}`" for name, rule in table.checks.items())

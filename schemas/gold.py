@@ -1,37 +1,27 @@
 """Gold: what a model may learn from, and what it said."""
 
-from pyspark.sql.types import (
-    ArrayType,
-    BooleanType,
-    DoubleType,
-    IntegerType,
-    LongType,
-    StringType,
-    TimestampType,
-)
-
 from schemas.contract import APPEND_ONLY, Column, Table, View
 from schemas.ops import OPS_MODELS, OPS_PROMOTIONS, OPS_RUNS
 from schemas.silver import ORIGIN
 
 GOLD_REVIEWS = Table(
     name="gold.reviews",
-    comment="Labelled reviews with their split: what a model may learn from. Built by jobs/curate.py.",
+    comment=(
+        "Labelled reviews with their split: what a model may learn from. Built by jobs/curate.py."
+    ),
     columns=(
-        Column("review_id", StringType(), "SHA-256 of text; silver.reviews.review_id."),
-        Column("text", StringType(), "Cleaned review text; silver.reviews.text."),
-        Column("label", IntegerType(), "1 = positive, 0 = negative."),
-        Column("split", StringType(), "train, validation or test; no text stands in two."),
-        Column("source", StringType(), "Where the review comes from."),
-        Column("n_characters", IntegerType(), "Length of text, characters."),
+        Column("review_id", "string", "SHA-256 of text; silver.reviews.review_id."),
+        Column("text", "string", "Cleaned review text; silver.reviews.text."),
+        Column("label", "int", "1 = positive, 0 = negative."),
+        Column("split", "string", "train, validation or test; no text stands in two."),
+        Column("source", "string", "Where the review comes from."),
+        Column("n_characters", "int", "Length of text, characters."),
         Column(
-            "n_tokens",
-            IntegerType(),
-            "Length of text, tokens of the curating backbone, specials left out.",
+            "n_tokens", "int", "Length of text, tokens of the curating backbone, specials left out."
         ),
         Column(
             "states_score",
-            BooleanType(),
+            "boolean",
             "Whether the text states its own score, as 8/10: the label leaks.",
         ),
     ),
@@ -48,16 +38,19 @@ GOLD_REJECTS = Table(
     name="gold.rejects",
     comment="Silver reviews that gold.reviews left out, with the reason. Built by jobs/curate.py.",
     columns=(
-        Column("review_id", StringType(), "silver.reviews.review_id."),
+        Column("review_id", "string", "silver.reviews.review_id."),
         Column(
             "reason",
-            StringType(),
+            "string",
             "unlabelled, source_not_chosen, no_official_split or text_in_two_splits.",
         ),
     ),
     key=("review_id",),
     checks={
-        "reason_is_known": "reason IN ('unlabelled', 'source_not_chosen', 'no_official_split', 'text_in_two_splits')"
+        "reason_is_known": (
+            "reason IN ('unlabelled', 'source_not_chosen', 'no_official_split', "
+            "'text_in_two_splits')"
+        )
     },
 )
 
@@ -65,40 +58,38 @@ GOLD_SCORES = Table(
     name="gold.scores",
     comment="One row per review and model version: what the model said. Built by jobs/score.py.",
     columns=(
-        Column("review_id", StringType(), "silver.reviews.review_id."),
-        Column("model_name", StringType(), "Registered model."),
-        Column("model_version", IntegerType(), "Version of the registered model."),
+        Column("review_id", "string", "silver.reviews.review_id."),
+        Column("model_name", "string", "Registered model."),
+        Column("model_version", "int", "Version of the registered model."),
         Column(
-            "probability", DoubleType(), "P(positive), 0-1; null with a score_error.", nullable=True
+            "probability", "double", "P(positive), 0-1; null with a score_error.", nullable=True
         ),
         Column(
             "prediction",
-            IntegerType(),
+            "int",
             "1 = positive, 0 = negative; null with a score_error.",
             nullable=True,
         ),
-        Column(
-            "is_truncated", BooleanType(), "Whether the model saw only the text's head and tail."
-        ),
+        Column("is_truncated", "boolean", "Whether the model saw only the text's head and tail."),
         Column(
             "score_error",
-            StringType(),
+            "string",
             "Why there is no score; null where there is one.",
             nullable=True,
         ),
-        Column("run_id", StringType(), "MLflow run that trained the model version."),
-        Column("silver_version", LongType(), "Delta version of silver.reviews that was scored."),
+        Column("run_id", "string", "MLflow run that trained the model version."),
+        Column("silver_version", "bigint", "Delta version of silver.reviews that was scored."),
         Column(
             "source",
-            StringType(),
+            "string",
             "Source of the first origin, as silver.reviews said when it was scored.",
         ),
         Column(
             "origins",
-            ArrayType(ORIGIN, False),
+            f"array<{ORIGIN}>",
             "Bronze rows that held the text then, the kept one first.",
         ),
-        Column("scored_at", TimestampType(), "When the row was scored, UTC."),
+        Column("scored_at", "timestamp", "When the row was scored, UTC."),
     ),
     key=("review_id", "model_name", "model_version"),
     checks={
@@ -120,8 +111,11 @@ GOLD_CURRENT_SCORES = View(
 
 GOLD_LINEAGE = View(
     name="gold.lineage",
-    comment="From a scored row to its model version, run, table versions and source bytes; a row per origin. The "
-    "silver and bronze versions are those of the scored text; learned_ ones are those the model learned from.",
+    comment=(
+        "From a scored row to its model version, run, table versions and source bytes; a row per "
+        "origin. The silver and bronze versions are those of the scored text; learned_ ones are "
+        "those the model learned from."
+    ),
     sql_file="lineage.sql",
     reads=(GOLD_SCORES, OPS_MODELS, OPS_RUNS),
 )

@@ -1,68 +1,41 @@
 """Ops: what was run, what was registered, what was promoted."""
 
-from pyspark.sql.types import (
-    ArrayType,
-    DoubleType,
-    IntegerType,
-    LongType,
-    MapType,
-    StringType,
-    StructField,
-    StructType,
-    TimestampType,
-)
-
 from schemas.contract import APPEND_ONLY, Column, Table
 
-MODEL_FILE = StructType(
-    [
-        StructField("path", StringType(), False),
-        StructField("bytes", LongType(), False),
-        StructField("sha256", StringType(), False),
-    ]
-)
+MODEL_FILE = "struct<path:string,bytes:bigint,sha256:string>"
 
 OPS_RUNS = Table(
     name="ops.runs",
-    comment="The ledger: one row per finished run of a stage. A stage whose run_key is here does nothing.",
+    comment=(
+        "The ledger: one row per finished run of a stage. "
+        "A stage whose run_key is here does nothing."
+    ),
     columns=(
         Column(
             "run_key",
-            StringType(),
+            "string",
             "SHA-256 of stage, settings, input and code release, lower-case hex.",
         ),
-        Column("stage", StringType(), "ingest, clean, curate, train, promote, score or reproduce."),
-        Column("config", StringType(), "The stage's settings, JSON."),
-        Column(
-            "input_versions",
-            MapType(StringType(), LongType(), False),
-            "Delta version read of each table.",
-        ),
-        Column(
-            "output_versions",
-            MapType(StringType(), LongType(), False),
-            "Delta version left of each table.",
-        ),
+        Column("stage", "string", "ingest, clean, curate, train, promote, score or reproduce."),
+        Column("config", "string", "The stage's settings, JSON."),
+        Column("input_versions", "map<string,bigint>", "Delta version read of each table."),
+        Column("output_versions", "map<string,bigint>", "Delta version left of each table."),
         Column(
             "output_hash",
-            StringType(),
+            "string",
             "Content hash of the first output; null where not a table.",
             nullable=True,
         ),
-        Column(
-            "rows",
-            MapType(StringType(), LongType(), False),
-            "Rows by outcome, e.g. in, kept, rejected.",
-        ),
-        Column("state", StringType(), "done or refused."),
-        Column("duration_s", DoubleType(), "Seconds from start to the last commit."),
+        Column("rows", "map<string,bigint>", "Rows by outcome, e.g. in, kept, rejected."),
+        Column("state", "string", "done or refused."),
+        Column("duration_s", "double", "Seconds from start to the last commit."),
         Column(
             "code_commit",
-            StringType(),
+            "string",
             "git commit of the code; null outside a checkout.",
             nullable=True,
         ),
-        Column("finished_at", TimestampType(), "When the run ended, UTC."),
+        Column("finished_at", "timestamp", "When the run ended, UTC."),
     ),
     key=("run_key", "finished_at"),
     checks={"state_is_known": "state IN ('done', 'refused')"},
@@ -73,37 +46,35 @@ OPS_MODELS = Table(
     name="ops.models",
     comment="One row per registered model version: what it is made of. Built by jobs/train.py.",
     columns=(
-        Column("model_name", StringType(), "Registered model."),
-        Column("model_version", IntegerType(), "Version of the registered model."),
-        Column("run_id", StringType(), "MLflow run that trained it."),
-        Column("gold_version", LongType(), "Delta version of gold.reviews it learned from."),
+        Column("model_name", "string", "Registered model."),
+        Column("model_version", "int", "Version of the registered model."),
+        Column("run_id", "string", "MLflow run that trained it."),
+        Column("gold_version", "bigint", "Delta version of gold.reviews it learned from."),
         Column(
             "silver_version",
-            LongType(),
+            "bigint",
             "Delta version of silver.reviews behind that gold.",
             nullable=True,
         ),
         Column(
             "bronze_version",
-            LongType(),
+            "bigint",
             "Delta version of bronze.reviews behind that silver.",
             nullable=True,
         ),
         Column(
-            "content_hash", StringType(), "Order-free content hash of gold.reviews at that version."
+            "content_hash", "string", "Order-free content hash of gold.reviews at that version."
         ),
-        Column("weights_sha256", StringType(), "SHA-256 of model.safetensors, lower-case hex."),
-        Column("manifest_sha256", StringType(), "SHA-256 of the manifest text, lower-case hex."),
-        Column(
-            "files", ArrayType(MODEL_FILE, False), "The manifest: every file of the logged model."
-        ),
+        Column("weights_sha256", "string", "SHA-256 of model.safetensors, lower-case hex."),
+        Column("manifest_sha256", "string", "SHA-256 of the manifest text, lower-case hex."),
+        Column("files", f"array<{MODEL_FILE}>", "The manifest: every file of the logged model."),
         Column(
             "code_commit",
-            StringType(),
+            "string",
             "git commit of the training code; null outside a checkout.",
             nullable=True,
         ),
-        Column("registered_at", TimestampType(), "When the version was registered, UTC."),
+        Column("registered_at", "timestamp", "When the version was registered, UTC."),
     ),
     key=("model_name", "model_version"),
     checks={
@@ -117,23 +88,18 @@ OPS_PROMOTIONS = Table(
     name="ops.promotions",
     comment="Every decision of the gate. The latest promoted row of a model names its champion.",
     columns=(
-        Column("model_name", StringType(), "Registered model."),
-        Column("model_version", IntegerType(), "Version decided on."),
+        Column("model_name", "string", "Registered model."),
+        Column("model_version", "int", "Version decided on."),
         Column(
             "decision",
-            StringType(),
+            "string",
             "promoted, refused or rolled_back; the last names the version returned to.",
         ),
+        Column("reasons", "string", "Each check of the gate with its figures and verdict, JSON."),
         Column(
-            "reasons", StringType(), "Each check of the gate with its figures and verdict, JSON."
+            "previous_version", "int", "Champion before; null where there was none.", nullable=True
         ),
-        Column(
-            "previous_version",
-            IntegerType(),
-            "Champion before; null where there was none.",
-            nullable=True,
-        ),
-        Column("decided_at", TimestampType(), "When the decision was made, UTC."),
+        Column("decided_at", "timestamp", "When the decision was made, UTC."),
     ),
     key=("model_name", "decided_at"),
     checks={"decision_is_known": "decision IN ('promoted', 'refused', 'rolled_back')"},

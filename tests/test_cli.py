@@ -1,27 +1,12 @@
-import logging
-import subprocess
-import sys
-from collections.abc import Callable, Sequence
+"""Flags come from a dataclass, with defaults, presets and checks. Needs no Spark."""
+
 from dataclasses import dataclass, replace
-from pathlib import Path
 
 import pytest
-from py4j.protocol import Py4JError
-from pyspark.errors import PySparkException
 
-from pipelines import cli, program
-from pipelines.errors import (
-    ConflictError,
-    ContractError,
-    GateRefusedError,
-    InputError,
-    IntegrityError,
-    JobError,
-    SetupError,
-)
+from pipelines import cli
+from pipelines.errors import InputError
 from pipelines.train.settings import SEED_PRESET, TrainSettings
-
-REVIEW = "words of a review"
 
 
 @dataclass(frozen=True)
@@ -127,9 +112,14 @@ def test_a_value_out_of_range_is_an_input_error_in_the_words_of_the_config() -> 
 def test_params_are_flat() -> None:
     params = cli.as_params(Settings(3))
     assert params == {
-        "gold_version": 3, "learning_rate": 2e-5, "policy": "hash", "preset": "", "is_frozen": True, "lake": "lake",
+        "gold_version": 3,
+        "learning_rate": 2e-5,
+        "policy": "hash",
+        "preset": "",
+        "is_frozen": True,
+        "lake": "lake",
         "rerun": False,
-    }  # fmt: skip
+    }
 
 
 @dataclass(frozen=True)
@@ -148,126 +138,11 @@ def test_an_argument_is_given_by_its_place() -> None:
     "settings", [TrainSettings(), SEED_PRESET, replace(TrainSettings(), lexical=False, seed=7)]
 )
 def test_settings_come_back_from_what_was_logged_of_them(settings: TrainSettings) -> None:
-    logged = {name: str(value) for name, value in cli.as_params(settings).items()} | {
-        "lake": "lake"
-    }
+    logged = {name: str(value) for name, value in cli.as_params(settings).items()}
+    logged["lake"] = "lake"  # a param of the run that is no training setting
     assert cli.from_params(TrainSettings, logged) == settings
-    with pytest.raises(
-        InputError, match=r"^lexical: expected among the recorded settings, found not: the run"
-    ):
-        cli.from_params(
-            TrainSettings, {name: value for name, value in logged.items() if name != "lexical"}
-        )
+    older = {name: value for name, value in logged.items() if name != "lexical"}
+    with pytest.raises(InputError, match=r"^lexical: missing from the run's recorded settings; it"):
+        cli.from_params(TrainSettings, older)
     with pytest.raises(InputError, match="--epochs must be 1"):
         cli.from_params(TrainSettings, logged | {"epochs": "0"})
-
-
-SPARK_ROW = (
-    f"[DELTA_VIOLATE] CHECK constraint x (y) violated by row with values:\n - text : {REVIEW}"
-)
-SPARK_CAST = f"[CAST_INVALID_INPUT] The value '{REVIEW}' of the type \"STRING\" is no INT.\n== SQL ==\n{REVIEW}"
-PY4J = f"An error occurred while calling o7.save.\n: java.lang.IllegalStateException: no such\n\tat x\n{REVIEW}"
-WORKER = "job aborted\n  File x, line 1\npipelines.errors.IntegrityError: predict: expected 2 rows, found 1.\n\tat y"
-RERUN = "Rerun with --debug for the trace."
-FREE = "Free some space, then run it again."
-
-
-@pytest.mark.parametrize(
-    ("error", "code", "line"),
-    [
-        (JobError("x"), 1, "JobError: x"),
-        (InputError("x: expected y"), 2, "InputError: x: expected y"),
-        (ContractError("x"), 2, "ContractError: x"),
-        (IntegrityError("x"), 3, "IntegrityError: x"),
-        (ConflictError("x"), 4, "ConflictError: x"),
-        (SetupError("x"), 5, "SetupError: x"),
-        (GateRefusedError("x"), 6, "GateRefusedError: x"),
-        (
-            PySparkException(SPARK_ROW),
-            1,
-            f"PySparkException: [DELTA_VIOLATE] CHECK constraint x (y) {RERUN}",
-        ),
-        (
-            PySparkException(SPARK_CAST),
-            1,
-            f"PySparkException: [CAST_INVALID_INPUT] The value '…' of the type \"STRING\" is no INT. {RERUN}",
-        ),
-        (Py4JError(PY4J), 1, f"Py4JError: java.lang.IllegalStateException: no such {RERUN}"),
-        (Py4JError(""), 1, f"Py4JError: no message {RERUN}"),
-        (PySparkException(WORKER), 3, "IntegrityError: predict: expected 2 rows, found 1."),
-        (
-            PySparkException(WORKER.replace("Integrity", "Unheard")),
-            1,
-            f"PySparkException: job aborted {RERUN}",
-        ),
-        (
-            OSError(13, "Permission denied", "f"),
-            1,
-            f"PermissionError: [Errno 13] Permission denied: 'f' {RERUN}",
-        ),
-        (
-            OSError(28, "No space left on device"),
-            5,
-            f"OSError: [Errno 28] No space left on device {FREE}",
-        ),
-        (PySparkException("a\nb: No space left on device"), 5, f"PySparkException: a {FREE}"),
-    ],
-    ids=lambda value: type(value).__name__ if isinstance(value, Exception) else "",
-)
-def test_an_error_is_one_line_and_its_exit_code(
-    error: Exception,
-    code: int,
-    line: str,
-    caplog: pytest.LogCaptureFixture,
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    monkeypatch.setattr(sys, "argv", ["job.py"])
-    with pytest.raises(SystemExit, match=f"^{code}$"):
-        program.run(raising(error))
-    assert [record.getMessage() for record in caplog.records] == [line]
-    assert caplog.records[0].levelno == logging.ERROR
-
-
-def test_debug_lets_the_error_through_and_an_error_of_ours_is_never_hidden(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    with pytest.raises(
-        ZeroDivisionError
-    ):  # a bug is no fault of the user's: it keeps its traceback
-        program.run(raising(ZeroDivisionError()))
-    monkeypatch.setattr(sys, "argv", ["job.py", "--debug"])
-    with pytest.raises(IntegrityError, match="x"):
-        program.run(raising(IntegrityError("x")))
-
-
-@pytest.mark.parametrize(("argv", "has_traceback"), [([], False), (["--debug"], True)])
-def test_a_program_prints_its_error_on_stderr_alone(
-    argv: list[str], has_traceback: bool, tmp_path: Path
-) -> None:
-    program = tmp_path / "job.py"
-    program.write_text(
-        "from pipelines import cli\nfrom pipelines.errors import ConflictError\n"
-        "def main(argv):\n    raise ConflictError('gold.reviews: another writer')\ncli.run(main)\n"
-    )
-    root = Path(__file__).parent.parent
-    done = subprocess.run(
-        [sys.executable, str(program), *argv],
-        capture_output=True,
-        text=True,
-        env={"PYTHONPATH": str(root)},
-        check=False,
-    )
-    assert done.stdout == ""
-    assert ("Traceback" in done.stderr) == has_traceback
-    if not has_traceback:
-        assert (done.returncode, done.stderr) == (
-            4,
-            "ConflictError: gold.reviews: another writer\n",
-        )
-
-
-def raising(error: Exception) -> Callable[[Sequence[str] | None], None]:
-    def main(_argv: Sequence[str] | None) -> None:
-        raise error
-
-    return main

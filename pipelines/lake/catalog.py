@@ -1,55 +1,45 @@
-"""Where the tables and views of the contracts stand: their names in the session's catalog, and their directories."""
-
-from pathlib import Path
+"""The tables and views of the contracts in a session's catalog."""
 
 from pyspark.errors import AnalysisException
 from pyspark.sql import DataFrame, SparkSession
 
 from pipelines.lake.config import LakeConfig
+from pipelines.lake.delta_log import latest_version
 from schemas import TABLES, VIEWS, Table
-from schemas.ddl import create_view, physical
+from schemas.ddl import create_view
 
 NO_TABLE = ("PATH_NOT_FOUND", "DELTA_TABLE_NOT_FOUND")
 
 
 def sql(spark: SparkSession, config: LakeConfig, text: str) -> DataFrame:
-    """The answer to SQL in the contracts' names."""
-    return spark.sql(physical(text, config.schema_names))
+    """Run SQL that is written in the contracts' names."""
+    return spark.sql(config.physical(text))
 
 
 def exists(spark: SparkSession, config: LakeConfig, name: str) -> bool:
-    """Whether the session knows a table or view of that contract's name."""
-    return spark.catalog.tableExists(physical(name, config.schema_names))
-
-
-def location(config: LakeConfig, table: Table) -> str:
-    """Directory or URI of a table; empty under a catalog, which places its tables itself."""
-    if config.catalog:
-        return ""
-    return "/".join(
-        [config.where.rstrip("/"), *physical(table.name, config.schema_names).split(".")]
-    )
+    """Return whether the session knows the table or view of this contract name."""
+    return spark.catalog.tableExists(config.physical(name))
 
 
 def register_tables(spark: SparkSession, config: LakeConfig) -> None:
-    """Let the session know the schemas, the tables that there are already, and their views.
+    """Register the schemas, the existing tables and their views in the session.
 
-    A catalog knows its tables and views; its views are made anew by those who write their tables.
+    A catalog already knows its tables and views; the jobs that write its tables renew its views.
     """
     if config.catalog:
         spark.sql(f"SET CATALOG {config.catalog}")
     for schema in config.schema_names.values():
-        if not spark.catalog.databaseExists(
-            schema
-        ):  # who may only read it may not ask for its creation either
+        # A user with read access only may not run CREATE, not even with IF NOT EXISTS.
+        if not spark.catalog.databaseExists(schema):
             spark.sql(f"CREATE DATABASE IF NOT EXISTS {schema}")
     if not config.catalog:
-        _register(spark, config)
+        for table in TABLES:
+            _register(spark, config, table)
         create_views(spark, config)
 
 
 def create_views(spark: SparkSession, config: LakeConfig) -> None:
-    """The views whose tables are all there."""
+    """Create the views whose tables all exist."""
     for view in VIEWS:
         if all(exists(spark, config, table.name) for table in view.reads):
             sql(spark, config, create_view(view))
@@ -57,30 +47,22 @@ def create_views(spark: SparkSession, config: LakeConfig) -> None:
             sql(spark, config, f"DROP VIEW IF EXISTS {view.name}")
 
 
-def _register(spark: SparkSession, config: LakeConfig) -> None:
-    """Tables are directories; a session without a catalog that lasts knows none of them at its start."""
-    for table in TABLES:
-        sql(
-            spark, config, f"DROP TABLE IF EXISTS {table.name}"
-        )  # another lake's; external, so no file goes
-        path = location(config, table)
-        if _is_table(spark, config, path):  # else Delta would commit an empty one there
-            spark.catalog.createTable(
-                physical(table.name, config.schema_names), path=path, source="delta"
-            )
+def _register(spark: SparkSession, config: LakeConfig, table: Table) -> None:
+    """Register an existing table by its directory: the catalog ends with the session."""
+    # The entry may be another lake's table. Tables are external, so that no file is deleted.
+    sql(spark, config, f"DROP TABLE IF EXISTS {table.name}")
+    if _is_table(spark, config, table):  # on an empty path Delta would commit an empty table
+        path = config.location(table)
+        spark.catalog.createTable(config.physical(table.name), path=path, source="delta")
 
 
-def commits_of(log: Path) -> list[Path]:
-    """The commits in a local table's log, in order: files named by their version. Empty where there is no log."""
-    return sorted(file for file in log.glob("*.json") if file.stem.isdigit())
-
-
-def _is_table(spark: SparkSession, config: LakeConfig, path: str) -> bool:
-    """Whether a table's first commit is there. A local log is looked for by its file names: Delta takes longer."""
+def _is_table(spark: SparkSession, config: LakeConfig, table: Table) -> bool:
+    """Return whether the table has a commit. File names tell sooner than Delta."""
     if config.is_local:
-        return bool(commits_of(Path(path, "_delta_log")))
+        return latest_version(config.log_directory(table)) is not None
     try:
-        spark.read.format("delta").load(path).schema  # noqa: B018  # Spark looks when it is asked for
+        # Spark looks at the path when it is asked for the schema.
+        _ = spark.read.format("delta").load(config.location(table)).schema
     except AnalysisException as error:
         if error.getCondition() not in NO_TABLE:
             raise

@@ -1,4 +1,4 @@
-"""What Delta says when it refuses a write or cannot read, in one line and without the row."""
+"""Errors of Delta and Spark as errors of ours: one line, without the row that may hold a review."""
 
 import re
 from collections.abc import Iterator
@@ -10,14 +10,23 @@ from pyspark.errors import PySparkException
 from pipelines.errors import ConflictError, IntegrityError
 from schemas import Table
 
+CHECK = re.compile(r"CHECK constraint (\w+)")
+NOT_NULL = re.compile(r"NOT NULL constraint violated for column: ([\w.]*\w)")
+DATA_FILE = re.compile(r"\w:/+(\S+?\.(?:parquet|json))")
+MISSING = re.compile(
+    r"does not exist|FILE_NOT_EXIST|FileNotFound|no such file", flags=re.IGNORECASE
+)
 
-def worded(error: PySparkException | Py4JJavaError, table: Table) -> Exception:
-    """Delta's refusal in one line, without the row that caused it: it may hold a review's text."""
+
+def write_error(error: PySparkException | Py4JJavaError, table: Table) -> Exception:
+    """Return the error to raise for a refused write; an unknown one is returned as it is."""
     message = str(error)
-    if broken := re.search(
-        r"CHECK constraint (\w+)|NOT NULL constraint violated for column: ([\w.]*\w)", message
-    ):
-        rule = broken.group(1) or f"{broken.group(2)} NOT NULL"
+    rule = None
+    if check := CHECK.search(message):
+        rule = check[1]
+    elif not_null := NOT_NULL.search(message):
+        rule = f"{not_null[1]} NOT NULL"
+    if rule:
         return IntegrityError(
             f"{table.name}: expected rows that satisfy {rule}, found one that does not. "
             "Nothing was written. Fix the transformation, or change the contract in schemas/."
@@ -29,10 +38,18 @@ def worded(error: PySparkException | Py4JJavaError, table: Table) -> Exception:
 
 @contextmanager
 def reading(what: str, advice: str) -> Iterator[None]:
-    """Raise IntegrityError where the rows of a version, which are read inside, are not to be had any more."""
+    """Raise IntegrityError if the files of a table version cannot be read inside this block."""
     try:
         yield
     except (PySparkException, Py4JError) as error:
-        raise IntegrityError(
-            f"{what}: expected files that can be read, found one that cannot. {advice}"
-        ) from error
+        raise IntegrityError(f"{what}: a data file cannot be read. {advice}") from error
+
+
+def file_fault(error: BaseException) -> str:
+    """Return which data file is missing or damaged, from a message of Spark or Delta."""
+    message = str(error)
+    file = DATA_FILE.search(message)
+    name = file[1].rpartition("/")[2] if file else "a file"
+    if "checksum" in message.lower():
+        return f"{name} is damaged: its checksum does not match"
+    return f"{name} is missing" if MISSING.search(message) else f"{name} cannot be read"

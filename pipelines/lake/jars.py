@@ -1,6 +1,7 @@
 """Delta's two jars: which ones, and where a session gets them from."""
 
 import logging
+from collections.abc import Iterable
 from pathlib import Path
 
 from pipelines.errors import InputError
@@ -11,7 +12,7 @@ DELTA_VERSION = "4.4.0"
 DELTA_PACKAGE = f"io.delta:delta-spark_4.2_2.13:{DELTA_VERSION}"
 DELTA_JARS = (f"delta-spark_4.2_2.13-{DELTA_VERSION}.jar", f"delta-storage-{DELTA_VERSION}.jar")
 
-# Spark ships these, or nobody calls them: without the list Ivy brings 33 jars (87 MB) instead of two.
+# Spark ships these, or nothing calls them. Without this list Ivy fetches 33 jars (87 MB), not two.
 EXCLUDED_MODULES = (
     "com.fasterxml.jackson.core:jackson-annotations",
     "com.fasterxml.jackson.core:jackson-core",
@@ -40,21 +41,30 @@ EXCLUDED_MODULES = (
 
 
 def jar_settings(jars: str) -> dict[str, str]:
-    """Delta's jars: from `jars`, else from Ivy's cache without asking the network, else through Ivy."""
+    """Return the settings for Delta's jars: from `jars`, from Ivy's cache, or through Ivy."""
     if jars:
-        return {"spark.jars": ",".join(str(path) for path in _jars_in(Path(jars)))}
-    cached = [Path.home() / ".ivy2.5.2" / "jars" / f"io.delta_{name}" for name in DELTA_JARS]
+        return {"spark.jars": _joined(_jars_in(Path(jars)))}
+    cache = Path.home() / ".ivy2.5.2" / "jars"
+    cached = [cache / f"io.delta_{name}" for name in DELTA_JARS]
     if all(path.is_file() for path in cached):
-        return {"spark.jars": ",".join(str(path) for path in cached)}
-    log.info("Delta %s: fetching its two jars; later starts find them", DELTA_VERSION)
-    return {"spark.jars.packages": DELTA_PACKAGE, "spark.jars.excludes": ",".join(EXCLUDED_MODULES)}
+        return {"spark.jars": _joined(cached)}
+    log.info("Delta %s: downloading its two jars once", DELTA_VERSION)
+    return {
+        "spark.jars.packages": DELTA_PACKAGE,
+        "spark.jars.excludes": ",".join(EXCLUDED_MODULES),
+    }
+
+
+def _joined(paths: Iterable[Path]) -> str:
+    return ",".join(str(path) for path in paths)
 
 
 def _jars_in(directory: Path) -> list[Path]:
-    found = [path for name in DELTA_JARS for path in directory.glob(f"*{name}")]
-    if len(found) != len(DELTA_JARS):
-        names = sorted(path.name for path in directory.glob("*.jar"))
+    jars = [path for name in DELTA_JARS for path in directory.glob(f"*{name}")]
+    if len(jars) != len(DELTA_JARS):
+        present = sorted(path.name for path in directory.glob("*.jar"))
         raise InputError(
-            f"--jars {directory}: expected {', '.join(DELTA_JARS)}, found {', '.join(names) or 'no jar'}."
+            f"--jars {directory}: expected {', '.join(DELTA_JARS)}, "
+            f"found {', '.join(present) or 'no jar'}."
         )
-    return found
+    return jars

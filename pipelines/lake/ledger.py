@@ -1,4 +1,8 @@
-"""The ledger ops.runs: what a run is, whether it has been done, and its row once it is."""
+"""The ledger ops.runs: one row per finished run, and the one answer to "is it already done?".
+
+The ledger of a local lake is read without Spark, so that a job with nothing to do says so before
+Java starts.
+"""
 
 import hashlib
 import importlib.metadata
@@ -10,26 +14,24 @@ from dataclasses import dataclass
 from datetime import UTC
 from typing import Any
 
-from pyspark.sql import DataFrame
-from pyspark.sql import functions as F
-
 from pipelines import cli
-from pipelines.lake.frames import one_row
+from pipelines.errors import IntegrityError, SetupError
+from pipelines.lake.config import LakeConfig
 from pipelines.lake.tables import Commit, TableStore
 from pipelines.provenance import git_commit
 from schemas import OPS_RUNS, TABLES, Table
 
 log = logging.getLogger("reviewlake")
 
-# Where things lie does not change what is computed: the same run in another directory has the same key.
+# A run is named by what it computes. Where its tables and files are does not change that,
 PLACES = ("lake", "catalog", "landing", "schemas", "jars", "lock_wait_s", "rerun", "path")
-# Nor do names for what the run's inputs say exactly: version -1 and version 3, where 3 is the latest one.
+# and the run's inputs already name these: version -1 is version 3 if 3 is the latest one.
 RESOLVED = ("gold_version", "model")
 
 
 @dataclass(frozen=True)
 class Run:
-    """One run of a stage, named by what it computes."""
+    """One run of a stage. `inputs` holds table versions, and hashes of files and models."""
 
     key: str
     stage: str
@@ -39,54 +41,46 @@ class Run:
 
 
 def start(stage: str, config: Any, inputs: Mapping[str, int | str]) -> Run:
-    """A run of `stage` on `inputs`: table versions by table name, and hashes of files by a name of their own."""
-    settings = {name: value for name, value in cli.as_params(config).items() if name not in PLACES}
+    """Return the run of a stage on these inputs, with the key that names it."""
+    params = cli.as_params(config)
+    settings = {name: value for name, value in params.items() if name not in PLACES}
     computed = {name: value for name, value in settings.items() if name not in RESOLVED}
     release = importlib.metadata.version("reviewlake")
-    named = json.dumps([stage, computed, dict(inputs), release], sort_keys=True)
-    return Run(
-        hashlib.sha256(named.encode()).hexdigest(), stage, settings, inputs, time.monotonic()
-    )
+    identity = json.dumps([stage, computed, dict(inputs), release], sort_keys=True)
+    key = hashlib.sha256(identity.encode()).hexdigest()
+    return Run(key, stage, settings, inputs, time.monotonic())
 
 
 def already_done(store: TableStore, run: Run) -> dict[str, int] | None:
-    """The versions that the same run left when it finished, if its tables are as it left them: nothing is to do."""
-    if store.config.rerun or not store.exists(OPS_RUNS):
+    """Return the output versions of an identical finished run if its tables are unchanged."""
+    rows = [] if store.config.rerun else _rows_of(store, run, state="done")
+    if not rows:
         return None
-    done = store.read(OPS_RUNS).where((F.col("run_key") == run.key) & (F.col("state") == "done"))
-    last = done.orderBy(F.desc("finished_at")).select("output_versions", "finished_at").first()
-    if last is None:
+    last = max(rows, key=lambda row: row["finished_at"])
+    outputs = dict(last["output_versions"])
+    tables = [table for table in TABLES if table.name in outputs]
+    if not all(_is_intact(store, table, outputs[table.name]) for table in tables):
         return None
-    for table in TABLES:
-        left = last["output_versions"].get(table.name)
-        if left is not None and not _is_intact(store, table, left):
-            return None
-    versions = ", ".join(
-        f"{name} v{version}" for name, version in sorted(last["output_versions"].items())
-    )
+    finished_at = last["finished_at"].astimezone(UTC)
+    versions = ", ".join(f"{name} v{version}" for name, version in sorted(outputs.items()))
     log.info(
         "%s: nothing to do, done at %s UTC (%s); --rerun does it again",
         run.stage,
-        f"{last['finished_at'].astimezone(UTC):%Y-%m-%d %H:%M}",
+        f"{finished_at:%Y-%m-%d %H:%M}",
         versions,
     )
-    return dict(last["output_versions"])
+    return outputs
 
 
 def was_refused(store: TableStore, run: Run) -> bool:
-    """Whether the gate has refused in the same run before."""
-    if store.config.rerun or not store.exists(OPS_RUNS):
-        return False
-    same = (F.col("run_key") == run.key) & (F.col("state") == "refused")
-    return not store.read(OPS_RUNS).where(same).isEmpty()
+    """Return whether the gate refused in an identical run."""
+    return not store.config.rerun and bool(_rows_of(store, run, state="refused"))
 
 
-def _is_intact(store: TableStore, table: Table, left: int) -> bool:
-    """Whether the table still holds what a run left at that version."""
-    if not store.exists(table):
-        return False
-    now = store.version(table)
-    return now >= left if table.is_append_only else now == left
+def complete(store: TableStore, run: Run) -> None:
+    """Write the row that an identical run, killed after its work was done, could not write."""
+    if not _rows_of(store, run):
+        finish(store, run, [], {})
 
 
 def finish(
@@ -97,7 +91,9 @@ def finish(
     output_hash: str | None = None,
     state: str = "done",
 ) -> None:
-    """Write the run's row: after its last commit, so that a killed run is not taken for a finished one."""
+    """Write the run's row after its last commit: a killed run must not look finished."""
+    from pipelines.lake.frames import one_row
+
     row = (
         run.key,
         run.stage,
@@ -113,33 +109,81 @@ def finish(
     store.append(OPS_RUNS, one_row(store.spark, OPS_RUNS, row))
 
 
-def complete(store: TableStore, run: Run) -> None:
-    """Write the row of a run whose work is found done, where it has none: it was killed before it came to that."""
-    if (
-        not store.exists(OPS_RUNS)
-        or store.read(OPS_RUNS).where(F.col("run_key") == run.key).isEmpty()
-    ):
-        finish(store, run, [], {})
-
-
-def last_runs(store: TableStore, *columns: str) -> DataFrame:
-    """A row a stage: its name, and these columns of the run that ended last."""
-    latest = [F.max_by(name, "finished_at").alias(name) for name in columns]
-    return store.read(OPS_RUNS).groupBy("stage").agg(*latest)
+def last_rows_by_stage(store: TableStore) -> dict[str, dict[str, int]]:
+    """Return the row counts of each stage's latest run."""
+    latest: dict[str, dict[str, Any]] = {}
+    for row in _rows(store):
+        before = latest.get(row["stage"])
+        if before is None or before["finished_at"] < row["finished_at"]:
+            latest[row["stage"]] = row
+    return {stage: dict(row["rows"]) for stage, row in latest.items()}
 
 
 def input_version(
     store: TableStore, stage: str, output: str, output_version: int | None, source: str
 ) -> int | None:
-    """The version of `source` that `stage` read when it left `output` at that version; None where nobody noted it.
+    """Return the version of `source` that `stage` read to write this version of `output`.
 
-    Where several runs left the same version, since nothing had changed, the first: it wrote the rows.
+    Several runs may have left the same version, since nothing had changed: the first one wrote the
+    rows. None if the ledger does not know.
     """
-    if output_version is None or not store.exists(OPS_RUNS):
+    if output_version is None:
         return None
-    left = F.col("output_versions")[output] == output_version
-    runs = store.read(OPS_RUNS).where((F.col("stage") == stage) & left)
-    first = (
-        runs.orderBy("finished_at").select(F.col("input_versions")[source].alias("version")).first()
-    )
-    return None if first is None else first["version"]
+    writers = [
+        row
+        for row in _rows(store)
+        if row["stage"] == stage and row["output_versions"].get(output) == output_version
+    ]
+    if not writers:
+        return None
+    first = min(writers, key=lambda row: row["finished_at"])
+    version: int | None = first["input_versions"].get(source)
+    return version
+
+
+def _is_intact(store: TableStore, table: Table, version_left: int) -> bool:
+    """Return whether the table still holds what a run left at that version."""
+    if not store.exists(table):
+        return False
+    version = store.version(table)
+    return version >= version_left if table.is_append_only else version == version_left
+
+
+def _rows_of(store: TableStore, run: Run, state: str | None = None) -> list[dict[str, Any]]:
+    """Return the rows of identical runs, in the given state or in any."""
+    rows = [row for row in _rows(store) if row["run_key"] == run.key]
+    return [row for row in rows if state in (None, row["state"])]
+
+
+def _rows(store: TableStore) -> list[dict[str, Any]]:
+    """Return the ledger: one row per run, so a few hundred per year of daily jobs."""
+    if not store.exists(OPS_RUNS):
+        return []
+    if store.config.is_local:
+        return _read_without_spark(store.config)
+    return [row.asDict() for row in store.read(OPS_RUNS).collect()]
+
+
+def _read_without_spark(config: LakeConfig) -> list[dict[str, Any]]:
+    """Read a local lake's ledger with delta-rs."""
+    try:
+        import pyarrow as pa
+        from deltalake import DeltaTable
+        from deltalake.exceptions import DeltaError
+    except ImportError as error:
+        raise SetupError(
+            "package deltalake is not installed, which reads a local lake's ledger. "
+            "Install the extra `local`: pip install -e '.[local]'"
+        ) from error
+    try:
+        # Not to_pyarrow_table(): one process in six aborts at its end (DECISIONS.md, 2026-11-27).
+        rows = pa.table(DeltaTable(config.location(OPS_RUNS)).scan()).to_pylist()
+    except (DeltaError, pa.ArrowException, OSError) as error:
+        cause = str(error).splitlines()[0]
+        raise IntegrityError(f"ops.runs cannot be read: {cause} Run jobs/doctor.py.") from error
+    return [{**row, **_maps(row)} for row in rows]
+
+
+def _maps(row: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the map columns of a row as dicts: Arrow gives them as lists of pairs."""
+    return {name: dict(row[name]) for name in ("input_versions", "output_versions", "rows")}

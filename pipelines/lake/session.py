@@ -1,4 +1,4 @@
-"""The SparkSession, and what it needs of the machine: Java, disk, loopback; or of a server elsewhere."""
+"""The SparkSession, and what it needs of the machine: Java, disk, loopback; or a Spark server."""
 
 import contextlib
 import logging
@@ -16,6 +16,7 @@ from pyspark.errors import PySparkException
 from pyspark.logger import PySparkLogger
 from pyspark.sql import SparkSession
 
+from pipelines import program
 from pipelines.errors import SetupError
 from pipelines.lake.config import LakeConfig
 from pipelines.lake.jars import DELTA_PACKAGE, EXCLUDED_MODULES, jar_settings
@@ -23,41 +24,42 @@ from pipelines.lake.jars import DELTA_PACKAGE, EXCLUDED_MODULES, jar_settings
 log = logging.getLogger("reviewlake")
 
 LOG4J = Path(__file__).parent / "log4j2.properties"
-REMOTE, CONNECT_PORT = (
-    "SPARK_REMOTE",
-    15002,
-)  # pyspark's own variable; the port where the URL names none
+REMOTE = "SPARK_REMOTE"  # pyspark's own variable: sc://host:port of a Spark Connect server
+CONNECT_PORT = 15002  # if the URL names none
 TIME_ZONE = "spark.sql.session.timeZone"
-LEAST_JAVA = 17
-LEAST_FREE_BYTES = 2_000_000_000  # the demo's lake takes about 600 MB; Spark spills beside it
+LOG4J_OPTION = "-Dlog4j2.configurationFile="
+MIN_JAVA = 17
+MIN_FREE_BYTES = 2_000_000_000  # the demo's lake takes about 600 MB; Spark spills beside it
 
-# What must be set before the JVM starts, hence also in spark-defaults.conf for spark-submit.
+# These must be set before the JVM starts, so they are written to spark-defaults.conf too.
 SETTINGS = {
     "spark.sql.extensions": "io.delta.sql.DeltaSparkSessionExtension",
     "spark.sql.catalog.spark_catalog": "org.apache.spark.sql.delta.catalog.DeltaCatalog",
-    "spark.sql.catalogImplementation": "in-memory",  # no Derby: a second process would wait for its lock
+    "spark.sql.catalogImplementation": "in-memory",  # Derby would lock out a second process
     "spark.driver.bindAddress": "127.0.0.1",
     "spark.driver.host": "127.0.0.1",
     "spark.driver.memory": "3g",
-    "spark.ui.enabled": "false",  # it listens on all interfaces unless SPARK_LOCAL_IP says otherwise
-    "spark.log.level": "FATAL",  # a failed task prints its row, so a review; errors reach the user as exceptions
-    "spark.driver.extraJavaOptions": "-Dlog4j2.configurationFile=pipelines/lake/log4j2.properties",
+    "spark.ui.enabled": "false",  # by default it listens on all interfaces
+    "spark.log.level": "FATAL",  # a failed task logs its row, so a review; users see exceptions
+    "spark.driver.extraJavaOptions": f"{LOG4J_OPTION}pipelines/lake/log4j2.properties",
     TIME_ZONE: "UTC",
-    "spark.sql.shuffle.partitions": "4",  # 200 and 50 by default: most of a small job's time
+    # The defaults of these two, 200 and 50, take most of a small job's time.
+    "spark.sql.shuffle.partitions": "4",
     "spark.databricks.delta.snapshotPartitions": "2",
     "spark.sql.execution.arrow.maxRecordsPerBatch": "2000",
     "spark.sql.runSQLOnFiles": "false",  # else SELECT * FROM text.`/etc/passwd` reads it
-    "spark.hadoop.parquet.page.verify-checksum.enabled": "true",  # 102 of 120 flipped bits were read as truth
+    # Without checksums 102 of 120 flipped bits were read as valid data.
+    "spark.hadoop.parquet.page.verify-checksum.enabled": "true",
     "spark.python.worker.faulthandler.enabled": "true",
 }
+# Of these a given session must have its own value; serverless compute accepts neither.
+SAFETY_SETTINGS = ("spark.sql.runSQLOnFiles", "spark.hadoop.parquet.page.verify-checksum.enabled")
 
 
 def get_session(app: str, config: LakeConfig) -> SparkSession:
-    """The session of this process. Raises SetupError (exit 5) where the machine lacks what it needs."""
-    for name in (
-        "SQLQueryContextLogger",
-        "DataFrameQueryContextLogger",
-    ):  # the JVM's trace, beside the exception
+    """Return this process's session. Raises SetupError (exit 5) if the machine lacks something."""
+    for name in ("SQLQueryContextLogger", "DataFrameQueryContextLogger"):
+        # They log the JVM's stack trace, which the exception carries already.
         PySparkLogger.getLogger(name).setLevel(logging.CRITICAL + 1)
     if not config.is_local:
         return _given_session(app)
@@ -65,132 +67,131 @@ def get_session(app: str, config: LakeConfig) -> SparkSession:
     if REMOTE in os.environ:
         check_server(os.environ[REMOTE])
         return _given_session(app)
-    is_submitted = "PYSPARK_GATEWAY_PORT" in os.environ  # spark-submit has started the JVM already
+    is_submitted = "PYSPARK_GATEWAY_PORT" in os.environ  # spark-submit has started the JVM
     if not is_submitted:
         check_java(java_version())
-    os.environ["PYSPARK_PYTHON"] = (
-        sys.executable
-    )  # workers would take whatever python3 is first on PATH
-    os.environ.setdefault("SPARK_LOCAL_IP", "127.0.0.1")
+    # Workers would otherwise take the first python3 on PATH.
+    program.set_environment({"PYSPARK_PYTHON": sys.executable})
+    if "SPARK_LOCAL_IP" not in os.environ:
+        program.set_environment({"SPARK_LOCAL_IP": "127.0.0.1"})
     try:
         session = _local_builder(app, config).getOrCreate()
-        session.sql("SHOW SCHEMAS")  # loads the catalog, so Delta's classes
+        session.sql("SHOW SCHEMAS")  # loads the catalog, and with it Delta's classes
     except (PySparkException, Py4JError) as error:
         raise SetupError(_start_fault(error, is_submitted)) from error
     return session
 
 
 def _given_session(app: str) -> SparkSession:
-    """A session of a Spark that runs already, as its server was started; what answers and safety depend on is set."""
+    """Return a session of a Spark that already runs, with the settings that results depend on."""
     try:
         session = SparkSession.builder.appName(app).getOrCreate()
         session.conf.set(TIME_ZONE, SETTINGS[TIME_ZONE])
-        for name in (
-            "spark.sql.runSQLOnFiles",
-            "spark.hadoop.parquet.page.verify-checksum.enabled",
-        ):
-            with contextlib.suppress(PySparkException):  # serverless compute takes neither
+        for name in SAFETY_SETTINGS:
+            with contextlib.suppress(PySparkException):
                 session.conf.set(name.removeprefix("spark.hadoop."), SETTINGS[name])
         session.sql("SHOW SCHEMAS")
     except (PySparkException, Py4JError) as error:
-        first_line = str(error).strip().splitlines()[0]
         raise SetupError(
-            f"spark: expected a server with Delta, found: {first_line} Start it with the settings of "
-            "spark-defaults.conf, and with this package where its Python finds it."
+            f"spark: no session with Delta: {program.first_cause(error)} "
+            "Start the server with the settings of spark-defaults.conf, and with this package on "
+            "its Python's path."
         ) from error
     return session
 
 
 def check_server(remote: str) -> None:
-    """Raise SetupError unless something listens at sc://host:port: the client itself would try for ten minutes."""
+    """Raise SetupError unless a server listens: the client itself would try for ten minutes."""
     place = urlsplit(remote)
+    address = (place.hostname or "", place.port or CONNECT_PORT)
     try:
-        socket.create_connection(
-            (place.hostname or "", place.port or CONNECT_PORT), timeout=10
-        ).close()
+        socket.create_connection(address, timeout=10).close()
     except OSError as error:
         raise SetupError(
-            f"{REMOTE} {remote}: expected a Spark Connect server, found: {error.strerror or error}. "
-            f"Start it, or unset {REMOTE} for a Spark of this process."
+            f"{REMOTE} {remote}: no Spark Connect server answers: {error.strerror or error}. "
+            f"Start it, or unset {REMOTE} to run Spark in this process."
         ) from error
 
 
 def spark_defaults() -> str:
-    """Text of spark-defaults.conf: the settings spark-submit must know before it starts."""
-    settings = SETTINGS | {
+    """Return the text of spark-defaults.conf, which spark-submit reads before it starts the JVM."""
+    jars = {
         "spark.jars.packages": DELTA_PACKAGE,
         "spark.jars.excludes": ",".join(EXCLUDED_MODULES),
     }
-    lines = [f"{name} {value}" for name, value in sorted(settings.items())]
-    return "\n".join(["# Written by `python -m pipelines.lake.session`; do not edit.", *lines, ""])
+    lines = [f"{name} {value}" for name, value in sorted((SETTINGS | jars).items())]
+    head = "# Written by `python -m pipelines.lake.session`; do not edit."
+    return "\n".join([head, *lines, ""])
 
 
 def check_java(version: int | None) -> None:
-    """Raise SetupError unless `version` is a Java that Spark 4.2 starts on."""
+    """Raise SetupError unless Spark 4.2 can start on this version of Java."""
     if version is None:
         raise SetupError(
-            "java: expected Java 17 or later on PATH or in JAVA_HOME, found none. Install a JRE 17."
+            "java: not found on PATH or in JAVA_HOME. Install a Java runtime (JRE) of version 17."
         )
-    if version < LEAST_JAVA:
+    if version < MIN_JAVA:
         raise SetupError(
-            f"java: expected Java {LEAST_JAVA} or later, found {version}. Point JAVA_HOME to a newer one."
+            f"java: expected Java {MIN_JAVA} or later, found {version}. "
+            "Point JAVA_HOME to a newer one."
         )
 
 
 def java_version() -> int | None:
-    """Major version of the Java that Spark would start; None where there is none."""
+    """Return the major version of the Java that Spark would start; None if there is none."""
     home = os.environ.get("JAVA_HOME")
-    program = str(Path(home) / "bin" / "java") if home else shutil.which("java")
-    if program is None or not Path(program).exists():
+    program_path = str(Path(home) / "bin" / "java") if home else shutil.which("java")
+    if program_path is None or not Path(program_path).exists():
         return None
-    answer = subprocess.run(
-        [program, "-version"], capture_output=True, text=True, check=False
-    ).stderr
-    found = re.search(r'version "(?:1\.)?(\d+)', answer)
-    return int(found.group(1)) if found else None
+    command = [program_path, "-version"]
+    answer = subprocess.run(command, capture_output=True, text=True, check=False)
+    version = re.search(r'version "(?:1\.)?(\d+)', answer.stderr)
+    return int(version[1]) if version else None
 
 
 def check_disk(directory: Path) -> None:
-    """Raise SetupError where the lake's disk is nearly full or cannot be written."""
+    """Raise SetupError if the lake's disk is nearly full or cannot be written."""
     try:
         directory.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise SetupError(
-            f"{directory}: expected a directory to write, found {error.strerror}. Pass --lake."
+            f"{directory}: cannot be created: {error.strerror}. Pass another --lake."
         ) from error
-    free = shutil.disk_usage(directory).free
-    if free < LEAST_FREE_BYTES:
+    free_bytes = shutil.disk_usage(directory).free
+    if free_bytes < MIN_FREE_BYTES:
         raise SetupError(
-            f"{directory}: expected {LEAST_FREE_BYTES / 1e9:.0f} GB free, found {free / 1e9:.1f} GB. "
-            "Free some space, or pass --lake on another disk."
+            f"{directory}: expected {MIN_FREE_BYTES / 1e9:.0f} GB free, found "
+            f"{free_bytes / 1e9:.1f} GB. Free some space, or pass --lake on another disk."
         )
 
 
 def _local_builder(app: str, config: LakeConfig) -> SparkSession.Builder:
-    cores = os.cpu_count() or 1
-    builder = SparkSession.builder.appName(app).master(
-        f"local[{cores},4]"
-    )  # 4 attempts a task; local[n] has one
-    # spark-defaults.conf names the file from the root of the checkout; here we know where it lies.
-    quiet = {"spark.driver.extraJavaOptions": f"-Dlog4j2.configurationFile={LOG4J.as_uri()}"}
-    for name, value in (SETTINGS | quiet | jar_settings(config.jars)).items():
+    n_cores = os.cpu_count() or 1
+    # Four attempts per task: local[n] alone has one.
+    builder = SparkSession.builder.appName(app).master(f"local[{n_cores},4]")
+    own_settings = {
+        # spark-defaults.conf names the file relative to the checkout; here its place is known.
+        "spark.driver.extraJavaOptions": f"{LOG4J_OPTION}{LOG4J.as_uri()}",
+        # Databases get a place without tables: dropping an in-memory one deletes its directory.
+        "spark.sql.warehouse.dir": str(config.lake_path / "spark-warehouse"),
+        "spark.ui.showConsoleProgress": str(sys.stderr.isatty()).lower(),
+    }
+    for name, value in (SETTINGS | own_settings | jar_settings(config.jars)).items():
         builder = builder.config(name, value)
-    # Databases get a place that holds no table: dropping an in-memory database deletes its directory.
-    builder = builder.config("spark.sql.warehouse.dir", str(config.lake_path / "spark-warehouse"))
-    return builder.config("spark.ui.showConsoleProgress", str(sys.stderr.isatty()).lower())
+    return builder
 
 
 def _start_fault(error: Exception, is_submitted: bool) -> str:
     if is_submitted:
         return (
-            "spark-submit: expected Delta's jars on the class path, found none. "
+            "spark-submit: Delta's jars are not on the class path. "
             "Run spark-submit --properties-file spark-defaults.conf jobs/<stage>.py"
         )
-    first_line = str(error).strip().splitlines()[0]
     return (
-        f"spark: expected a session with {DELTA_PACKAGE}, found: {first_line} "
-        "Java's own message stands above; with 'download failed' or 'unresolved dependency', connect to the network "
-        "once, delete that artifact's folder from the local Maven and Ivy caches, or pass --jars DIR."
+        f"spark: no session with {DELTA_PACKAGE}: {program.first_cause(error)} "
+        "Java's own message is above. If it says 'download failed' or 'unresolved dependency', "
+        "connect to the network once, delete that artifact's folder from the local Maven and Ivy "
+        "caches, or pass --jars DIR."
     )
 
 

@@ -1,33 +1,44 @@
-"""Parquet between two steps: what is computed once, though several tables are written from it."""
+"""Parquet files between two steps, so that Spark computes a frame once for several writes.
+
+`persist` would not do: serverless compute has none, and a MERGE would run the Python function again
+for each of its passes.
+"""
 
 import shutil
 import uuid
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 
 from pyspark.sql import DataFrame
 from tqdm import tqdm
 
 from pipelines.lake.tables import TableStore
 
+# What runs leave below the landing directory, for a vacuum to clear: copies of reviews and models.
+LEFTOVERS = ("staging/*", "models/*", "ingest-*", "snapshot-*")
+
 
 @contextmanager
 def staged(store: TableStore, frame: DataFrame, name: str) -> Iterator[DataFrame]:
-    """The frame, computed once and read back from Parquet.
-
-    Not `persist`: serverless has none, and a MERGE would run the Python function again for each pass.
-    """
+    """Compute the frame once and read it back from Parquet."""
     with staged_parts(store, [frame], name) as rows:
         yield rows
 
 
 @contextmanager
 def staged_parts(store: TableStore, frames: Sequence[DataFrame], name: str) -> Iterator[DataFrame]:
-    """Frames of one schema, computed in turn with a progress bar and read back as one from Parquet."""
-    directory = store.config.landing_path / "staging" / f"{name}-{uuid.uuid4().hex}"
+    """Compute frames of one schema in turn, with a progress bar, and read them back as one."""
+    directory = staging_directory(store.config.landing_path, name)
+    location = store.config.readable(directory)
     try:
         for frame in tqdm(frames, desc=name, unit=" parts", disable=len(frames) < 2):
-            frame.write.mode("append").parquet(store.config.readable(directory))
-        yield store.spark.read.parquet(store.config.readable(directory))
+            frame.write.mode("append").parquet(location)
+        yield store.spark.read.parquet(location)
     finally:
         shutil.rmtree(directory, ignore_errors=True)
+
+
+def staging_directory(landing: Path, name: str) -> Path:
+    """Return a new name below the landing directory."""
+    return landing / "staging" / f"{name}-{uuid.uuid4().hex}"

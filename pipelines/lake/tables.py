@@ -1,11 +1,11 @@
-"""Every effect on Delta: creating, reading and writing the contracts' tables, and finding one's own commit."""
+"""All writes to Delta: create, append, merge, synchronise; and each write's own commit."""
 
 import logging
 import uuid
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass
-from pathlib import Path
+from functools import partial
 
 from py4j.protocol import Py4JJavaError
 from pyspark.errors import PySparkException
@@ -15,22 +15,24 @@ from pyspark.sql import functions as F
 from pipelines.errors import InputError, IntegrityError
 from pipelines.lake import catalog
 from pipelines.lake.config import LakeConfig
-from pipelines.lake.delta_errors import worded
+from pipelines.lake.delta_errors import write_error
+from pipelines.lake.delta_log import latest_version
 from pipelines.lake.frames import conform, content_hash
 from pipelines.lake.locks import require_atomic, table_lock
+from pipelines.lake.session import get_session
 from schemas import OPS_RUNS, TABLES, Table, View
-from schemas.ddl import add_check, create_table, physical
+from schemas.ddl import add_check, create_table
 
 log = logging.getLogger("reviewlake")
 
 USER_METADATA = "spark.databricks.delta.commitInfo.userMetadata"
-REFUSED_SETTING = "CONFIG_NOT_AVAILABLE"
-RECENT_COMMITS = 50  # how far back one's own commit is looked for, with other writers in between
+SETTING_REFUSED = "CONFIG_NOT_AVAILABLE"
+RECENT_COMMITS = 50  # searched for one's own commit: other writers may have committed since
 
 
 @dataclass(frozen=True)
 class Commit:
-    """What a write left: the table's version after it, and how many rows it added, changed and removed."""
+    """The table's version after a write, and how many rows it added, changed and removed."""
 
     table: Table
     version: int
@@ -39,39 +41,71 @@ class Commit:
     n_removed: int = 0
 
 
-class TableStore:
-    """The tables of one lake or catalog, by their contracts."""
+def open_lake(app: str, config: LakeConfig) -> "TableStore":
+    """Return the tables of a lake. Spark starts when it is first needed, not here."""
+    return TableStore(partial(get_session, app, config), config)
 
-    def __init__(self, spark: SparkSession, config: LakeConfig) -> None:
-        self.spark = spark
+
+class TableStore:
+    """The tables of one lake or catalog, by their contracts.
+
+    The versions of a local table are read from the names of its log's files, so a job that finds
+    its work done never starts Spark.
+    """
+
+    def __init__(
+        self, session: SparkSession | Callable[[], SparkSession], config: LakeConfig
+    ) -> None:
         self.config = config
         self._complete: set[str] = set()
-        catalog.register_tables(spark, config)
+        self._start_session = session if callable(session) else lambda: session
+        self._spark: SparkSession | None = None
+        if not callable(session):
+            self._spark = self._started()
+
+    @property
+    def spark(self) -> SparkSession:
+        """The session, started at the first use, with the lake's tables registered."""
+        if self._spark is None:
+            self._spark = self._started()
+        return self._spark
+
+    @property
+    def is_started(self) -> bool:
+        """Return whether the session has started."""
+        return self._spark is not None
+
+    def _started(self) -> SparkSession:
+        spark = self._start_session()
+        catalog.register_tables(spark, self.config)
+        return spark
 
     def sql(self, text: str) -> DataFrame:
-        """The answer to SQL in the contracts' names, whatever the schemas are called in the catalog."""
+        """Run SQL that is written in the contracts' names."""
         return catalog.sql(self.spark, self.config, text)
 
-    def physical(self, text: str) -> str:
-        """A table's name, or a whole statement, as the session's catalog knows it."""
-        return physical(text, self.config.schema_names)
-
-    def location(self, table: Table) -> str:
-        """Directory or URI of a table; empty under a catalog, which places its tables itself."""
-        return catalog.location(self.config, table)
-
     def exists(self, table: Table | View) -> bool:
-        """Whether the table or view has been created."""
+        """Return whether the table or view has been created."""
+        if isinstance(table, Table) and self.config.is_local and not self.is_started:
+            return latest_version(self.config.log_directory(table)) is not None
         return catalog.exists(self.spark, self.config, table.name)
 
+    def require(self, table: Table) -> None:
+        """Raise InputError, naming the job that builds it, if the table does not exist."""
+        if not self.exists(table):
+            raise InputError(
+                f"{table.name}: no such table in {self.config.where}. "
+                f"{table.comment.rsplit('. ', 1)[-1]}"
+            )
+
     def create(self, table: Table) -> None:
-        """Create the table with its comments, properties and checks; add a check that its contract gained since."""
+        """Create the table with comments, properties and checks; add checks that are new."""
         if table.name in self._complete:
             return
         with self.lock(table):
             is_new = not self.exists(table)
             if is_new:
-                self.sql(create_table(table, self.location(table)))
+                self.sql(create_table(table, self.config.location(table)))
             properties = self.sql(f"SHOW TBLPROPERTIES {table.name}").collect()
             present = {row["key"].removeprefix("delta.constraints.") for row in properties}
             for check in table.checks:
@@ -82,18 +116,17 @@ class TableStore:
             catalog.create_views(self.spark, self.config)
 
     def lock(self, table: Table) -> AbstractContextManager[None]:
-        """Keep other writers of a local table out; elsewhere the store itself lets one of two commits win."""
+        """Keep other writers of a local table out; another store must refuse one of two commits."""
         if self.config.is_local:
-            return table_lock(
-                self.spark, self.config.lake_path / "locks" / table.name, self.config.lock_wait_s
-            )
+            file = self.config.lake_path / "locks" / table.name
+            return table_lock(self.spark, file, self.config.lock_wait_s)
         if not self.config.catalog:
             require_atomic(self.spark, self.config.lake)
         return nullcontext()
 
     @contextmanager
     def exclusive(self) -> Iterator[None]:
-        """For a statement that may write to any table: all locks, in one order always, and its commits read back."""
+        """Lock all tables, in a fixed order, for a statement that may write to any of them."""
         with ExitStack() as locks:
             for table in TABLES:
                 locks.enter_context(self.lock(table))
@@ -102,39 +135,38 @@ class TableStore:
                 yield
             for table, version in before:
                 if self.exists(table) and self.version(table) != version:
-                    self._committed(table, commit_id, version)
+                    self._own_commit(table, commit_id, version)
 
     def read(self, table: Table, version: int | None = None) -> DataFrame:
-        """The table's rows, at one version where it is given."""
-        if not self.exists(table):
-            raise InputError(
-                f"{table.name}: expected a table in {self.config.where}, "
-                f"found none. {table.comment.rsplit('. ', 1)[-1]}"
-            )
+        """Return the table's rows, of the latest version or of the given one."""
+        self.require(table)
         if version is None:
-            return self.spark.table(self.physical(table.name))
+            return self.spark.table(self.config.physical(table.name))
         latest = self.version(table)
         if not 0 <= version <= latest:
             raise InputError(
-                f"{table.name} has no version {version}: its log holds 0-{latest}. Pass one of these."
+                f"{table.name} has no version {version}: its log holds 0-{latest}. "
+                "Pass one of these."
             )
         return self.sql(f"SELECT * FROM {table.name} VERSION AS OF {int(version)}")
 
     def version(self, table: Table) -> int:
-        """The table's latest version now. A local log is read by its file names: DESCRIBE HISTORY takes a second."""
+        """Return the latest version. DESCRIBE HISTORY takes a second; file names take no time."""
         if self.config.is_local:
-            return int(catalog.commits_of(Path(self.location(table), "_delta_log"))[-1].stem)
-        return int(
-            self.sql(f"DESCRIBE HISTORY {table.name} LIMIT 1").select("version").first()["version"]
-        )  # type: ignore[index]  # a table has at least its creation
+            version = latest_version(self.config.log_directory(table))
+            if version is None:
+                raise IntegrityError(f"{table.name}: its log has no commit. Run jobs/doctor.py.")
+            return version
+        history = self.sql(f"DESCRIBE HISTORY {table.name} LIMIT 1").select("version")
+        return int(history.collect()[0]["version"])
 
     def latest(self, table: Table) -> int:
-        """The latest version of a table that must be there; InputError says which job builds it."""
-        self.read(table)
+        """Return the latest version of a table. Raises InputError if it does not exist."""
+        self.require(table)
         return self.version(table)
 
     def data_tags(self, table: Table, version: int, content_hash: str) -> dict[str, str]:
-        """What a run that read this version is tagged with: table, its id, version as text, content hash."""
+        """Return the tags of a run that read this version: table, id, version, content hash."""
         detail = self.sql(f"DESCRIBE DETAIL {table.name}").select("id").first()
         return {
             "delta.table": table.name,
@@ -143,25 +175,24 @@ class TableStore:
             "content_hash": content_hash,
         }
 
-    def counts(self, questions: Mapping[str, str]) -> dict[str, int]:
-        """The one number that each SELECT gives, by name; asked in one statement."""
-        listing = ", ".join(f"({question}) AS `{name}`" for name, question in questions.items())
-        return {
-            name: int(n) for name, n in self.sql(f"SELECT {listing}").collect()[0].asDict().items()
-        }
+    def counts(self, queries: Mapping[str, str]) -> dict[str, int]:
+        """Return the one number that each SELECT gives, by name; all run in one statement."""
+        listing = ", ".join(f"({query}) AS `{name}`" for name, query in queries.items())
+        row = self.sql(f"SELECT {listing}").collect()[0]
+        return {name: int(n) for name, n in row.asDict().items()}
 
     def append(self, table: Table, frame: DataFrame) -> Commit:
-        """Add rows. Raises ContractError, or IntegrityError where a row breaks a check; then nothing is written."""
+        """Add rows. Raises ContractError, or IntegrityError for a row that breaks a check."""
         rows = conform(frame, table)
-        if rows.isEmpty():  # Delta makes no commit of nothing, so there would be none to find
+        if rows.isEmpty():  # Delta makes no commit for it, so there would be none to find
             self.create(table)
             return Commit(table, self.version(table), 0)
-        with self._commit(table) as (commit_id, before):
-            rows.writeTo(self.physical(table.name)).append()
-        return self._committed(table, commit_id, before)
+        with self._commit(table) as (commit_id, version_before):
+            rows.writeTo(self.config.physical(table.name)).append()
+        return self._own_commit(table, commit_id, version_before)
 
     def merge(self, table: Table, frame: DataFrame) -> Commit:
-        """Add the rows whose key is not there yet; the others stay as they are."""
+        """Add the rows whose key is new; rows with a known key are left as they are."""
         self.create(table)
         with self.lock(table):
             if frame.join(self.read(table), list(table.key), "left_anti").isEmpty():
@@ -169,57 +200,58 @@ class TableStore:
             return self._merge(table, frame, "WHEN NOT MATCHED THEN INSERT *")
 
     def synchronise(self, table: Table, frame: DataFrame) -> Commit:
-        """Make the table equal to `frame`: only rows that differ are written, so equal content adds no version."""
+        """Make the table equal to `frame`. Only rows that differ are written."""
         if not self.exists(table):
             return self.append(table, frame)
         self.create(table)
         values = [name for name in table.column_names if name not in table.key]
-        differs = " OR ".join(f"NOT (stored.{name} <=> given.{name})" for name in values) or "false"
+        differs = " OR ".join(f"NOT (stored.{name} <=> given.{name})" for name in values)
+        clauses = (
+            f"WHEN MATCHED AND ({differs or 'false'}) THEN UPDATE SET * "
+            "WHEN NOT MATCHED THEN INSERT * WHEN NOT MATCHED BY SOURCE THEN DELETE"
+        )
         with self.lock(table):
             if content_hash(self.read(table)) == content_hash(conform(frame, table)):
                 return Commit(table, self.version(table), 0)
-            return self._merge(
-                table,
-                frame,
-                f"WHEN MATCHED AND ({differs}) THEN UPDATE SET * "
-                "WHEN NOT MATCHED THEN INSERT * WHEN NOT MATCHED BY SOURCE THEN DELETE",
-            )
+            return self._merge(table, frame, clauses)
 
     def _merge(self, table: Table, frame: DataFrame, clauses: str) -> Commit:
         rows = conform(frame, table)
-        with self._commit(table) as (commit_id, before):
-            given = f"given_{uuid.uuid4().hex}"
-            rows.createOrReplaceTempView(given)
-            same_key = " AND ".join(f"stored.{name} = given.{name}" for name in table.key)
+        same_key = " AND ".join(f"stored.{name} = given.{name}" for name in table.key)
+        with self._commit(table) as (commit_id, version_before):
+            view = f"given_{uuid.uuid4().hex}"
+            rows.createOrReplaceTempView(view)
             try:
                 self.sql(
-                    f"MERGE INTO {table.name} AS stored USING {given} AS given ON {same_key} {clauses}"
+                    f"MERGE INTO {table.name} AS stored USING {view} AS given "
+                    f"ON {same_key} {clauses}"
                 )
             finally:
-                self.spark.catalog.dropTempView(given)
-        return self._committed(table, commit_id, before)
+                self.spark.catalog.dropTempView(view)
+        return self._own_commit(table, commit_id, version_before)
 
     @contextmanager
     def _commit(self, table: Table) -> Iterator[tuple[str, int]]:
-        """Stamp what is written inside with an id of its own, and word Delta's refusals.
+        """Stamp what is written inside with an id, under the table's lock.
 
-        Yields the id, and, where the session takes none, the version before.
+        Yields the id, and -1. If the session refuses the setting, the id is empty and the version
+        before the write comes with it.
         """
         self.create(table)
         try:
             with self._stamped() as commit_id, self.lock(table):
                 yield commit_id, -1 if commit_id else self.version(table)
         except (PySparkException, Py4JJavaError) as error:
-            raise worded(error, table) from error
+            raise write_error(error, table) from error
 
     @contextmanager
     def _stamped(self) -> Iterator[str]:
-        """Yields the id that commits inside carry; an empty one on serverless compute, which refuses the setting."""
+        """Yield the id that commits inside carry; empty if the session refuses the setting."""
         commit_id = uuid.uuid4().hex
         try:
             self.spark.conf.set(USER_METADATA, commit_id)
         except PySparkException as error:
-            if REFUSED_SETTING not in str(error):
+            if SETTING_REFUSED not in str(error):
                 raise
             yield ""
             return
@@ -228,28 +260,39 @@ class TableStore:
         finally:
             self.spark.conf.unset(USER_METADATA)
 
-    def _committed(self, table: Table, commit_id: str, before: int) -> Commit:
-        """One's own commit, found by its id: the newest entry of the history may be another writer's.
+    def _own_commit(self, table: Table, commit_id: str, version_before: int) -> Commit:
+        """Return the commit that carries the id: the newest one may be another writer's.
 
-        Without an id, the first one after `before`: two writers of a table at once are then told apart by nothing.
+        Without an id, return the first one after `version_before`: two concurrent writers of one
+        table cannot be told apart then.
         """
         history = self.sql(f"DESCRIBE HISTORY {table.name} LIMIT {RECENT_COMMITS}")
-        is_mine = F.col("userMetadata") == commit_id if commit_id else F.col("version") > before
-        mine = (
-            history.where(is_mine).orderBy("version").select("version", "operationMetrics").first()
-        )
-        if mine is None:
+        if commit_id:
+            is_own = F.col("userMetadata") == commit_id
+        else:
+            is_own = F.col("version") > version_before
+        own_commits = history.where(is_own).orderBy("version")
+        row = own_commits.select("version", "operationMetrics").first()
+        if row is None:
             raise IntegrityError(
-                f"{table.name}: expected commit {commit_id} in the last {RECENT_COMMITS} versions, found none. "
-                "Another writer has overwritten it; run the stage again."
+                f"{table.name}: commit {commit_id} is not among the last {RECENT_COMMITS} "
+                "versions. Another writer has overwritten it; run the stage again."
             )
-        metrics = mine["operationMetrics"]
-        n_added = int(metrics.get("numTargetRowsInserted", metrics.get("numOutputRows", 0)))
-        others = (int(metrics.get(f"numTargetRows{what}", 0)) for what in ("Updated", "Deleted"))
-        commit = Commit(table, mine["version"], n_added, *others)
+        metrics = row["operationMetrics"]
+        commit = Commit(
+            table,
+            version=row["version"],
+            n_added=int(metrics.get("numTargetRowsInserted", metrics.get("numOutputRows", 0))),
+            n_changed=int(metrics.get("numTargetRowsUpdated", 0)),
+            n_removed=int(metrics.get("numTargetRowsDeleted", 0)),
+        )
         if table is not OPS_RUNS:
             log.info(
                 "%s v%d: %s rows added, %s changed, %s removed",
-                table.name, commit.version, f"{n_added:,}", f"{commit.n_changed:,}", f"{commit.n_removed:,}",
-            )  # fmt: skip
+                table.name,
+                commit.version,
+                f"{commit.n_added:,}",
+                f"{commit.n_changed:,}",
+                f"{commit.n_removed:,}",
+            )
         return commit

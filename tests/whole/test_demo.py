@@ -1,4 +1,4 @@
-"""The demo: its stages, and the whole of it on real reviews with the real backbone."""
+"""The demo's stages; slow: all of it on real reviews, with the real backbone and Spark."""
 
 import os
 import re
@@ -9,9 +9,8 @@ from pathlib import Path
 import pytest
 from deltalake import DeltaTable
 
-from pipelines import finished
-from pipelines.bundle.__main__ import LOCAL, resolved
 from pipelines.bundle.graph import Script, job_of
+from pipelines.bundle.resolve import LOCAL, definition_for
 from pipelines.demo import STAGES, variables
 from pipelines.lake.config import LakeConfig
 from schemas import TABLES
@@ -42,14 +41,11 @@ def versions(lake: LakeConfig) -> dict[str, int]:
 
 
 def test_the_demo_shows_the_stages_of_the_bundles_pipeline_and_sets_only_its_variables() -> None:
-    assert (
-        tuple(task.key for task in job_of(resolved(LOCAL, variables("x", 0)), "pipeline").tasks)
-        == STAGES
-    )
-    quick = job_of(resolved(LOCAL, variables("x", 2_000)), "pipeline")
-    argv = {
-        task.key: " ".join(task.work.argv) for task in quick.tasks if isinstance(task.work, Script)
-    }
+    whole = job_of(definition_for(LOCAL, variables("x", 0)), "pipeline")
+    assert tuple(task.key for task in whole.tasks) == STAGES
+    quick = job_of(definition_for(LOCAL, variables("x", 2_000)), "pipeline")
+    scripts = {task.key: task.work for task in quick.tasks if isinstance(task.work, Script)}
+    argv = {key: " ".join(script.argv) for key, script in scripts.items()}
     assert all("--lake x" in words for words in argv.values())
     assert "--batch-size 8" in argv["train"]
     assert quick.parameters["max_rows"] == "2000"
@@ -64,16 +60,15 @@ def test_the_demo_runs_on_real_reviews_and_finds_nothing_to_do_the_second_time(
     assert "QUICK: 2,000 reviews are too few to judge quality by." in first
     assert re.search(r"gold\.scores +version +\d+ +(1,9\d\d|2,000) rows", first)
     assert re.search(r"accuracy +0\.\d{4}  \(95 % 0\.\d{4}-0\.\d{4}\)", first)
-    assert "Nothing was to do" not in first
-    left = versions(place)
+    assert "Nothing to do" not in first
+    versions_left = versions(place)
 
-    noted = "Nothing was to do: no table has a new version. All is as the last demo noted it"
-    assert run_demo(place.lake_path, "--max-rows", "2000").startswith(noted)
-    (place.landing_path / finished.FILE).unlink()
-    asked = run_demo(place.lake_path, "--max-rows", "2000")  # every stage, by the ledger
-    assert "\nNothing was to do: no table has a new version.\n" in asked
-    assert versions(place) == left
-    assert asked.split("Tables\n")[1] == first.split("Tables\n")[1]
+    again = run_demo(place.lake_path, "--max-rows", "2000")
+    assert "\nNothing to do: no table has a new version.\n" in again
+    assert versions(place) == versions_left
+    # The same summary but for the question in SQL, which needs Spark; and Spark was not started.
+    summary = first.split("Tables\n")[1].split("SQL over the scored table")[0]
+    assert again.split("Tables\n")[1].split("What to look at next")[0] == summary
 
     place_flags = ["--lake", str(place.lake_path)]
     assert "verdict  bit-identical" in submit(
