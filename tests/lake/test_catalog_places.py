@@ -1,4 +1,4 @@
-"""The contracts' names under other schemas: in SQL text, in the session's catalog, in directories."""
+"""Schemas can have other names in SQL, catalog and directories. Needs Spark, a tiny encoder."""
 
 from pathlib import Path
 
@@ -10,9 +10,10 @@ from pipelines.lake.config import LakeConfig
 from pipelines.lake.tables import TableStore
 from schemas import GOLD_REJECTS, TABLES, VIEWS
 from schemas.ddl import SCHEMAS, physical
-from tests.support.every_job import FEW, LINKS, encoder_in, run_every_job
+from tests.support.every_job import FULL_LINEAGE, N_REVIEWS, encoder_of_reviews, run_every_job
 
 RENAMED = {name: f"dev_{name}" for name in SCHEMAS}
+RENAMED_FLAG = ",".join(RENAMED.values())
 
 
 @pytest.mark.parametrize(
@@ -39,80 +40,80 @@ RENAMED = {name: f"dev_{name}" for name in SCHEMAS}
         ),
     ],
 )
-def test_a_contracts_name_is_found_in_sql_and_nothing_else_is(logical: str, expected: str) -> None:
+def test_only_the_contracts_names_are_renamed_in_sql(logical: str, expected: str) -> None:
     assert physical(logical, RENAMED) == expected
     assert physical(logical, {name: name for name in SCHEMAS}) == logical
 
 
-def test_schemas_that_take_each_others_names_are_not_renamed_twice() -> None:
+def test_schemas_that_swap_their_names_are_not_renamed_twice() -> None:
     swapped = dict(zip(SCHEMAS, ("silver", "bronze", "gold", "ops"), strict=True))
-    assert (
-        physical("bronze.reviews JOIN silver.reviews", swapped)
-        == "silver.reviews JOIN bronze.reviews"
-    )
+    expected = "silver.reviews JOIN bronze.reviews"
+    assert physical("bronze.reviews JOIN silver.reviews", swapped) == expected
 
 
 @pytest.mark.parametrize(
     "names", ["", "a,b,c", "a,b,c,d,e", "a,b,c,C", "a,b,c,", "a,b,c,d.e", "a,b, c,d", "a,,b,c,d"]
 )
-def test_schemas_that_are_not_four_different_names_are_refused(names: str) -> None:
-    words = "--schemas must be four different names of letters, digits and _, as bronze,silver,gold,ops, got "
+def test_the_flag_takes_exactly_four_different_names(names: str) -> None:
+    words = (
+        "--schemas must be four different names of letters, digits and _, "
+        "as bronze,silver,gold,ops, got "
+    )
     with pytest.raises(ValueError, match=words):
         LakeConfig(schemas=names)
 
 
-def test_tables_and_views_stand_under_the_other_names_only(
+@pytest.fixture
+def no_registered_tables(spark: SparkSession, tmp_path: Path) -> None:
+    """Open an empty lake, which removes the contracts' own names from the session's catalog."""
+    TableStore(spark, LakeConfig(lake=str(tmp_path / "empty")))
+
+
+@pytest.mark.usefixtures("no_registered_tables")
+def test_tables_and_views_are_registered_under_the_other_names_only(
     spark: SparkSession, tmp_path: Path
 ) -> None:
-    TableStore(
-        spark, LakeConfig(lake=str(tmp_path / "empty"))
-    )  # takes the contracts' own names from the session
-    store = TableStore(
-        spark, LakeConfig(lake=str(tmp_path / "lake"), schemas=",".join(RENAMED.values()))
-    )
+    config = LakeConfig(lake=str(tmp_path / "lake"), schemas=RENAMED_FLAG)
+    store = TableStore(spark, config)
     for table in TABLES:
         store.create(table)
     rows = spark.createDataFrame([("a", "unlabelled")], GOLD_REJECTS.schema)
     for write in (store.append, store.merge, store.synchronise):
         write(GOLD_REJECTS, rows)
-    again = TableStore(spark, store.config)
-    assert [view for view in VIEWS if not again.exists(view)] == []
-    assert (again.version(GOLD_REJECTS), again.read(GOLD_REJECTS, 1).count()) == (1, 1)
-    assert again.data_tags(GOLD_REJECTS, 1, "h")["delta.table"] == "gold.rejects"
-    assert again.counts({"n": "SELECT count(*) FROM gold.rejects VERSION AS OF 1"}) == {"n": 1}
+    reopened = TableStore(spark, config)
+    assert [view for view in VIEWS if not reopened.exists(view)] == []
+    assert (reopened.version(GOLD_REJECTS), reopened.read(GOLD_REJECTS, 1).count()) == (1, 1)
+    assert reopened.data_tags(GOLD_REJECTS, 1, "h")["delta.table"] == "gold.rejects"
+    count_rejects = "SELECT count(*) FROM gold.rejects VERSION AS OF 1"
+    assert reopened.counts({"n": count_rejects}) == {"n": 1}
     assert spark.table("dev_gold.lineage").count() == 0
     assert [table.name for table in TABLES if spark.catalog.tableExists(table.name)] == []
 
 
 @pytest.mark.stress
 @pytest.mark.timeout(900)
+@pytest.mark.usefixtures("no_registered_tables")
 def test_every_job_works_where_all_schemas_have_other_names(
     spark: SparkSession, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    TableStore(
-        spark, LakeConfig(lake=str(tmp_path / "empty"))
-    )  # takes the contracts' own names from the session
-    place = ["--lake", str(tmp_path / "lake"), "--schemas", ",".join(RENAMED.values())]
-    printed = run_every_job(place, encoder_in(tmp_path / "encoder"))
-    assert printed["query"].splitlines() == [
-        f"n,{','.join(LINKS)}",
-        ",".join([str(FEW)] * (len(LINKS) + 1)),
-    ]
-    assert printed["diff"].startswith(f"gold.reviews version 0 -> 1: {FEW} added, 0 removed")
+    lake = tmp_path / "lake"
+    place = ["--lake", str(lake), "--schemas", RENAMED_FLAG]
+    printed = run_every_job(place, encoder_of_reviews(tmp_path / "encoder"))
+    assert printed["query"] == FULL_LINEAGE
+    assert printed["diff"].startswith(f"gold.reviews version 0 -> 1: {N_REVIEWS} added, 0 removed")
     assert printed["reproduce"].endswith("verdict  bit-identical\n")
     assert printed["vacuum"].startswith(
         "bronze.reviews: 0 files, 0 bytes deleted; needed: version 1 (latest or"
     )
     assert printed["doctor"] == ""
     assert [table.name for table in TABLES if spark.catalog.tableExists(table.name)] == []
-    stored = {
-        path.parent.relative_to(tmp_path / "lake")
-        for path in (tmp_path / "lake").glob("*/*/_delta_log")
-    }
+    stored = {path.parent.relative_to(lake) for path in lake.glob("*/*/_delta_log")}
     assert stored == {Path(*physical(table.name, RENAMED).split(".")) for table in TABLES}
 
-    for table in (VIEWS[1].name, "dev_gold.lineage"):  # a query file of the laptop works there too
-        query.main([*place, "--sql", f"SELECT count(*) AS n FROM {table}", "--format", "csv"])
-        assert capsys.readouterr().out == f"n\n{FEW}\n"
+    # Logical and physical names both work, so a query file of a laptop works here too.
+    for table in (VIEWS[1].name, "dev_gold.lineage"):
+        count_rows = f"SELECT count(*) AS n FROM {table}"
+        query.main([*place, "--sql", count_rows, "--format", "csv"])
+        assert capsys.readouterr().out == f"n\n{N_REVIEWS}\n"
     query.main([*place, "--write", "--sql", "DELETE FROM gold.rejects", "--format", "csv"])
     assert capsys.readouterr().out == "num_affected_rows\n0\n"

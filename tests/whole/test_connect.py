@@ -1,4 +1,7 @@
-"""Every job through Spark Connect, which is what Databricks' serverless compute speaks: no JVM in the client."""
+"""Jobs work through Spark Connect, without a JVM. Needs subprocesses, a Spark server on loopback.
+
+Databricks' serverless compute speaks the same protocol.
+"""
 
 import json
 import os
@@ -12,60 +15,56 @@ from typing import Any
 import pytest
 
 from tests.support.connect_server import connect_server
-from tests.support.every_job import FEW, LINKS, encoder_in
+from tests.support.every_job import FULL_LINEAGE, encoder_of_reviews
+from tests.support.processes import ROOT, run_to_end
 
 BREAK_A_CHECK = """
     import sys
-    from pipelines import cli
-    from pipelines.lake.session import LakeConfig, get_session
+    from pipelines import program
+    from pipelines.lake.config import LakeConfig
+    from pipelines.lake.session import get_session
     from pipelines.lake.tables import TableStore
     from schemas import GOLD_REJECTS
     def main(_argv):
-        store = TableStore(get_session("broken", LakeConfig(lake=sys.argv[1])), LakeConfig(lake=sys.argv[1]))
-        rows = store.spark.createDataFrame([("a", "a reason that is not known")], GOLD_REJECTS.schema)
-        store.append(GOLD_REJECTS, rows)
+        config = LakeConfig(lake=sys.argv[1])
+        store = TableStore(get_session("broken", config), config)
+        invalid = [("a", "a reason that is not known")]
+        store.append(GOLD_REJECTS, store.spark.createDataFrame(invalid, GOLD_REJECTS.schema))
     program.run(main)
 """
-ROOT = Path(__file__).resolve().parents[2]
 
 
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    with connect_server(tmp_path_factory.mktemp("server")) as remote:
-        yield remote
+    """The URL of a Spark Connect server that runs for all tests of this file."""
+    with connect_server(tmp_path_factory.mktemp("server")) as url:
+        yield url
 
 
-def python(*argv: str, remote: str = "", code: int = 0) -> "subprocess.CompletedProcess[str]":
-    """A program of the checkout in a process of its own, with SPARK_REMOTE where one is given."""
+def python(*argv: str, remote: str = "", code: int = 0) -> subprocess.CompletedProcess[str]:
+    """Run Python in the checkout, with SPARK_REMOTE set to `remote` unless that is empty."""
     environment = {
         name: value
         for name, value in os.environ.items()
         if not name.startswith(("SPARK_", "PYSPARK_"))
     }
-    environment |= {"PYTHONPATH": str(ROOT)} | ({"SPARK_REMOTE": remote} if remote else {})
-    done = subprocess.run(
-        [sys.executable, *argv],
-        cwd=ROOT,
-        env=environment,
-        capture_output=True,
-        text=True,
-        timeout=800,
-        check=False,
-    )
-    assert done.returncode == code, done.stdout + done.stderr
-    return done
+    environment["PYTHONPATH"] = str(ROOT)
+    if remote:
+        environment["SPARK_REMOTE"] = remote
+    command = [sys.executable, *argv]
+    return run_to_end(command, environment=environment, exit_code=code, timeout_s=800)
 
 
-def every_job(lake: Path, encoder: str, remote: str = "") -> dict[str, Any]:
-    """The report of tests/support/every_job.py, its last line: a VACUUM of a JVM of one's own prints too."""
-    printed = python("-m", "tests.support.every_job", str(lake), encoder, remote=remote).stdout
-    report: dict[str, Any] = json.loads(printed.splitlines()[-1])
+def report_of_every_job(lake: Path, encoder: str, remote: str = "") -> dict[str, Any]:
+    """Run tests/support/every_job.py; its last line is the report, since VACUUM prints too."""
+    process = python("-m", "tests.support.every_job", str(lake), encoder, remote=remote)
+    report: dict[str, Any] = json.loads(process.stdout.splitlines()[-1])
     return report
 
 
 @pytest.mark.slow
 @pytest.mark.timeout(400)
-def test_what_goes_wrong_on_the_server_is_one_line_with_the_exit_code_it_has_here(
+def test_an_error_on_the_server_is_one_line_with_the_same_exit_code_as_a_local_one(
     server: str, tmp_path: Path
 ) -> None:
     lake = str(tmp_path / "lake")
@@ -74,55 +73,42 @@ def test_what_goes_wrong_on_the_server_is_one_line_with_the_exit_code_it_has_her
         f"InputError: bronze.reviews: expected a table in {lake}, found none. Built by "
     )
     assert len(missing.stderr.splitlines()) == 1
-    store_and_break = textwrap.dedent(BREAK_A_CHECK)
-    broken = python("-c", store_and_break, lake, remote=server, code=3)
+    broken = python("-c", textwrap.dedent(BREAK_A_CHECK), lake, remote=server, code=3)
     assert broken.stderr.splitlines()[-1] == (
-        "IntegrityError: gold.rejects: expected rows that satisfy reason_is_known, found one that does not. "
-        "Nothing was written. Fix the transformation, or change the contract in schemas/."
+        "IntegrityError: gold.rejects: expected rows that satisfy reason_is_known, found one that "
+        "does not. Nothing was written. Fix the transformation, or change the contract in schemas/."
     )
     assert "Traceback" not in broken.stderr
-    asked = python(
-        "jobs/query.py",
-        "--lake",
-        lake,
-        "--sql",
-        "SELECT nothing FROM gold.rejects",
-        remote=server,
-        code=2,
-    )
-    assert asked.stderr.startswith("InputError: statement: [UNRESOLVED_COLUMN")
-    assert len(asked.stderr.splitlines()) == 1
+    unknown_column = ["--sql", "SELECT nothing FROM gold.rejects"]
+    failed = python("jobs/query.py", "--lake", lake, *unknown_column, remote=server, code=2)
+    assert failed.stderr.startswith("InputError: statement: [UNRESOLVED_COLUMN")
+    assert len(failed.stderr.splitlines()) == 1
 
 
-def test_where_no_server_listens_the_variable_is_named_at_once(tmp_path: Path) -> None:
-    words = "SetupError: SPARK_REMOTE sc://127.0.0.1:9: expected a Spark Connect server, found: Connection refused."
-    failed = python("jobs/doctor.py", "--lake", str(tmp_path), remote="sc://127.0.0.1:9", code=5)
-    assert (
-        failed.stderr == f"{words} Start it, or unset SPARK_REMOTE for a Spark of this process.\n"
+def test_where_no_server_listens_the_error_names_the_variable(tmp_path: Path) -> None:
+    remote = "sc://127.0.0.1:9"
+    failed = python("jobs/doctor.py", "--lake", str(tmp_path), remote=remote, code=5)
+    assert failed.stderr == (
+        "SetupError: SPARK_REMOTE sc://127.0.0.1:9: expected a Spark Connect server, found: "
+        "Connection refused. Start it, or unset SPARK_REMOTE for a Spark of this process.\n"
     )
 
 
 @pytest.mark.slow
 @pytest.mark.timeout(1_800)
-def test_every_job_gives_the_same_through_connect_as_in_a_session_of_its_own(
+def test_every_job_has_the_same_results_through_connect_as_in_a_session_of_its_own(
     server: str, tmp_path: Path
 ) -> None:
-    encoder = encoder_in(tmp_path / "encoder")
-    remote, local = (
-        every_job(tmp_path / "remote", encoder, server),
-        every_job(tmp_path / "local", encoder),
-    )
+    encoder = encoder_of_reviews(tmp_path / "encoder")
+    remote = report_of_every_job(tmp_path / "remote", encoder, server)
+    local = report_of_every_job(tmp_path / "local", encoder)
     assert (remote["session"], remote["has_gateway"]) == ("pyspark.sql.connect.session", False)
     assert (local["session"], local["has_gateway"]) == ("pyspark.sql.session", True)
     assert (remote["hashes"], remote["weights"]) == (local["hashes"], local["weights"])
-    for name in ("ingest", "clean", "curate", "score", "query", "diff", "vacuum", "doctor"):
-        assert remote["printed"][name] == local["printed"][name]
-    assert (
-        remote["printed"]["query"]
-        == f"n,{','.join(LINKS)}\n{','.join([str(FEW)] * (len(LINKS) + 1))}\n"
-    )
-    assert remote["printed"]["promote"].startswith(
-        "GateRefusedError: review_classifier version 1: "
-    )
-    assert remote["printed"]["reproduce"].endswith("verdict  bit-identical\n")
-    assert remote["printed"]["doctor"] == ""
+    printed = remote["printed"]
+    for job in ("ingest", "clean", "curate", "score", "query", "diff", "vacuum", "doctor"):
+        assert printed[job] == local["printed"][job]
+    assert printed["query"] == FULL_LINEAGE
+    assert printed["promote"].startswith("GateRefusedError: review_classifier version 1: ")
+    assert printed["reproduce"].endswith("verdict  bit-identical\n")
+    assert printed["doctor"] == ""
