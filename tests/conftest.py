@@ -13,6 +13,7 @@ from pipelines.lake.tables import TableStore
 
 @pytest.fixture(scope="session")
 def spark(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SparkSession]:
+    """One Spark session in this process; it takes seconds to start."""
     session = get_session("tests", LakeConfig(lake=str(tmp_path_factory.mktemp("session"))))
     yield session
     session.stop()
@@ -20,9 +21,11 @@ def spark(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SparkSession]:
 
 @pytest.fixture
 def lake(tmp_path: Path) -> LakeConfig:
+    """The place of an empty lake; needs no Spark."""
     return LakeConfig(lake=str(tmp_path / "lake"))
 
 
 @pytest.fixture
 def store(spark: SparkSession, lake: LakeConfig) -> TableStore:
+    """Tables of an empty lake, read and written by Spark."""
     return TableStore(spark, lake)

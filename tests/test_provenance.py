@@ -1,3 +1,5 @@
+"""A file's SHA-256, the git commit and uncommitted changes are right. Needs git, no Spark."""
+
 import subprocess
 from pathlib import Path
 
@@ -5,14 +7,11 @@ import pytest
 
 from pipelines import provenance
 
+SHA256_OF_ABC = "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"
+SHA256_OF_NOTHING = "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855"
 
-@pytest.mark.parametrize(
-    ("content", "sha256"),
-    [
-        (b"abc", "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"),
-        (b"", "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855"),
-    ],
-)
+
+@pytest.mark.parametrize(("content", "sha256"), [(b"abc", SHA256_OF_ABC), (b"", SHA256_OF_NOTHING)])
 def test_the_hash_of_a_file_is_that_of_its_bytes(
     content: bytes, sha256: str, tmp_path: Path
 ) -> None:
@@ -20,15 +19,13 @@ def test_the_hash_of_a_file_is_that_of_its_bytes(
     assert provenance.sha256_of(tmp_path / "file") == sha256
 
 
-def test_the_commit_is_that_of_the_checkout_and_a_changed_file_makes_it_dirty(
+def test_a_checkout_has_a_commit_and_is_dirty_after_a_change(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(provenance, "ROOT", tmp_path)
     provenance.git_commit.cache_clear()
-    assert (provenance.git_commit(), provenance.git_is_dirty()) == (
-        None,
-        None,
-    )  # an installed wheel
+    assert provenance.git_commit() is None  # not a checkout, as in an installed wheel
+    assert provenance.git_is_dirty() is None
     identity = ["-c", "user.name=t", "-c", "user.email=t@example.com"]
     (tmp_path / "file").write_text("one")
     for arguments in (["init", "-q"], ["add", "file"], [*identity, "commit", "-qm", "first"]):

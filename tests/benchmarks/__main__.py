@@ -1,7 +1,7 @@
-"""Every benchmark, or those named, into BENCHMARKS.md.
+"""Run all or some benchmarks and write their results into BENCHMARKS.md.
 
-    python -m tests.benchmarks                    # all: two hours on two cores
-    python -m tests.benchmarks --only tables,rerun
+    python -m tests.benchmarks                       # all: two hours on two cores
+    python -m tests.benchmarks --only tables,rerun   # two of them
 
 Reads   the packaged reviews and backbone
 Writes  BENCHMARKS.md; lakes and models in a temporary directory
@@ -31,9 +31,9 @@ PAGE = ROOT / "BENCHMARKS.md"
 HEAD = """\
 # Benchmarks
 
-Written by `make bench`. Each comparison runs its programs in turn, each run in a process of its own, so that a slow
-minute of the machine hits all of them; a figure is the median of its runs. Read the ratios; the seconds are those of
-the machine named below each table.
+Written by `make bench`. Each comparison runs its programs in turn, each run in a process of its
+own, so that a slow minute of the machine hits all of them; a figure is the median of its runs. Read
+the ratios; the seconds are those of the machine named below each table.
 """
 
 
@@ -41,24 +41,25 @@ the machine named below each table.
 class BenchmarkConfig:
     """Flags of the benchmarks."""
 
-    only: str = flag("benchmarks to run, comma-separated; default all", "")
-    runs: int = flag("runs of each program; their median counts", RUNS)
+    only: str = flag("benchmarks to run, comma-separated; empty = all", "")
+    runs: int = flag("runs of each program, of which the median is reported", RUNS)
 
     def __post_init__(self) -> None:
         if self.runs < 1:
             raise ValueError(f"--runs must be 1 or more, got {self.runs}")
-        if unknown := set(self.names) - set(BENCHMARKS):
-            raise ValueError(
-                f"--only must be of {', '.join(BENCHMARKS)}, got {', '.join(sorted(unknown))}"
-            )
+        unknown = sorted(set(self.names) - set(BENCHMARKS))
+        if unknown:
+            known = ", ".join(BENCHMARKS)
+            raise ValueError(f"--only must be one or more of {known}, got {', '.join(unknown)}")
 
     @property
     def names(self) -> list[str]:
-        """The benchmarks asked for, in the order given."""
-        asked = [name.strip() for name in self.only.split(",") if name.strip()]
-        return asked or list(BENCHMARKS)
+        """The benchmarks to run, in the order given; all if none is given."""
+        given = [name.strip() for name in self.only.split(",") if name.strip()]
+        return given or list(BENCHMARKS)
 
 
+# By the name for --only, the section's title and a function that returns its lines.
 BENCHMARKS: dict[str, tuple[str, Callable[[Path, int], list[str]]]] = {
     "training": ("Training", training.bench),
     "scoring": ("Scoring", scoring.bench),
@@ -70,22 +71,31 @@ BENCHMARKS: dict[str, tuple[str, Callable[[Path, int], list[str]]]] = {
 
 
 def machine() -> str:
-    """Processor, cores and system, as far as the machine tells."""
-    listing = Path("/proc/cpuinfo")
-    found = (
-        re.search(r"model name\s*: (.*)", listing.read_text(encoding="utf-8"))
-        if listing.exists()
-        else None
-    )
+    """Describe processor, cores, memory and system, as far as they are known."""
     memory_gb = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 1e9
     flags = ", ".join(name for name in cpu_flags() if "bf16" in name) or "no bf16"
-    name = found[1] if found else platform.processor() or platform.machine()
     system = f"{memory_gb:.0f} GB, {platform.system()}, torch {torch.__version__}"
-    return f"{os.cpu_count()} cores of {name} ({flags}), {system}"
+    return f"{os.cpu_count()} cores of {processor()} ({flags}), {system}"
+
+
+def processor() -> str:
+    """Return the processor's model name, or its architecture where the name is unknown."""
+    listing = Path("/proc/cpuinfo")
+    if listing.exists():
+        model_name = re.search(r"model name\s*: (.*)", listing.read_text(encoding="utf-8"))
+        if model_name:
+            return model_name[1]
+    return platform.processor() or platform.machine()
+
+
+def commit_label() -> str:
+    """Name the commit of the code that runs, and say if the checkout has changes."""
+    changes = ", with changes" if git_is_dirty() else ""
+    return f"commit {(git_commit() or 'unknown')[:10]}{changes}"
 
 
 def with_section(page: str, title: str, body: Sequence[str]) -> str:
-    """The page with one section replaced, or added at the end."""
+    """Return the page with one section replaced, or added at the end if it is new."""
     section = "\n".join([f"## {title}", "", *body, ""])
     pattern = re.compile(rf"^## {re.escape(title)}\n.*?(?=^## |\Z)", re.MULTILINE | re.DOTALL)
     if pattern.search(page):
@@ -94,12 +104,9 @@ def with_section(page: str, title: str, body: Sequence[str]) -> str:
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    """Run the benchmarks and write each one's section as soon as it is done."""
+    """Run the benchmarks; write each section as soon as its benchmark has finished."""
     config = cli.parse(BenchmarkConfig, argv, __doc__)
-    # Asked before the page is written: that alone would make the checkout dirty.
-    commit = (
-        f"commit {(git_commit() or 'unknown')[:10]}{', with changes' if git_is_dirty() else ''}"
-    )
+    commit = commit_label()  # before the page is written, which makes the checkout dirty
     for name in config.names:
         title, bench = BENCHMARKS[name]
         print(title, file=sys.stderr)

@@ -1,4 +1,4 @@
-"""Programs run in turn, each in a process of its own that says what it measured; medians and their ratios."""
+"""Run programs alternately, each in its own process that prints its figures; take the medians."""
 
 import json
 import os
@@ -11,26 +11,27 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
-import psutil  # type: ignore[import-untyped]
+import psutil  # type: ignore[import-untyped]  # it has no stubs in the lock
 
 RUNS = 5
 POLL_S = 1.0
-Figures = dict[str, float]
+MEMORY_FIGURES = ("driver_mib", "jvm_mib", "workers_mib")
+Figures = dict[str, float]  # by name, such as "seconds"
 
 
 @dataclass(frozen=True)
 class Program:
-    """A program of a comparison: what it is called, and the module of tests.benchmarks that runs it, with its words.
+    """A program to compare: the module of tests.benchmarks that runs it, and its arguments.
 
-    The last line that it prints is JSON: at least `seconds`, the span that counts.
+    The last line that it prints is JSON with at least `seconds`, the time to compare.
     """
 
-    name: str
+    name: str  # in the table
     module: str
-    words: Sequence[str]
+    arguments: Sequence[str]
 
     def run(self) -> Figures:
-        """What one run measured, and the peak memory in MiB of its process, of its JVM and of its Python workers."""
+        """Return the figures of one run, and the peak memory in MiB of driver, JVM and workers."""
         with (
             subprocess.Popen(
                 self._command, stdout=subprocess.PIPE, text=True, env=self._environment
@@ -39,19 +40,18 @@ class Program:
         ):
             printed, _ = process.communicate()
         if process.returncode != 0:
-            raise RuntimeError(
-                f"{' '.join(self._command)}: expected exit code 0, found {process.returncode}"
-            )
+            command = " ".join(self._command)
+            raise RuntimeError(f"{command}: expected exit code 0, found {process.returncode}")
         figures: Figures = json.loads(printed.splitlines()[-1])
         return figures | peaks.mib
 
     def prepare(self) -> None:
-        """Run it for what it leaves, not for its figures."""
+        """Run the program for its files; its figures are ignored."""
         subprocess.run(self._command, env=self._environment, check=True, stdout=subprocess.DEVNULL)
 
     @property
     def _command(self) -> list[str]:
-        return [sys.executable, "-m", f"tests.benchmarks.{self.module}", *self.words]
+        return [sys.executable, "-m", f"tests.benchmarks.{self.module}", *self.arguments]
 
     @property
     def _environment(self) -> dict[str, str]:
@@ -59,55 +59,55 @@ class Program:
 
 
 def alternate(programs: Sequence[Program], runs: int = RUNS) -> dict[str, Figures]:
-    """The median of each figure of each program, by its name; run A B C A B C …, so that a slow minute hits all."""
-    found: dict[str, list[Figures]] = {program.name: [] for program in programs}
+    """Run programs in the order A B C A B C …; return the medians of each by its name.
+
+    A slow minute of the machine then affects all programs.
+    """
+    figures: dict[str, list[Figures]] = {program.name: [] for program in programs}
     for number in range(1, runs + 1):
         for program in programs:
-            found[program.name].append(program.run())
-            print(
-                f"  run {number}/{runs}  {program.name}: {found[program.name][-1]['seconds']:.1f} s",
-                file=sys.stderr,
-            )
-    return {name: medians(figures) for name, figures in found.items()}
+            measured = program.run()
+            figures[program.name].append(measured)
+            progress = f"run {number}/{runs}  {program.name}: {measured['seconds']:.1f} s"
+            print(f"  {progress}", file=sys.stderr)
+    return {name: medians(runs_of_program) for name, runs_of_program in figures.items()}
 
 
-def seconds_of(run: Callable[[], object]) -> float:
-    """Time that a call takes."""
+def seconds_of(call: Callable[[], object]) -> float:
+    """Return the seconds that a call takes."""
     started_s = time.perf_counter()
-    run()
+    call()
     return time.perf_counter() - started_s
 
 
-def medians(figures: Sequence[Mapping[str, float]]) -> Figures:
-    """The median of each figure over the runs."""
-    return {key: statistics.median(one[key] for one in figures) for key in figures[0]}
+def medians(runs: Sequence[Mapping[str, float]]) -> Figures:
+    """Return the median of each figure over the runs."""
+    return {name: statistics.median(figures[name] for figures in runs) for name in runs[0]}
 
 
 def table(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
-    """A Markdown table; all columns but the first are figures."""
+    """Return the lines of a Markdown table whose columns after the first hold figures."""
     ruler = ["---", *["---:"] * (len(heads) - 1)]
     return [f"| {' | '.join(cells)} |" for cells in (heads, ruler, *rows)]
 
 
 @dataclass
 class Peaks:
-    """Highest resident memory seen of a process and of those below it, by what they are."""
+    """The highest resident memory of a process and its descendants, by kind of process."""
 
-    mib: Figures = field(
-        default_factory=lambda: {"driver_mib": 0.0, "jvm_mib": 0.0, "workers_mib": 0.0}
-    )
+    mib: Figures = field(default_factory=lambda: dict.fromkeys(MEMORY_FIGURES, 0.0))
 
-    def look(self, pid: int) -> None:
-        """Take the sizes of now."""
-        now = dict.fromkeys(self.mib, 0.0)
+    def update(self, pid: int) -> None:
+        """Measure the present sizes and keep the higher ones."""
+        sizes = dict.fromkeys(MEMORY_FIGURES, 0.0)
         try:
             root = psutil.Process(pid)
             for process in [root, *root.children(recursive=True)]:
                 kind = "driver_mib" if process.pid == pid else _kind(process)
-                now[kind] += process.memory_info().rss / 2**20
+                sizes[kind] += process.memory_info().rss / 2**20
         except psutil.NoSuchProcess:
             return
-        for kind, size in now.items():
+        for kind, size in sizes.items():
             self.mib[kind] = max(self.mib[kind], size)
 
 
@@ -117,12 +117,13 @@ def _kind(process: psutil.Process) -> str:
 
 @contextmanager
 def peaks_of(pid: int) -> Iterator[Peaks]:
-    """The peaks of a process tree, filled while the block runs."""
-    peaks, is_over = Peaks(), threading.Event()
+    """Measure the memory of a process and its descendants while the block runs."""
+    peaks = Peaks()
+    is_over = threading.Event()
 
     def poll() -> None:
         while not is_over.wait(POLL_S):
-            peaks.look(pid)
+            peaks.update(pid)
 
     thread = threading.Thread(target=poll, daemon=True)
     thread.start()

@@ -1,4 +1,4 @@
-"""The packaged backbone as transformers alone loads it: what every baseline starts from."""
+"""The packaged backbone, loaded by transformers alone: the start of every baseline."""
 
 from typing import Any
 
@@ -6,18 +6,16 @@ from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
 from pipelines.model import backbone
 
-MOST_TOKENS = 512
+MAX_TOKENS = 512  # the position limit of the backbone
 
 
 def plain_tokenizer() -> Any:
-    """The backbone's tokenizer, which itself would cut a text at 128 tokens."""
-    return AutoTokenizer.from_pretrained(
-        backbone.find(backbone.EMBEDDED), model_max_length=MOST_TOKENS
-    )
+    """Load the backbone's tokenizer; its own limit of 128 tokens is raised."""
+    directory = backbone.find(backbone.EMBEDDED)
+    return AutoTokenizer.from_pretrained(directory, model_max_length=MAX_TOKENS)
 
 
 def plain_model() -> Any:
-    """The backbone with a fresh two-way head."""
-    return AutoModelForSequenceClassification.from_pretrained(
-        backbone.find(backbone.EMBEDDED), num_labels=2
-    )
+    """Load the backbone with an untrained head for two labels."""
+    directory = backbone.find(backbone.EMBEDDED)
+    return AutoModelForSequenceClassification.from_pretrained(directory, num_labels=2)

@@ -1,4 +1,4 @@
-"""Quality per minute: jobs/train.py on all packaged reviews, with other settings.
+"""Quality per minute: jobs/train.py on all packaged reviews, with several settings.
 
 python -m tests.benchmarks.presets LAKE --max-tokens 128
 """
@@ -15,66 +15,83 @@ from pipelines.tracking import registry
 from pipelines.tracking.store import connect
 from pipelines.train.settings import PRESETS, n_frozen_layers
 from pipelines.train.tokens import predict_policy
-from tests.benchmarks.compare import Program, seconds_of, table
+from tests.benchmarks.compare import Figures, Program, seconds_of, table
 
-TRIED = {
+FLAGS = {
     "64 tokens": ["--max-tokens", "64"],
     "default": [],
     "`--preset best`": ["--preset", "best"],
 }
+METRICS = (
+    "blended_valid_accuracy",
+    "test_accuracy",
+    "test_accuracy_encoder",
+    "test_accuracy_lexical",
+    "test_rows",
+)
 N_LAYERS = 6  # of the packaged backbone
 
 
 def prepare(lake: str) -> None:
-    """All packaged reviews in gold."""
+    """Put all packaged reviews into gold."""
     for job in (ingest, clean, curate):
         job.main(["--lake", lake])
 
 
 def programs(lake: str) -> list[Program]:
-    """A training for each choice of settings."""
-    return [Program(name, "presets", [lake, *flags]) for name, flags in TRIED.items()]
+    """Return one training for each choice of settings."""
+    return [Program(name, "presets", [lake, *flags]) for name, flags in FLAGS.items()]
 
 
 def bench(directory: Path, _runs: int) -> list[str]:
-    """Accuracy against minutes; each once, since a training takes minutes and gives the same weights every time."""
+    """Compare accuracy and minutes; one training each, since its weights are always the same."""
     lake = str(directory / "lake")
     Program("prepare", "presets", ["prepare", lake]).prepare()
     trained = {program.name: program.run() for program in programs(lake)}
-    rows = [
-        [name, *described(TRIED[name]), f"{one['seconds'] / 60:.1f}"]
-        + [
-            f"{one[figure]:.4f}"
-            for figure in ("blended_valid_accuracy", "test_accuracy", "test_accuracy_encoder")
-        ]
-        for name, one in trained.items()
-    ]
-    one = next(iter(trained.values()))
+    rows = [row_of(name, figures) for name, figures in trained.items()]
+    any_training = next(iter(trained.values()))  # all have the same test rows and linear part
     words = (
-        f"All packaged reviews by `jobs/train.py`, each trained once; accuracy on the validation rows, and on "
-        f"{one['test_rows']:,.0f} held-out rows. The linear part alone: {one['test_accuracy_lexical']:.4f}."
+        "All packaged reviews by `jobs/train.py`, each trained once; accuracy on the validation "
+        f"rows, and on {any_training['test_rows']:,.0f} held-out rows. "
+        f"The linear part alone: {any_training['test_accuracy_lexical']:.4f}."
     )
-    heads = ("", "tokens learned from / read", "layers trained", "epochs", "minutes")
-    return [words, "", *table((*heads, "validation", "held out", "of the encoder alone"), rows)]
+    heads = (
+        "",
+        "tokens learned from / read",
+        "layers trained",
+        "epochs",
+        "minutes",
+        "validation",
+        "held out",
+        "of the encoder alone",
+    )
+    return [words, "", *table(heads, rows)]
 
 
-def described(flags: list[str]) -> list[str]:
-    """The settings that the table shows."""
-    settings = cli.parse(train.TrainConfig, flags, None, PRESETS).settings
+def row_of(name: str, figures: Figures) -> list[str]:
+    """Return the cells of one training: name, settings, minutes and three accuracies."""
+    settings = cli.parse(train.TrainConfig, FLAGS[name], None, PRESETS).settings
     n_trained = N_LAYERS - n_frozen_layers(settings.freeze_layers, N_LAYERS)
-    tokens = f"{settings.max_tokens} / {predict_policy(settings).max_tokens}"
-    return [tokens, f"{n_trained} of {N_LAYERS}", str(settings.epochs)]
+    return [
+        name,
+        f"{settings.max_tokens} / {predict_policy(settings).max_tokens}",
+        f"{n_trained} of {N_LAYERS}",
+        str(settings.epochs),
+        f"{figures['seconds'] / 60:.1f}",
+        f"{figures['blended_valid_accuracy']:.4f}",
+        f"{figures['test_accuracy']:.4f}",
+        f"{figures['test_accuracy_encoder']:.4f}",
+    ]
 
 
 def main(lake: str, flags: list[str]) -> None:
-    """Train and say what came of it; the session stands before the clock starts."""
+    """Train, and print the seconds and the logged metrics; Spark starts before the clock does."""
     get_session("bench", LakeConfig(lake=lake))
     seconds = seconds_of(lambda: train.main(["--lake", lake, "--rerun", *flags]))
     client = connect(LakeConfig(lake=lake))
-    run = client.get_run(str(registry.resolve(client, "review_classifier", "challenger").run_id))
-    parts = ("test_accuracy_encoder", "test_accuracy_lexical")
-    names = ("blended_valid_accuracy", "test_accuracy", *parts, "test_rows")
-    print(json.dumps({"seconds": seconds} | {name: run.data.metrics[name] for name in names}))
+    model_version = registry.resolve(client, "review_classifier", "challenger")
+    run = client.get_run(str(model_version.run_id))
+    print(json.dumps({"seconds": seconds} | {name: run.data.metrics[name] for name in METRICS}))
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""The packaged reviews as every program of a comparison gets them: as they are, in one shuffled order."""
+"""The packaged reviews, unchanged and in one shuffled order, for all programs of a comparison."""
 
 from pathlib import Path
 
@@ -11,10 +11,11 @@ SEED = 7
 
 
 def packaged_reviews(n: int) -> tuple[list[str], NDArray[np.int64]]:
-    """Text and label of `n` of the 25,000 packaged reviews of films; the first n of one shuffled order."""
+    """Return texts and labels (n,) of the first `n` of the 25,000 packaged reviews, shuffled."""
     file, _ = packaged_file()
-    rows = list(read_records(Delivery("imdb"), file, Path()))
-    chosen = np.random.default_rng(SEED).permutation(len(rows))[:n]
-    return [rows[row].text or "" for row in chosen], np.array(
-        [int(rows[row].label or "") for row in chosen]
-    )
+    records = list(read_records(Delivery("imdb"), file, Path()))
+    shuffled = np.random.default_rng(SEED).permutation(len(records))
+    chosen = [records[row] for row in shuffled[:n]]
+    texts = [record.text or "" for record in chosen]
+    labels = np.array([int(record.label or "") for record in chosen])
+    return texts, labels

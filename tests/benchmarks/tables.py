@@ -1,5 +1,6 @@
-"""From a file to gold.reviews: the three jobs against a copy from CSV to Parquet by Spark alone.
+"""From a file to gold.reviews: three jobs compared with a copy from CSV to Parquet by Spark alone.
 
+    python -m tests.benchmarks.tables prepare DIRECTORY 25000
     python -m tests.benchmarks.tables ours DIRECTORY 25000
 
 DIRECTORY holds reviews-25000.csv, which `prepare` writes.
@@ -19,130 +20,114 @@ from pyspark.sql import functions as F
 from jobs import clean, curate, ingest
 from pipelines.lake.config import LakeConfig
 from pipelines.lake.session import get_session
-from tests.benchmarks.compare import Program, alternate, seconds_of, table
+from tests.benchmarks.compare import MEMORY_FIGURES, Program, alternate, seconds_of, table
 from tests.benchmarks.reviews import packaged_reviews
 
 N_REVIEWS = 25_000
-FEW, MANY = 10_000, 100_000
+SMALL = 10_000
+LARGE = 100_000
 COLUMNS = ("text", "label")
 
 
 def prepare(directory: Path, n_reviews: int) -> None:
-    """So many packaged reviews, from the first again where they do not suffice; a copy's first word tells it apart."""
+    """Write packaged reviews as CSV, repeated as needed; each copy has its own first word."""
     texts, labels = packaged_reviews(N_REVIEWS)
     with (directory / f"reviews-{n_reviews}.csv").open("w", encoding="utf-8", newline="") as file:
         writer = csv.writer(file)
         writer.writerow(COLUMNS)
-        for row in range(n_reviews):
-            copy, of = divmod(row, N_REVIEWS)
-            writer.writerow((f"copy{copy} {texts[of]}", labels[of]))
+        for number in range(n_reviews):
+            copy, row = divmod(number, N_REVIEWS)
+            writer.writerow((f"copy{copy} {texts[row]}", labels[row]))
 
 
 def ours(file: Path, target: Path) -> Callable[[], Any]:
-    """jobs/ingest.py, jobs/clean.py and jobs/curate.py in one process."""
+    """Prepare jobs/ingest.py, jobs/clean.py and jobs/curate.py in one process."""
     get_session("bench", LakeConfig(lake=str(target)))
+    lake = ["--lake", str(target)]
+    source = ["--source", "csv", "--path", str(file), "--name", "imdb", "--label-column", "label"]
 
-    def run() -> None:
-        ingest.main(
-            [
-                "--lake",
-                str(target),
-                "--source",
-                "csv",
-                "--path",
-                str(file),
-                "--name",
-                "imdb",
-                "--label-column",
-                "label",
-            ]
-        )
-        clean.main(["--lake", str(target)])
-        curate.main(["--lake", str(target)])
+    def run_jobs() -> None:
+        ingest.main([*lake, *source])
+        clean.main(lake)
+        curate.main(lake)
 
-    return run
+    return run_jobs
 
 
 def plain(file: Path, target: Path) -> Callable[[], Any]:
-    """Spark's CSV reader to Parquet, each row held against the checks of a text and a label; nothing else."""
+    """Prepare a copy by Spark's CSV reader to Parquet that only checks each text and label."""
     spark = get_session("bench", LakeConfig(lake=str(target)))
 
-    def run() -> None:
-        rows = spark.read.csv(str(file), header=True, multiLine=True, escape='"').select(
-            "text", F.col("label").cast("int").alias("label")
-        )
-        is_sound = F.col("text").isNotNull() & (F.length("text") > 0) & F.col("label").isin(0, 1)
-        checked = rows.withColumn(
-            "is_sound", F.assert_true(is_sound, F.lit("a row breaks a check")).isNull()
-        )
-        checked.where("is_sound").drop("is_sound").write.parquet(str(target / "reviews"))
+    def copy_rows() -> None:
+        label = F.col("label").cast("int").alias("label")
+        reading = spark.read.csv(str(file), header=True, multiLine=True, escape='"')
+        rows = reading.select("text", label)
+        is_valid = F.col("text").isNotNull() & (F.length("text") > 0) & F.col("label").isin(0, 1)
+        check = F.assert_true(is_valid, F.lit("a row breaks a check")).isNull()
+        checked = rows.withColumn("is_valid", check)
+        checked.where("is_valid").drop("is_valid").write.parquet(str(target / "reviews"))
 
-    return run
+    return copy_rows
 
 
-PROGRAMS = {
+# By key, the name in the table and a function that prepares one run.
+PROGRAMS: dict[str, tuple[str, Callable[[Path, Path], Callable[[], Any]]]] = {
     "ours": ("ingest, clean, curate", ours),
     "plain": ("Spark, CSV to Parquet with checks", plain),
 }
 
 
 def program(key: str, directory: Path, n_reviews: int) -> Program:
-    """One of the programs over so many reviews."""
+    """Return one of the programs over the first `n_reviews` reviews."""
     return Program(PROGRAMS[key][0], "tables", [key, str(directory), str(n_reviews)])
 
 
 def bench(directory: Path, runs: int) -> list[str]:
-    """The three jobs against a plain copy."""
+    """Compare the three jobs with a plain copy."""
     Program("prepare", "tables", ["prepare", str(directory), str(N_REVIEWS)]).prepare()
-    timed = alternate([program(key, directory, N_REVIEWS) for key in PROGRAMS], runs)
-    plain = timed[PROGRAMS["plain"][0]]["seconds"]
+    medians = alternate([program(key, directory, N_REVIEWS) for key in PROGRAMS], runs)
+    copy_name, _ = PROGRAMS["plain"]
+    copy_seconds = medians[copy_name]["seconds"]
     rows = [
-        [name, f"{one['seconds']:.1f}", f"{one['seconds'] / plain:.2f}"]
-        for name, one in timed.items()
+        [name, f"{figures['seconds']:.1f}", f"{figures['seconds'] / copy_seconds:.2f}"]
+        for name, figures in medians.items()
     ]
     words = (
-        f"{N_REVIEWS:,} reviews from a CSV file to gold.reviews, five tables and the ledger on the way; "
-        f"medians of {runs} runs."
+        f"{N_REVIEWS:,} reviews from a CSV file to gold.reviews, five tables and the ledger on the "
+        f"way; medians of {runs} runs."
     )
     return [words, "", *table(["", "s", "times the copy"], rows)]
 
 
 def bench_growth(directory: Path, runs: int) -> list[str]:
-    """The three jobs over some reviews, and over ten times as many."""
-    named = {}
-    for n_reviews in (FEW, MANY):
+    """Compare the three jobs over some reviews with the same jobs over ten times as many."""
+    compared = []
+    for n_reviews in (SMALL, LARGE):
         Program("prepare", "tables", ["prepare", str(directory), str(n_reviews)]).prepare()
-        named[n_reviews] = dataclasses.replace(
-            program("ours", directory, n_reviews), name=f"{n_reviews:,} reviews"
-        )
-    timed = alternate(list(named.values()), runs)
-    few = timed[named[FEW].name]["seconds"]
-    rows = [
-        [name, f"{one['seconds']:.1f}", f"{one['seconds'] / few:.2f}"]
-        + [f"{one[kind]:,.0f}" for kind in ("driver_mib", "jvm_mib", "workers_mib")]
-        for name, one in timed.items()
-    ]
+        jobs = program("ours", directory, n_reviews)
+        compared.append(dataclasses.replace(jobs, name=f"{n_reviews:,} reviews"))
+    medians = alternate(compared, runs)
+    small_seconds = medians[compared[0].name]["seconds"]
+    rows = []
+    for name, figures in medians.items():
+        times = [f"{figures['seconds']:.1f}", f"{figures['seconds'] / small_seconds:.2f}"]
+        rows.append([name, *times, *[f"{figures[kind]:,.0f}" for kind in MEMORY_FIGURES]])
     words = (
-        f"From a CSV file to gold.reviews; {MANY:,} are the packaged reviews four times over, each copy with a word of "
-        f"its own. Medians of {runs} runs: time, and peak resident memory in MiB of the driver's Python, the JVM and "
-        "the workers."
+        f"From a CSV file to gold.reviews; {LARGE:,} are the packaged reviews four times over, "
+        f"each copy with a word of its own. Medians of {runs} runs: time, and peak resident memory "
+        "in MiB of the driver's Python, the JVM and the workers."
     )
-    return [words, "", *table(["", "s", "times", "driver", "JVM", "workers"], rows)]
+    heads = ["", "s", "times", "driver", "JVM", "workers"]
+    return [words, "", *table(heads, rows)]
 
 
 def main(key: str, directory: Path, n_reviews: int) -> None:
-    """Run one program into an empty place; the session stands before the clock starts."""
+    """Run one program into an empty directory; Spark starts before the clock does."""
     target = directory / f"lake-{key}"
     shutil.rmtree(target, ignore_errors=True)
-    print(
-        json.dumps(
-            {
-                "seconds": seconds_of(
-                    PROGRAMS[key][1](directory / f"reviews-{n_reviews}.csv", target)
-                )
-            }
-        )
-    )
+    _, prepare_run = PROGRAMS[key]
+    run = prepare_run(directory / f"reviews-{n_reviews}.csv", target)
+    print(json.dumps({"seconds": seconds_of(run)}))
 
 
 if __name__ == "__main__":

@@ -1,3 +1,5 @@
+"""The ledger knows which runs are done, and what each read and wrote. Needs Spark."""
+
 import logging
 from dataclasses import dataclass, replace
 
@@ -9,14 +11,14 @@ from pipelines.lake.config import LakeConfig
 from pipelines.lake.tables import Commit, TableStore
 from schemas import BRONZE_REVIEWS, GOLD_REJECTS, OPS_PROMOTIONS, OPS_RUNS, SILVER_REVIEWS
 
+Inputs = dict[str, int | str]
+INPUTS: Inputs = {"silver.reviews": 3, "model": "c0ffee"}
+
 
 @dataclass(frozen=True)
 class Settings:
     max_tokens: int = flag("tokens kept", 128)
     lake: LakeConfig = group(LakeConfig)
-
-
-INPUTS: dict[str, int | str] = {"silver.reviews": 3, "model": "c0ffee"}
 
 
 @pytest.mark.parametrize(
@@ -32,12 +34,11 @@ INPUTS: dict[str, int | str] = {"silver.reviews": 3, "model": "c0ffee"}
         ("train", Settings(), {}, False),
     ],
 )
-def test_a_run_is_named_by_what_it_computes_not_by_where(
-    stage: str, settings: Settings, inputs: dict[str, int | str], is_same: bool
+def test_the_key_of_a_run_depends_on_what_it_computes_and_not_on_the_place(
+    stage: str, settings: Settings, inputs: Inputs, is_same: bool
 ) -> None:
-    assert (
-        ledger.start(stage, settings, inputs).key == ledger.start("train", Settings(), INPUTS).key
-    ) == is_same
+    expected = ledger.start("train", Settings(), INPUTS).key
+    assert (ledger.start(stage, settings, inputs).key == expected) == is_same
 
 
 @dataclass(frozen=True)
@@ -51,23 +52,23 @@ class Named:
     ("settings", "is_same"),
     [(Named(3), True), (Named(model="7"), True), (Named(max_tokens=64), False)],
 )
-def test_a_name_for_an_input_is_in_the_runs_config_but_not_in_its_key(
+def test_a_name_of_an_input_is_in_the_runs_config_but_not_in_its_key(
     settings: Named, is_same: bool
 ) -> None:
-    latest, other = (ledger.start("train", one, {"gold.reviews": 3}) for one in (Named(), settings))
+    inputs = {"gold.reviews": 3}
+    latest = ledger.start("train", Named(), inputs)
+    other = ledger.start("train", settings, inputs)
     assert (latest.key == other.key) == is_same
-    assert (latest.config["gold_version"], other.config["gold_version"]) == (
-        -1,
-        settings.gold_version,
-    )
+    assert latest.config["gold_version"] == -1
+    assert other.config["gold_version"] == settings.gold_version
 
 
-def rejects(store: TableStore, *names: str) -> Commit:
-    rows = [(name, "unlabelled") for name in names]
+def write_rejects(store: TableStore, *review_ids: str) -> Commit:
+    rows = [(review_id, "unlabelled") for review_id in review_ids]
     return store.synchronise(GOLD_REJECTS, store.spark.createDataFrame(rows, GOLD_REJECTS.schema))
 
 
-def decide(store: TableStore) -> Commit:
+def append_promotion(store: TableStore) -> Commit:
     row = store.spark.sql("SELECT 'm', 1, 'promoted', '[]', CAST(NULL AS INT), current_timestamp()")
     return store.append(OPS_PROMOTIONS, row.toDF(*OPS_PROMOTIONS.column_names))
 
@@ -77,53 +78,69 @@ def test_a_run_is_done_until_its_settings_inputs_or_outputs_differ(
 ) -> None:
     caplog.set_level(logging.INFO, "reviewlake")
     run = ledger.start("curate", Settings(), INPUTS)
-    assert ledger.already_done(store, run) is None  # no ledger yet
-    ledger.finish(store, run, [rejects(store, "a")], {"in": 1}, "hash", state="refused")
+    assert ledger.already_done(store, run) is None  # there is no ledger yet
+    refused = [write_rejects(store, "a")]
+    ledger.finish(store, run, outputs=refused, rows={"in": 1}, output_hash="hash", state="refused")
     assert ledger.already_done(store, run) is None
-    ledger.finish(store, run, [rejects(store, "a"), decide(store)], {"in": 1}, "hash")
+    outputs = [write_rejects(store, "a"), append_promotion(store)]
+    ledger.finish(store, run, outputs=outputs, rows={"in": 1}, output_hash="hash")
     caplog.clear()
     assert ledger.already_done(store, run)
     assert len(caplog.messages) == 1
     assert caplog.messages[0].startswith("curate: nothing to do, done at ")
     assert " UTC (gold.rejects v1, ops.promotions v1)" in caplog.messages[0]
-    assert (
-        ledger.already_done(store, ledger.start("curate", Settings(max_tokens=64), INPUTS)) is None
-    )
+    other_settings = ledger.start("curate", Settings(max_tokens=64), INPUTS)
+    assert ledger.already_done(store, other_settings) is None
     with monkeypatch.context() as patch:
         patch.setattr(store, "config", replace(store.config, rerun=True))
         assert ledger.already_done(store, run) is None
-    decide(store)  # an append-only table still holds what the run left
+    append_promotion(store)  # an append-only table still holds the rows of the run
     assert ledger.already_done(store, run)
-    rejects(store, "a", "b")  # another one does not
+    write_rejects(store, "a", "b")  # this table no longer does
     assert ledger.already_done(store, run) is None
 
 
-def test_the_ledger_holds_what_a_run_read_and_left(store: TableStore) -> None:
+def test_the_ledger_holds_what_a_run_read_and_wrote(store: TableStore) -> None:
     run = ledger.start("curate", Settings(), INPUTS)
-    ledger.finish(store, run, [rejects(store, "a")], {"in": 3, "kept": 2})
+    ledger.finish(store, run, outputs=[write_rejects(store, "a")], rows={"in": 3, "kept": 2})
     row = store.read(OPS_RUNS).collect()[0].asDict()
     assert row.pop("finished_at") is not None
     assert 0 <= row.pop("duration_s") < 600
     row.pop("code_commit")
     assert row == {
-        "run_key": run.key, "stage": "curate", "config": '{"max_tokens": 128}', "input_versions": {"silver.reviews": 3},
-        "output_versions": {"gold.rejects": 1}, "output_hash": None, "rows": {"in": 3, "kept": 2}, "state": "done",
-    }  # fmt: skip
+        "run_key": run.key,
+        "stage": "curate",
+        "config": '{"max_tokens": 128}',
+        "input_versions": {"silver.reviews": 3},
+        "output_versions": {"gold.rejects": 1},
+        "output_hash": None,
+        "rows": {"in": 3, "kept": 2},
+        "state": "done",
+    }
 
 
-def test_the_input_of_a_version_is_what_the_first_run_that_left_it_read(store: TableStore) -> None:
-    assert (
-        ledger.input_version(store, "curate", "gold.rejects", 1, "silver.reviews") is None
-    )  # no ledger yet
-    left = rejects(store, "a")
+# stage, output, version of the output, source, expected version of the source
+INPUT_VERSIONS = [
+    ("curate", "gold.rejects", 1, SILVER_REVIEWS.name, 3),
+    ("clean", "gold.rejects", 1, SILVER_REVIEWS.name, None),
+    ("curate", "gold.rejects", 2, SILVER_REVIEWS.name, None),
+    ("curate", "gold.rejects", None, SILVER_REVIEWS.name, None),
+    ("curate", "gold.rejects", 1, BRONZE_REVIEWS.name, None),
+]
+
+
+def test_the_input_version_of_an_output_is_that_of_the_first_run_that_wrote_it(
+    store: TableStore,
+) -> None:
+    def input_version(stage: str, output: str, version: int | None, source: str) -> int | None:
+        return ledger.input_version(
+            store, stage, output=output, output_version=version, source=source
+        )
+
+    assert input_version("curate", "gold.rejects", 1, SILVER_REVIEWS.name) is None  # no ledger yet
+    unchanged = write_rejects(store, "a")
     for silver_version in (3, 4):
         run = ledger.start("curate", Settings(), {SILVER_REVIEWS.name: silver_version})
-        ledger.finish(store, run, [left], {})
-    cases = {
-        ("curate", "gold.rejects", 1, "silver.reviews"): 3,
-        ("clean", "gold.rejects", 1, "silver.reviews"): None,
-        ("curate", "gold.rejects", 2, "silver.reviews"): None,
-        ("curate", "gold.rejects", None, "silver.reviews"): None,
-        ("curate", "gold.rejects", 1, BRONZE_REVIEWS.name): None,
-    }
-    assert {case: ledger.input_version(store, *case) for case in cases} == cases
+        ledger.finish(store, run, outputs=[unchanged], rows={})
+    for stage, output, version, source, expected in INPUT_VERSIONS:
+        assert input_version(stage, output, version, source) == expected, (stage, version, source)

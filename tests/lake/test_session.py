@@ -1,3 +1,5 @@
+"""The session checks its flags, Java, disk and jars, and is safe by default. Needs Spark."""
+
 import re
 import shutil
 from collections import namedtuple
@@ -20,20 +22,25 @@ from pipelines.lake.session import (
     spark_defaults,
 )
 
-Usage = namedtuple("Usage", "total used free")
+DiskUsage = namedtuple("DiskUsage", "total used free")
+LANDING_NEEDED = (
+    "--catalog needs --landing: a directory, without scheme, "
+    "that the driver and all workers can read, got ''"
+)
+NO_JAVA = (
+    r"^java: expected Java 17 or later on PATH or in JAVA_HOME, found none\. Install a JRE 17\.$"
+)
+OLD_JAVA = r"^java: expected Java 17 or later, found 11\. Point JAVA_HOME to a newer one\.$"
 
 
 @pytest.mark.parametrize(
     ("catalog", "words"),
     [
         ("a.b", r"--catalog must be letters, digits and _, got 'a\.b'"),
-        (
-            "dev",
-            r"--catalog needs --landing: a directory, without scheme, that the driver and all workers can read, got ''",
-        ),
+        ("dev", LANDING_NEEDED),
     ],
 )
-def test_a_catalog_is_a_name_with_a_landing_place(catalog: str, words: str) -> None:
+def test_a_catalog_needs_a_valid_name_and_a_landing_directory(catalog: str, words: str) -> None:
     with pytest.raises(ValueError, match=words):
         LakeConfig(catalog=catalog)
     assert not LakeConfig(catalog="dev", landing="/Volumes/x").is_local
@@ -42,25 +49,15 @@ def test_a_catalog_is_a_name_with_a_landing_place(catalog: str, words: str) -> N
 
 @pytest.mark.parametrize("character", list("*?[]{}\\"))
 def test_a_path_that_spark_would_read_as_a_pattern_is_refused(character: str) -> None:
+    words = "--lake and --landing must be free of " + re.escape(character)
     for lake, landing in ((f"/l{character}", ""), ("/l", f"/x{character}y")):
-        with pytest.raises(
-            ValueError, match="--lake and --landing must be free of " + re.escape(character)
-        ):
+        with pytest.raises(ValueError, match=words):
             LakeConfig(lake=lake, landing=landing)
     assert LakeConfig(lake="/a lake, (mine) #1 50%").is_local
 
 
-@pytest.mark.parametrize(
-    ("version", "words"),
-    [
-        (
-            None,
-            r"^java: expected Java 17 or later on PATH or in JAVA_HOME, found none\. Install a JRE 17\.$",
-        ),
-        (11, r"^java: expected Java 17 or later, found 11\. Point JAVA_HOME to a newer one\.$"),
-    ],
-)
-def test_java_that_spark_does_not_start_on_is_named(version: int | None, words: str) -> None:
+@pytest.mark.parametrize(("version", "words"), [(None, NO_JAVA), (11, OLD_JAVA)])
+def test_a_missing_or_old_java_is_an_error_with_advice(version: int | None, words: str) -> None:
     with pytest.raises(SetupError, match=words):
         check_java(version)
     check_java(17)
@@ -75,77 +72,75 @@ def test_java_that_spark_does_not_start_on_is_named(version: int | None, words: 
         ("no such thing", None),
     ],
 )
-@pytest.mark.parametrize("is_home", [True, False])
+@pytest.mark.parametrize("is_in_java_home", [True, False])
 def test_the_version_is_that_of_the_java_that_spark_would_start(
-    answer: str, version: int | None, is_home: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    answer: str,
+    version: int | None,
+    is_in_java_home: bool,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     program = tmp_path / "bin" / "java"
     program.parent.mkdir()
     program.write_text(f"#!/bin/sh\necho '{answer}' >&2\n")
     program.chmod(0o755)
-    monkeypatch.setenv("PATH", "/nowhere" if is_home else str(program.parent))
-    monkeypatch.setenv("JAVA_HOME", str(tmp_path) if is_home else "")
+    monkeypatch.setenv("PATH", "/nowhere" if is_in_java_home else str(program.parent))
+    monkeypatch.setenv("JAVA_HOME", str(tmp_path) if is_in_java_home else "")
     assert java_version() == version
 
 
-def test_no_java_anywhere_is_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_machine_without_java_has_no_java_version(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("PATH", str(tmp_path))
     monkeypatch.delenv("JAVA_HOME", raising=False)
     assert java_version() is None
-    monkeypatch.setenv("JAVA_HOME", str(tmp_path / "gone"))
+    monkeypatch.setenv("JAVA_HOME", str(tmp_path / "missing"))
     assert java_version() is None
 
 
-def test_a_full_disk_and_a_place_that_is_no_directory_are_refused(
+def test_a_full_disk_and_a_path_below_a_file_are_refused(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "file").touch()
-    with pytest.raises(
-        SetupError,
-        match=r"file/lake: expected a directory to write, found Not a directory\. Pass --l",
-    ):
+    words = r"file/lake: expected a directory to write, found Not a directory\. Pass --l"
+    with pytest.raises(SetupError, match=words):
         check_disk(tmp_path / "file" / "lake")
     check_disk(tmp_path / "lake")
-    monkeypatch.setattr(shutil, "disk_usage", lambda _: Usage(10, 9, 300_000_000))
-    with pytest.raises(
-        SetupError,
-        match=r"lake: expected 2 GB free, found 0\.3 GB\. Free some space, or pass --lake",
-    ):
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: DiskUsage(10, 9, 300_000_000))
+    words = r"lake: expected 2 GB free, found 0\.3 GB\. Free some space, or pass --lake"
+    with pytest.raises(SetupError, match=words):
         get_session("tests", LakeConfig(lake=str(tmp_path / "lake")))
 
 
 def test_a_jar_directory_must_hold_both_jars(tmp_path: Path) -> None:
-    with pytest.raises(
-        InputError, match=rf"^--jars {tmp_path}: expected {', '.join(DELTA_JARS)}, found no jar\.$"
-    ):
-        jar_settings(str(tmp_path))
-    (tmp_path / DELTA_JARS[0]).touch()
+    directory = str(tmp_path)
+    words = rf"^--jars {tmp_path}: expected {', '.join(DELTA_JARS)}, found no jar\.$"
+    with pytest.raises(InputError, match=words):
+        jar_settings(directory)
+    first = tmp_path / DELTA_JARS[0]
+    first.touch()
     with pytest.raises(InputError, match=rf", found {DELTA_JARS[0]}\.$"):
-        jar_settings(str(tmp_path))
-    (tmp_path / f"io.delta_{DELTA_JARS[1]}").touch()  # as Ivy names them
-    jars = [str(tmp_path / DELTA_JARS[0]), str(tmp_path / f"io.delta_{DELTA_JARS[1]}")]
-    assert jar_settings(str(tmp_path)) == {"spark.jars": ",".join(jars)}
+        jar_settings(directory)
+    second = tmp_path / f"io.delta_{DELTA_JARS[1]}"  # as Ivy names its files
+    second.touch()
+    assert jar_settings(directory) == {"spark.jars": f"{first},{second}"}
 
 
-def test_a_start_that_fails_says_what_to_do() -> None:
-    fault = PySparkException("[JAVA_GATEWAY_EXITED] Java gateway exited.\nmore")
-    assert (
-        "found: [JAVA_GATEWAY_EXITED] Java gateway exited. Java's own message stands above"
-        in _start_fault(fault, is_submitted=False)
-    )
-    assert "Run spark-submit --properties-file spark-defaults.conf" in _start_fault(
-        fault, is_submitted=True
-    )
+def test_the_error_of_a_failed_start_says_what_to_do() -> None:
+    error = PySparkException("[JAVA_GATEWAY_EXITED] Java gateway exited.\nmore")
+    words = "found: [JAVA_GATEWAY_EXITED] Java gateway exited. Java's own message stands above"
+    assert words in _start_fault(error, is_submitted=False)
+    advice = "Run spark-submit --properties-file spark-defaults.conf"
+    assert advice in _start_fault(error, is_submitted=True)
 
 
-def test_spark_submit_reads_the_settings_of_the_code() -> None:
-    stored = (Path(__file__).resolve().parents[2] / "spark-defaults.conf").read_text(
-        encoding="utf-8"
-    )
-    assert stored == spark_defaults(), "stale; run make generated"
+def test_the_properties_file_of_spark_submit_holds_the_settings_of_the_code() -> None:
+    file = Path(__file__).resolve().parents[2] / "spark-defaults.conf"
+    assert file.read_text(encoding="utf-8") == spark_defaults(), "stale; run make generated"
 
 
-def test_the_session_keeps_to_this_machine(spark: SparkSession) -> None:
+def test_the_session_listens_on_this_machine_only(spark: SparkSession) -> None:
     settings = dict(spark.sparkContext.getConf().getAll())
     assert settings["spark.driver.bindAddress"] == settings["spark.driver.host"] == "127.0.0.1"
     assert settings["spark.ui.enabled"] == "false"
@@ -159,19 +154,17 @@ def test_sql_does_not_read_files_by_their_path(spark: SparkSession) -> None:
         spark.sql("SELECT * FROM text.`/etc/passwd`").collect()
 
 
-def test_a_flipped_bit_in_a_data_page_is_refused(spark: SparkSession, tmp_path: Path) -> None:
-    place = str(tmp_path / "numbers")
-    spark.range(2_000).selectExpr("xxhash64(id) AS n").coalesce(1).write.option(
-        "compression", "none"
-    ).parquet(place)
-    for side_file in Path(place).glob(
-        ".*.crc"
-    ):  # Hadoop's own check, which an object store does not have
-        side_file.unlink()
-    spark.read.parquet(place).selectExpr("bit_xor(n)").collect()  # whole, it is read
-    file = next(Path(place).glob("*.parquet"))
-    stored = bytearray(file.read_bytes())
-    stored[len(stored) // 2] ^= 1
-    file.write_bytes(stored)
+def test_a_flipped_bit_in_a_data_page_is_an_error(spark: SparkSession, tmp_path: Path) -> None:
+    directory = tmp_path / "numbers"
+    numbers = spark.range(2_000).selectExpr("xxhash64(id) AS n").coalesce(1)
+    numbers.write.option("compression", "none").parquet(str(directory))
+    for checksum_file in directory.glob(".*.crc"):  # Hadoop's own; an object store has none
+        checksum_file.unlink()
+    reading = spark.read.parquet(str(directory)).selectExpr("bit_xor(n)")
+    reading.collect()  # the intact file is read without an error
+    file = next(directory.glob("*.parquet"))
+    content = bytearray(file.read_bytes())
+    content[len(content) // 2] ^= 1
+    file.write_bytes(content)
     with pytest.raises((PySparkException, Py4JJavaError), match="CRC checksum verification failed"):
-        spark.read.parquet(place).selectExpr("bit_xor(n)").collect()
+        spark.read.parquet(str(directory)).selectExpr("bit_xor(n)").collect()

@@ -1,3 +1,5 @@
+"""Tables match their contracts in schemas/, and every check refuses a bad row. Needs Spark."""
+
 import hashlib
 from collections import Counter
 from dataclasses import replace
@@ -31,7 +33,7 @@ from schemas.ddl import sql_literal
 from schemas.document import document
 
 MARKER = "words of a review that no error may repeat"
-SHA = "a" * 64
+SHA256 = "a" * 64
 BY_TYPE: dict[type[DataType], Any] = {
     StringType: MARKER,
     IntegerType: 1,
@@ -40,19 +42,27 @@ BY_TYPE: dict[type[DataType], Any] = {
     BooleanType: False,
     TimestampType: datetime(2026, 1, 2, tzinfo=UTC),
 }
-# Where a check says more than the type does. A review's text is the marker, so that every refused row holds it.
+# Columns whose checks allow fewer values than their type does. The text of every review is MARKER.
 BY_NAME = {
-    "review_id": hashlib.sha256(MARKER.encode()).hexdigest(), "n_characters": len(MARKER), "split": "train",
-    "source_split": "test", "source_sha256": SHA, "weights_sha256": SHA, "reason": "unlabelled", "state": "done",
-    "decision": "promoted", "read_fault": None, "score_error": None,
-}  # fmt: skip
-# One row for each check: the valid row with these values breaks this check and no other.
+    "review_id": hashlib.sha256(MARKER.encode()).hexdigest(),
+    "n_characters": len(MARKER),
+    "split": "train",
+    "source_split": "test",
+    "source_sha256": SHA256,
+    "weights_sha256": SHA256,
+    "reason": "unlabelled",
+    "state": "done",
+    "decision": "promoted",
+    "read_fault": None,
+    "score_error": None,
+}
+# By table and check: a valid row with these values breaks this check and no other.
 BROKEN: dict[tuple[str, str], dict[str, Any]] = {
     ("bronze.reviews", "source_sha256_is_hex"): {"source_sha256": "A" * 64},
     ("bronze.reviews", "row_number_is_positive"): {"row_number": 0},
     ("bronze.reviews", "source_split_is_known"): {"source_split": "valid"},
     ("bronze.reviews", "unreadable_rows_say_why"): {"raw_text": None},
-    ("silver.reviews", "review_id_is_hash_of_text"): {"review_id": SHA},
+    ("silver.reviews", "review_id_is_hash_of_text"): {"review_id": SHA256},
     ("silver.reviews", "text_is_not_blank"): {
         "text": " ",
         "review_id": hashlib.sha256(b" ").hexdigest(),
@@ -60,7 +70,7 @@ BROKEN: dict[tuple[str, str], dict[str, Any]] = {
     ("silver.reviews", "label_is_binary"): {"label": 2},
     ("silver.reviews", "has_an_origin"): {"origins": []},
     ("silver.rejects", "has_a_reason"): {"failed_rules": []},
-    ("gold.reviews", "review_id_is_hash_of_text"): {"review_id": SHA},
+    ("gold.reviews", "review_id_is_hash_of_text"): {"review_id": SHA256},
     ("gold.reviews", "label_is_binary"): {"label": -1},
     ("gold.reviews", "split_is_known"): {"split": "valid"},
     ("gold.reviews", "n_characters_is_length"): {"n_characters": 1},
@@ -71,7 +81,7 @@ BROKEN: dict[tuple[str, str], dict[str, Any]] = {
     ("gold.scores", "scored_or_says_why"): {"score_error": MARKER},
     ("gold.scores", "prediction_goes_with_probability"): {"prediction": None},
     ("ops.runs", "state_is_known"): {"state": "failed"},
-    ("ops.models", "weights_sha256_is_hex"): {"weights_sha256": SHA[:63]},
+    ("ops.models", "weights_sha256_is_hex"): {"weights_sha256": SHA256[:63]},
     ("ops.models", "manifest_is_not_empty"): {"files": []},
     ("ops.promotions", "decision_is_known"): {"decision": "kept"},
 }
@@ -97,18 +107,19 @@ def value_of(type_: DataType) -> Any:
 
 
 def row_of(store: TableStore, table: Table, **changes: Any) -> DataFrame:
-    """One valid row with these changes; nulls are let through to Delta, whose refusal is the point."""
+    """Return one valid row with these changes; all columns may be null, since Delta must refuse."""
     values = {column.name: value_of(column.type) for column in table.columns}
     values |= {name: value for name, value in BY_NAME.items() if name in values} | changes
+    row = tuple(values[name] for name in table.column_names)
     schema = StructType([nullable(field) for field in table.schema.fields])
-    return store.spark.createDataFrame([tuple(values[name] for name in table.column_names)], schema)
+    return store.spark.createDataFrame([row], schema)
 
 
 def nullable(field: StructField) -> StructField:
     return StructField(field.name, field.dataType, True)
 
 
-def test_every_contract_says_what_each_column_means() -> None:
+def test_every_contract_describes_each_column_and_has_a_check() -> None:
     for table in TABLES:
         comments = [column.comment for column in table.columns]
         assert all(comment.strip().endswith(".") for comment in comments), table.name
@@ -120,49 +131,55 @@ def test_every_contract_says_what_each_column_means() -> None:
 
 def test_every_key_is_made_of_columns_that_are_never_null() -> None:
     keys = {(table.name, name) for table in TABLES for name in table.key}
-    never_null = {(table.name, c.name) for table in TABLES for c in table.columns if not c.nullable}
+    not_null = {
+        (table.name, column.name)
+        for table in TABLES
+        for column in table.columns
+        if not column.nullable
+    }
     assert len(keys) >= len(TABLES)
-    assert keys - never_null == set()
+    assert keys - not_null == set()
 
 
 def test_every_table_keeps_its_history_and_views_read_tables_of_the_lake() -> None:
     for table in TABLES:
         assert KEEP_HISTORY.items() <= table.properties.items()
-    assert {read.name for view in VIEWS for read in view.reads} <= set(BY_TABLE_NAME)
+    assert {table.name for view in VIEWS for table in view.reads} <= set(BY_TABLE_NAME)
 
 
 @pytest.mark.parametrize(
     ("value", "literal"),
     [("it's", r"'it\'s'"), ("a\\b", r"'a\\b'"), ("rlike '^x$'", r"'rlike \'^x$\''"), ("", "''")],
 )
-def test_a_sql_literal_holds_its_value(value: str, literal: str) -> None:
+def test_a_sql_literal_escapes_quotes_and_backslashes(value: str, literal: str) -> None:
     assert sql_literal(value) == literal
 
 
-def test_tables_md_is_what_the_contracts_say() -> None:
+def test_tables_md_is_generated_from_the_contracts() -> None:
     page = (Path(__file__).resolve().parents[2] / "TABLES.md").read_text(encoding="utf-8")
     assert page == document(), "stale; run make generated"
     assert all(f"\n## {name}\n" in page for name in BY_TABLE_NAME)
 
 
 @pytest.mark.parametrize("table", TABLES, ids=lambda table: table.name)
-def test_a_created_table_has_all_that_its_contract_says(
+def test_a_created_table_has_everything_in_its_contract(
     full_store: TableStore, table: Table
 ) -> None:
     spark = full_store.spark
-    columns = {
-        c.name: (c.dataType, c.nullable, c.description)
-        for c in spark.catalog.listColumns(table.name)
+    created = {
+        column.name: (column.dataType, column.nullable, column.description)
+        for column in spark.catalog.listColumns(table.name)
     }
-    assert columns == {
-        c.name: (c.type.simpleString(), c.nullable, c.comment) for c in table.columns
+    assert created == {
+        column.name: (column.type.simpleString(), column.nullable, column.comment)
+        for column in table.columns
     }
     detail = spark.sql(f"DESCRIBE DETAIL {table.name}").collect()[0]
     constraints = {f"delta.constraints.{name}": rule for name, rule in table.checks.items()}
     assert detail.properties.items() >= (table.properties | constraints).items()
     assert {"checkConstraints", "invariants", "inCommitTimestamp"} <= set(detail.tableFeatures)
     assert detail.description == table.comment
-    assert full_store.version(table) == 0  # one commit: no moment without its checks
+    assert full_store.version(table) == 0  # one commit, so the table never lacks its checks
 
 
 def test_every_check_has_a_row_that_breaks_it() -> None:
@@ -174,23 +191,22 @@ def test_delta_refuses_a_row_that_breaks_a_check(
     full_store: TableStore, name: str, check: str
 ) -> None:
     table = BY_TABLE_NAME[name]
-    with pytest.raises(
-        IntegrityError, match=rf"^{name}: expected rows that satisfy {check}, found one that"
-    ) as caught:
-        full_store.append(table, row_of(full_store, table, **BROKEN[name, check]))
+    row = row_of(full_store, table, **BROKEN[name, check])
+    words = rf"^{name}: expected rows that satisfy {check}, found one that"
+    with pytest.raises(IntegrityError, match=words) as caught:
+        full_store.append(table, row)
     assert MARKER not in str(caught.value)
 
 
-def test_delta_refuses_a_null_where_the_contract_allows_none(full_store: TableStore) -> None:
+def test_delta_refuses_a_null_in_a_column_that_is_not_nullable(full_store: TableStore) -> None:
     row = row_of(full_store, SILVER_REVIEWS, has_pii=None)
-    with pytest.raises(
-        IntegrityError, match=r"expected rows that satisfy has_pii NOT NULL, found one"
-    ) as caught:
+    words = r"expected rows that satisfy has_pii NOT NULL, found one"
+    with pytest.raises(IntegrityError, match=words) as caught:
         full_store.append(SILVER_REVIEWS, row)
     assert MARKER not in str(caught.value)
 
 
-def test_a_table_made_before_its_contract_gained_a_check_gains_it(full_store: TableStore) -> None:
+def test_an_older_table_gains_the_check_that_its_contract_gained(full_store: TableStore) -> None:
     older = replace(SILVER_REVIEWS, name="silver.older", checks={})
     current = replace(older, checks={"label_is_binary": SILVER_REVIEWS.checks["label_is_binary"]})
     full_store.create(older)

@@ -1,4 +1,4 @@
-"""The README says what is there, and its code runs."""
+"""The README lists every file of code, and its example runs. Needs Spark, a subprocess."""
 
 import contextlib
 import io
@@ -23,48 +23,41 @@ def test_the_readme_has_a_line_for_every_file_of_code() -> None:
     ]
     assert len(files) > 40
     assert [name for name in files if f"| {name} |" not in README] == []
-    assert [
-        name
-        for name in re.findall(r"^\| ([a-z]+/\S+) \|", README, re.MULTILINE)
-        if not (ROOT / name).is_file()
-    ] == []
+    listed = re.findall(r"^\| ([a-z]+/\S+) \|", README, re.MULTILINE)
+    assert [name for name in listed if not (ROOT / name).is_file()] == []
 
 
-def test_the_readme_has_no_gap_left() -> None:
+def test_the_readme_has_no_placeholder_left() -> None:
     assert "@@" not in README
     assert "make demo" in README.split("##")[0]
 
 
-def test_the_readmes_reader_without_spark_reads_the_scored_table(store: TableStore) -> None:
-    row = (
-        "r" * 64,
-        "m",
-        1,
-        0.75,
-        1,
-        False,
-        None,
-        "run",
-        0,
-        "imdb",
-        [("a" * 64, 1, "f.csv")],
-        datetime.now(UTC),
-    )
+def test_the_readmes_example_reads_the_scored_table_without_spark(store: TableStore) -> None:
+    row = {
+        "review_id": "r" * 64,
+        "model_name": "m",
+        "model_version": 1,
+        "probability": 0.75,
+        "prediction": 1,
+        "is_truncated": False,
+        "score_error": None,
+        "run_id": "run",
+        "silver_version": 0,
+        "source": "imdb",
+        "origins": [("a" * 64, 1, "f.csv")],
+        "scored_at": datetime.now(UTC),
+    }
     store.append(GOLD_SCORES, store.spark.createDataFrame([row], GOLD_SCORES.schema))
-    blocks = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
-    assert len(blocks) == 1
+    examples = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
+    assert len(examples) == 1
+    program = examples[0].replace('"lake/gold/scores"', repr(store.location(GOLD_SCORES)))
     printed = io.StringIO()
     with contextlib.redirect_stdout(printed):
-        exec(blocks[0].replace('"lake/gold/scores"', repr(store.location(GOLD_SCORES))), {})
+        exec(program, {})
     assert re.search(r"1 +│ +1 +│ +0\.75", printed.getvalue())
 
 
 def test_make_help_lists_the_targets() -> None:
-    listed = subprocess.run(
-        ["make", "help"], cwd=ROOT, capture_output=True, text=True, check=True
-    ).stdout
-    assert [
-        name
-        for name in ("venv", "demo", "test", "test-slow", "lint", "generated")
-        if f"make {name} " not in listed
-    ] == []
+    process = subprocess.run(["make", "help"], cwd=ROOT, capture_output=True, text=True, check=True)
+    targets = ("venv", "demo", "test", "test-slow", "lint", "generated")
+    assert [name for name in targets if f"make {name} " not in process.stdout] == []

@@ -1,4 +1,4 @@
-"""What a wheel of ours holds, and that the lock and the names are safe to install."""
+"""The wheel has the right files; lock and package names are safe. Needs a subprocess (uv)."""
 
 import importlib.metadata
 import re
@@ -34,29 +34,26 @@ def test_the_wheel_holds_pipelines_and_schemas_with_their_sql_and_no_job(wheel: 
     } <= set(names)
 
 
-def test_the_wheel_can_not_be_uploaded_by_mistake(wheel: Path) -> None:
-    metadata = next(name for name in zipfile.ZipFile(wheel).namelist() if name.endswith("METADATA"))
-    assert "Private :: Do Not Upload" in zipfile.ZipFile(wheel).read(metadata).decode()
+def test_the_wheel_cannot_be_uploaded_by_mistake(wheel: Path) -> None:
+    archive = zipfile.ZipFile(wheel)
+    metadata = next(name for name in archive.namelist() if name.endswith("METADATA"))
+    assert "Private :: Do Not Upload" in archive.read(metadata).decode()
 
 
 @pytest.mark.parametrize("package", ["pipelines", "schemas"])
 def test_no_other_distribution_owns_our_package_names(package: str) -> None:
     owners = importlib.metadata.packages_distributions()
-    assert owners["torch"] == [
-        "torch"
-    ]  # the look-up sees what is installed; an editable install lists no package
+    assert owners["torch"] == ["torch"]  # the look-up works; an editable install has no entry
     assert set(owners.get(package, [])) <= {"reviewlake"}
 
 
 def test_every_locked_requirement_has_a_version_and_a_hash() -> None:
     lock = (ROOT / "requirements.lock").read_text(encoding="utf-8")
-    entries = re.split(r"\n(?=\S)", re.sub(r"^#.*\n", "", lock, flags=re.MULTILINE).strip())
+    without_comments = re.sub(r"^#.*\n", "", lock, flags=re.MULTILINE)
+    entries = re.split(r"\n(?=\S)", without_comments.strip())
     assert len(entries) > 80
-    assert [
-        entry.split()[0]
-        for entry in entries
-        if "==" not in entry.split()[0] or "--hash=sha256:" not in entry
-    ] == []
+    pinned = re.compile(r"\S+==\S+.*--hash=sha256:", re.DOTALL)
+    assert [entry.split()[0] for entry in entries if not pinned.match(entry)] == []
 
 
 def test_the_lock_names_no_index() -> None:
@@ -66,11 +63,12 @@ def test_the_lock_names_no_index() -> None:
 def test_the_lock_holds_every_dependency_of_the_project() -> None:
     lock = (ROOT / "requirements.lock").read_text(encoding="utf-8").lower()
     extras = [name for group in PROJECT["optional-dependencies"].values() for name in group]
-    wanted = {re.split(r"[<>=[]", name)[0].lower() for name in [*PROJECT["dependencies"], *extras]}
-    assert {name for name in wanted if f"\n{name}==" not in "\n" + lock} == set()
+    dependencies = [*PROJECT["dependencies"], *extras]
+    names = {re.split(r"[<>=[]", dependency)[0].lower() for dependency in dependencies}
+    assert {name for name in names if f"\n{name}==" not in "\n" + lock} == set()
 
 
-def test_the_session_asks_for_the_jar_of_the_delta_wheel_that_is_pinned() -> None:
+def test_the_session_uses_the_jar_of_the_pinned_delta_wheel() -> None:
     from pipelines.lake.jars import DELTA_VERSION
 
     assert f"delta-spark=={DELTA_VERSION}" in PROJECT["optional-dependencies"]["local"]

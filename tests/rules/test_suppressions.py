@@ -26,9 +26,9 @@ PATTERNS = {
 }
 # The exact number of each kind in the code, and the reason why there is any.
 ALLOWED = {
-    "fmt: skip": 75,  # tables of values, whose rows are easier to compare when they are not wrapped
+    "fmt: skip": 64,  # tables of values, whose rows are easier to compare when they are not wrapped
     "type: ignore": 38,  # libraries without type stubs, or whose stubs are wrong
-    "noqa": 8,  # names that a base class prescribes, and lines that a rule misjudges
+    "noqa": 7,  # names that a base class prescribes, and lines that a rule misjudges
 }
 # Files that still keep code from the formatter. No file may be added; the list must become empty.
 NOT_YET_FREE_OF_CODE: set[str] = {
@@ -47,17 +47,12 @@ NOT_YET_FREE_OF_CODE: set[str] = {
     "pipelines/train/mlflow_log.py",
     "pipelines/train/settings.py",
     "pipelines/train/training.py",
-    "tests/benchmarks/test_benchmarks.py",
-    "tests/benchmarks/training.py",
     "tests/bundle/test_bundle.py",
     "tests/bundle/test_bundle_check.py",
     "tests/bundle/test_resolve.py",
     "tests/bundle/test_runner.py",
     "tests/ingest/test_fetch.py",
     "tests/ingest/test_readers.py",
-    "tests/lake/test_ledger.py",
-    "tests/lake/test_tables.py",
-    "tests/lake/test_views.py",
     "tests/model/test_classifier.py",
     "tests/operate/test_diff.py",
     "tests/operate/test_doctor.py",
@@ -65,8 +60,6 @@ NOT_YET_FREE_OF_CODE: set[str] = {
     "tests/operate/test_vacuum.py",
     "tests/promote/test_promote.py",
     "tests/rules/test_bundle_faults.py",
-    "tests/rules/test_contracts.py",
-    "tests/support/connect_server.py",
     "tests/support/small_gold.py",
     "tests/support/tiny_encoder.py",
     "tests/test_cli.py",
