@@ -48,7 +48,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     version = store.latest(SILVER_REVIEWS)
     tokenizer = backbone.load_tokenizer(backbone.find(config.backbone)).to_str()
     tokenizer_sha256 = hashlib.sha256(tokenizer.encode()).hexdigest()
-    inputs = {SILVER_REVIEWS.name: version, "tokenizer": tokenizer_sha256}
+    inputs: dict[str, int | str] = {SILVER_REVIEWS.name: version, "tokenizer": tokenizer_sha256}
     run = ledger.start("curate", config, inputs)
     if outputs := ledger.already_done(store, run):
         task_values.set_value("gold_version", outputs[GOLD_REVIEWS.name])

@@ -54,7 +54,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     version = latest if config.gold_version == -1 else config.gold_version
     directory = backbone.find(config.settings.backbone)
     backbone_sha256 = backbone.fingerprint(directory)
-    inputs = {GOLD_REVIEWS.name: version, "backbone": backbone_sha256}
+    inputs: dict[str, int | str] = {GOLD_REVIEWS.name: version, "backbone": backbone_sha256}
     run = ledger.start("train", config, inputs)
     if ledger.already_done(store, run):
         return

@@ -282,7 +282,7 @@ def test_a_run_logs_the_version_it_reads_though_another_process_writes_meanwhile
     known = model_table.model_records(store)
     other_seed = lambda snapshot, place, s: train_model(
         snapshot, place, replace(s, seed=s.seed + 1)
-    )  # noqa: E731
+    )
     monkeypatch.setattr("pipelines.reproduce.train_model", other_seed)
     with pytest.raises(
         IntegrityError,
@@ -319,11 +319,11 @@ def test_weights_are_the_same_bits_in_another_place_for_another_user_at_another_
     store: TableStore, tmp_path: Path
 ) -> None:
     """Also from version 0, which holds the rows here: CREATE TABLE AS leaves them there."""
-    gold_rows(store, 0, 64).write.format("delta").save(store.location(GOLD_REVIEWS))
+    gold_rows(store, 0, 64).write.format("delta").save(store.config.location(GOLD_REVIEWS))
     here = TableStore(store.spark, store.config)
     assert here.version(GOLD_REVIEWS) == 0
     elsewhere = LakeConfig(lake=str(tmp_path / "other place" / "lake"))
-    shutil.copytree(store.location(GOLD_REVIEWS), elsewhere.lake_path / "gold" / "reviews")
+    shutil.copytree(store.config.location(GOLD_REVIEWS), elsewhere.lake_path / "gold" / "reviews")
     encoder = encoder_in(tmp_path / "encoder")
     flags = [*TRAIN, "--backbone", encoder, "--gold-version", "0"]
     train.main(["--lake", store.config.lake, *flags])

@@ -13,8 +13,8 @@ from pyspark.sql import SparkSession
 from pyspark.sql import functions as F
 
 from pipelines.errors import JobError
-from pipelines.lake.catalog import commits_of, location
 from pipelines.lake.config import LakeConfig
+from pipelines.lake.delta_log import commits_of
 from pipelines.lake.frames import content_hash
 from pipelines.lake.locks import holder_of, is_held
 from pipelines.lake.tables import TableStore
@@ -80,9 +80,7 @@ def examine(spark: SparkSession, config: LakeConfig) -> Iterator[Fault]:
 
 def log_faults(config: LakeConfig, table: Table) -> Iterator[Fault]:
     """A version that a local table's log lacks between its first and its last."""
-    log = Path(
-        location(config, table), "_delta_log"
-    )  # of a local table; elsewhere there is none by that name
+    log = config.log_directory(table)  # of a local table; elsewhere there is none by that name
     if config.is_local and (missing := missing_versions(log)):
         listing = ", ".join(str(version) for version in missing)
         yield Fault(

@@ -125,6 +125,37 @@ NO_RETENTION_CHECK = "spark.databricks.delta.retentionDurationCheck.enabled"
 VACUUM_COMMITS = "spark.databricks.delta.vacuum.logging.enabled"
 
 
+def vacuum_table(
+    store: TableStore,
+    table: Table,
+    pins: Sequence[Pin],
+    *,
+    before_ms: int,
+    forget: str,
+    is_dry_run: bool,
+) -> str:
+    """Delete the files of a table that no needed version reads; return the line that reports it.
+
+    pins       versions that models and runs need
+    before_ms  epoch; versions that were current since then, and younger files, are kept
+    """
+    with store.lock(table):
+        recent = [
+            Pin(table.name, version, RECENT) for version in current_since(store, table, before_ms)
+        ]
+        needed = [*pins, *recent]
+        kept = versions_kept(table.name, forget, store.version(table), needed)
+        needed_files = files_read_by(store, table, {pin.version for pin in needed})
+        require_present(store, table, needed_files)
+        kept_files = files_read_by(store, table, kept) if forget else needed_files
+        unneeded_files = unneeded(inventory(store, table), kept_files, before_ms)
+        n_files, n_bytes = size_of(unneeded_files)
+        if n_files and not is_dry_run:
+            delete_files(store, table, unneeded_files)
+            require_present(store, table, needed_files)
+    return summary(table.name, needed, n_files, n_bytes, is_dry_run)
+
+
 def inventory(store: TableStore, table: Table) -> DataFrame:
     """Every data file below the table's directory: path, length in bytes, modificationTime. The log is left out."""
     detail = store.sql(f"DESCRIBE DETAIL {table.name}").select("location").collect()[0]

@@ -125,6 +125,12 @@ def version_of(client: MlflowClient, name: str, alias: str) -> ModelVersion | No
         return None
 
 
+def version_number(client: MlflowClient, name: str, alias: str) -> int | None:
+    """Return the number of the model version behind an alias; None if the alias is not set."""
+    version = version_of(client, name, alias)
+    return None if version is None else int(version.version)
+
+
 def resolve(client: MlflowClient, name: str, alias_or_version: str) -> ModelVersion:
     """The model version behind an alias or a number, or InputError."""
     try:

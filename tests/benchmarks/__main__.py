@@ -31,9 +31,9 @@ PAGE = ROOT / "BENCHMARKS.md"
 HEAD = """\
 # Benchmarks
 
-Written by `make bench`. Each comparison runs its programs in turn, each run in a process of its
-own, so that a slow minute of the machine hits all of them; a figure is the median of its runs. Read
-the ratios; the seconds are those of the machine named below each table.
+Written by `make bench`. Each comparison runs its programs alternately, each run in its own process,
+so that a slow minute of the machine affects all of them. A figure is the median of its runs.
+Compare the ratios: the seconds depend on the machine, which is named below each table.
 """
 
 

@@ -51,19 +51,19 @@ def bench(directory: Path, _runs: int) -> list[str]:
     rows = [row_of(name, figures) for name, figures in trained.items()]
     any_training = next(iter(trained.values()))  # all have the same test rows and linear part
     words = (
-        "All packaged reviews by `jobs/train.py`, each trained once; accuracy on the validation "
-        f"rows, and on {any_training['test_rows']:,.0f} held-out rows. "
-        f"The linear part alone: {any_training['test_accuracy_lexical']:.4f}."
+        "Each row is one training by `jobs/train.py` on all packaged reviews. Accuracy is measured "
+        f"on the validation rows and on {any_training['test_rows']:,.0f} test rows. "
+        f"The linear part alone has a test accuracy of {any_training['test_accuracy_lexical']:.4f}."
     )
     heads = (
         "",
-        "tokens learned from / read",
-        "layers trained",
+        "tokens in training / prediction",
+        "trained layers",
         "epochs",
         "minutes",
-        "validation",
-        "held out",
-        "of the encoder alone",
+        "validation accuracy",
+        "test accuracy",
+        "test accuracy of the encoder alone",
     )
     return [words, "", *table(heads, rows)]
 

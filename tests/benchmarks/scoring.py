@@ -155,15 +155,15 @@ def _texts(directory: Path) -> list[str]:
 
 # By key, the name in the table and a function that prepares one run.
 PROGRAMS: dict[str, tuple[str, Callable[[Path], Callable[[], Any]]]] = {
-    "udf": ("mlflow.pyfunc.spark_udf over mlflow.transformers (fp32, as they come)", spark_udf),
-    "pipeline": ("Hugging Face pipeline, texts in memory (fp32, as they come)", pipeline),
-    "torch": ("raw torch in bf16: tokenised and sorted beforehand", raw_torch),
+    "udf": ("mlflow.pyfunc.spark_udf over mlflow.transformers (fp32, unsorted)", spark_udf),
+    "pipeline": ("Hugging Face pipeline, texts in memory (fp32, unsorted)", pipeline),
+    "torch": ("raw torch in bf16, tokenised and sorted beforehand", raw_torch),
     "ours": (OURS, ours),
 }
 
 
 def programs(directory: Path) -> list[Program]:
-    """Return the programs, each over the prepared directory."""
+    """Return the programs; each reads the prepared directory."""
     return [Program(name, "scoring", [key, str(directory)]) for key, (name, _) in PROGRAMS.items()]
 
 
@@ -177,11 +177,8 @@ def bench(directory: Path, runs: int) -> list[str]:
         seconds = figures["seconds"]
         per_second = N_REVIEWS / seconds
         rows.append([name, f"{seconds:.1f}", f"{per_second:.1f}", f"{seconds / our_seconds:.2f}"])
-    words = (
-        f"{N_REVIEWS:,} reviews as they are, at most {MAX_TOKENS} tokens each; "
-        f"medians of {runs} runs."
-    )
-    return [words, "", *table(["", "s", "reviews/s", "times ours"], rows)]
+    words = f"{N_REVIEWS:,} real reviews, at most {MAX_TOKENS} tokens each. Medians of {runs} runs."
+    return [words, "", *table(["", "s", "reviews/s", "relative time"], rows)]
 
 
 def main(key: str, directory: Path) -> None:

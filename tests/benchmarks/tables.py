@@ -78,7 +78,7 @@ PROGRAMS: dict[str, tuple[str, Callable[[Path, Path], Callable[[], Any]]]] = {
 
 
 def program(key: str, directory: Path, n_reviews: int) -> Program:
-    """Return one of the programs over the first `n_reviews` reviews."""
+    """Return one of the programs, to run over the first `n_reviews` reviews."""
     return Program(PROGRAMS[key][0], "tables", [key, str(directory), str(n_reviews)])
 
 
@@ -93,10 +93,10 @@ def bench(directory: Path, runs: int) -> list[str]:
         for name, figures in medians.items()
     ]
     words = (
-        f"{N_REVIEWS:,} reviews from a CSV file to gold.reviews, five tables and the ledger on the "
-        f"way; medians of {runs} runs."
+        f"{N_REVIEWS:,} reviews from a CSV file to gold.reviews. The jobs write five tables and "
+        f"the ledger. Medians of {runs} runs."
     )
-    return [words, "", *table(["", "s", "times the copy"], rows)]
+    return [words, "", *table(["", "s", "relative time"], rows)]
 
 
 def bench_growth(directory: Path, runs: int) -> list[str]:
@@ -113,11 +113,11 @@ def bench_growth(directory: Path, runs: int) -> list[str]:
         times = [f"{figures['seconds']:.1f}", f"{figures['seconds'] / small_seconds:.2f}"]
         rows.append([name, *times, *[f"{figures[kind]:,.0f}" for kind in MEMORY_FIGURES]])
     words = (
-        f"From a CSV file to gold.reviews; {LARGE:,} are the packaged reviews four times over, "
-        f"each copy with a word of its own. Medians of {runs} runs: time, and peak resident memory "
-        "in MiB of the driver's Python, the JVM and the workers."
+        f"From a CSV file to gold.reviews. The {LARGE:,} reviews are the packaged ones four times, "
+        "each copy with its own first word. Time, and peak resident memory of the driver's Python "
+        f"process, of the JVM and of the workers. Medians of {runs} runs."
     )
-    heads = ["", "s", "times", "driver", "JVM", "workers"]
+    heads = ["", "s", "relative time", "driver MiB", "JVM MiB", "workers MiB"]
     return [words, "", *table(heads, rows)]
 
 

@@ -1,4 +1,4 @@
-"""Medians, page and flags of the benchmarks are right. Needs subprocesses; a slow test Spark."""
+"""Medians, page and flags of benchmarks are right. Needs subprocesses; a slow test needs Spark."""
 
 import sys
 from pathlib import Path

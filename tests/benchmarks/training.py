@@ -37,9 +37,8 @@ from tests.benchmarks.reviews import SEED, packaged_reviews
 MAX_TOKENS = 128
 SEED_RATE = 2e-5
 SEED_BATCH_SIZE = 64
-RATE_FOR_ALL_LAYERS = (
-    1.5e-4  # best in DECISIONS.md; ours freezes half of the layers at another rate
-)
+# The best rate for all layers (DECISIONS.md). Ours freezes half of them and uses a higher one.
+RATE_FOR_ALL_LAYERS = 1.5e-4
 N_REVIEWS = 800
 N_HELD_OUT = 800
 OURS = "jobs/train.py"
@@ -133,14 +132,14 @@ def ours(texts: list[str], labels: Labels) -> Trained:
 
 # By key, the name in the table and a function that trains.
 PROGRAMS: dict[str, tuple[str, Callable[[list[str], Labels], Trained]]] = {
-    "seed": ("the seed's loop: fp32, padded", seed_loop),
+    "seed": ("the seed notebook's loop: fp32, padded", seed_loop),
     "trainer": ("Hugging Face Trainer: bf16, grouped by length", trainer),
     "ours": (OURS, ours),
 }
 
 
 def programs(n_reviews: int) -> list[Program]:
-    """Return the three programs, each over the first `n_reviews` reviews."""
+    """Return the three programs, to run over the first `n_reviews` reviews."""
     return [Program(name, "training", [key, str(n_reviews)]) for key, (name, _) in PROGRAMS.items()]
 
 
@@ -160,11 +159,11 @@ def bench(_directory: Path, runs: int) -> list[str]:
         for name, figures in medians.items()
     ]
     words = (
-        f"{N_REVIEWS:,} reviews once, at most {MAX_TOKENS} tokens each, MiniLM-L6, from texts to a "
-        f"trained encoder, tokenisation included; medians of {runs} runs. Loss and accuracy: on "
-        f"{N_HELD_OUT:,} others."
+        f"One epoch of MiniLM-L6 over {N_REVIEWS:,} reviews of at most {MAX_TOKENS} tokens, from "
+        f"texts to a trained encoder, tokenisation included. Medians of {runs} runs. Loss and "
+        f"accuracy are measured on {N_HELD_OUT:,} other reviews."
     )
-    heads = ["", "s", "reviews/s", "times ours", "loss", "accuracy"]
+    heads = ["", "s", "reviews/s", "relative time", "loss", "accuracy"]
     return [words, "", *table(heads, rows)]
 
 

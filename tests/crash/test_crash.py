@@ -89,7 +89,7 @@ def run(command: list[str], variables: Mapping[str, str]) -> Process:
 
 
 def content(lake: Path) -> dict[str, list[Any]]:
-    """Read a lake's rows and aliases by an independent reader, without RUN_COLUMNS.
+    """Read a lake's rows and aliases with an independent reader, without RUN_COLUMNS.
 
     A repeated attempt may repeat rows of `ops`, so only the distinct ones count.
     """

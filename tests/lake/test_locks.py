@@ -208,7 +208,7 @@ def test_four_processes_that_append_at_once_lose_and_repeat_no_row(store: TableS
     writers = [python(APPEND, store.config.lake, number, n_batches) for number in range(n_writers)]
     logs = [writer.communicate(timeout=1_500)[1] for writer in writers]
     assert [writer.returncode for writer in writers] == [0] * n_writers, logs
-    table = DeltaTable(store.location(GOLD_REJECTS))  # an independent reader
+    table = DeltaTable(store.config.location(GOLD_REJECTS))  # an independent reader
     review_ids = table.to_pyarrow_table()["review_id"].to_pylist()
     expected = {f"{number}-{batch}" for number in range(n_writers) for batch in range(n_batches)}
     assert (len(review_ids), set(review_ids)) == (400, expected)

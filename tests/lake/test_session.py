@@ -28,7 +28,8 @@ LANDING_NEEDED = (
     "that the driver and all workers can read, got ''"
 )
 NO_JAVA = (
-    r"^java: expected Java 17 or later on PATH or in JAVA_HOME, found none\. Install a JRE 17\.$"
+    r"^java: not found on PATH or in JAVA_HOME\. "
+    r"Install a Java runtime \(JRE\) of version 17\.$"
 )
 OLD_JAVA = r"^java: expected Java 17 or later, found 11\. Point JAVA_HOME to a newer one\.$"
 
@@ -49,7 +50,7 @@ def test_a_catalog_needs_a_valid_name_and_a_landing_directory(catalog: str, word
 
 @pytest.mark.parametrize("character", list("*?[]{}\\"))
 def test_a_path_that_spark_would_read_as_a_pattern_is_refused(character: str) -> None:
-    words = "--lake and --landing must be free of " + re.escape(character)
+    words = "--lake and --landing must not contain " + re.escape(character)
     for lake, landing in ((f"/l{character}", ""), ("/l", f"/x{character}y")):
         with pytest.raises(ValueError, match=words):
             LakeConfig(lake=lake, landing=landing)
@@ -103,7 +104,7 @@ def test_a_full_disk_and_a_path_below_a_file_are_refused(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "file").touch()
-    words = r"file/lake: expected a directory to write, found Not a directory\. Pass --l"
+    words = r"file/lake: cannot be created: Not a directory\. Pass another --l"
     with pytest.raises(SetupError, match=words):
         check_disk(tmp_path / "file" / "lake")
     check_disk(tmp_path / "lake")
@@ -129,7 +130,7 @@ def test_a_jar_directory_must_hold_both_jars(tmp_path: Path) -> None:
 
 def test_the_error_of_a_failed_start_says_what_to_do() -> None:
     error = PySparkException("[JAVA_GATEWAY_EXITED] Java gateway exited.\nmore")
-    words = "found: [JAVA_GATEWAY_EXITED] Java gateway exited. Java's own message stands above"
+    words = ": [JAVA_GATEWAY_EXITED] Java gateway exited. Java's own message is above."
     assert words in _start_fault(error, is_submitted=False)
     advice = "Run spark-submit --properties-file spark-defaults.conf"
     assert advice in _start_fault(error, is_submitted=True)

@@ -9,7 +9,7 @@ from pyspark.sql import DataFrame
 
 from pipelines.errors import ConflictError, InputError, IntegrityError, SetupError
 from pipelines.lake.config import LakeConfig
-from pipelines.lake.delta_errors import worded
+from pipelines.lake.delta_errors import write_error
 from pipelines.lake.tables import Commit, TableStore
 from pipelines.operate import vacuum
 from schemas import GOLD_REJECTS, OPS_PROMOTIONS, SILVER_REVIEWS
@@ -93,7 +93,7 @@ def test_a_write_reports_its_own_commit_though_another_writer_commits_right_afte
     store: TableStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     store.create(GOLD_REJECTS)
-    look_up = store._committed
+    look_up = store._own_commit
     other_versions: list[int] = []
 
     def look_up_after_another_commit(_table: object, commit_id: str, before: int) -> Commit:
@@ -101,21 +101,21 @@ def test_a_write_reports_its_own_commit_though_another_writer_commits_right_afte
         other_versions.append(store.version(GOLD_REJECTS))
         return look_up(GOLD_REJECTS, commit_id, before)
 
-    monkeypatch.setattr(store, "_committed", look_up_after_another_commit)
+    monkeypatch.setattr(store, "_own_commit", look_up_after_another_commit)
     rows = [("a", SHARED), ("b", SHARED)]
     assert store.append(GOLD_REJECTS, frame(store, rows)) == commit(1, added=2)
     assert other_versions == [2]
     monkeypatch.undo()
-    words = r"^gold\.rejects: expected commit 0000 in the last 50 versions, found no"
+    words = r"^gold\.rejects: commit 0000 is not among the last 50 versions\. Another writer has"
     with pytest.raises(IntegrityError, match=words):
-        store._committed(GOLD_REJECTS, "0000", -1)
+        store._own_commit(GOLD_REJECTS, "0000", -1)
 
 
 def test_the_error_of_a_missing_table_names_the_job_that_builds_it(
     store: TableStore, lake: LakeConfig
 ) -> None:
     words = (
-        rf"^silver\.reviews: expected a table in {lake.lake_path}, found none\. "
+        rf"^silver\.reviews: no such table in {lake.lake_path}\. "
         r"Built by jobs/clean\.py from"
     )
     for look in (store.read, store.latest):
@@ -181,7 +181,7 @@ def test_data_tags_distinguish_two_tables_of_the_same_name(
 def test_deltas_refusals_become_errors_of_this_project(
     message: str, class_: type[Exception], words: str
 ) -> None:
-    error = worded(PySparkException(message), GOLD_REJECTS)
+    error = write_error(PySparkException(message), GOLD_REJECTS)
     assert type(error) is class_
     assert words in str(error)
 
@@ -201,12 +201,12 @@ def test_a_statement_that_writes_holds_all_locks_and_its_commit_is_read_back(
             conf.set("spark.databricks.delta.commitInfo.userMetadata", "another writer's")
             store.spark.sql("INSERT INTO gold.rejects VALUES ('b', 'unlabelled')")
 
-    words = r"gold\.rejects: expected commit [0-9a-f]{32} in the last 50 versions, found none"
+    words = r"gold\.rejects: commit [0-9a-f]{32} is not among the last 50 versions\."
     with pytest.raises(IntegrityError, match=words):
         commit_under_the_name_of_another_writer()
 
 
-def test_a_session_that_takes_no_settings_finds_its_commit_by_the_version_before(
+def test_on_serverless_compute_a_commit_is_identified_by_the_version_before_it(
     store: TableStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     class ServerlessConf:

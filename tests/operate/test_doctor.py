@@ -64,10 +64,10 @@ def examined(store: TableStore, capsys: pytest.CaptureFixture[str]) -> list[str]
 
 
 def gold_files(store: TableStore, version: int) -> list[Path]:
-    log = Path(store.location(GOLD_REVIEWS), "_delta_log", f"{version:020}.json")
+    log = Path(store.config.location(GOLD_REVIEWS), "_delta_log", f"{version:020}.json")
     actions = [json.loads(line) for line in log.read_text().splitlines()]
     return [
-        Path(store.location(GOLD_REVIEWS), action["add"]["path"])
+        Path(store.config.location(GOLD_REVIEWS), action["add"]["path"])
         for action in actions
         if "add" in action
     ]
@@ -81,7 +81,7 @@ def flip_a_byte(file: Path) -> None:
 
 def forget_crc(store: TableStore) -> None:
     """Hadoop's own side files would tell first; a copied lake, or one written on an object store, has none."""
-    for crc in Path(store.location(GOLD_REVIEWS)).glob(".*.crc"):
+    for crc in Path(store.config.location(GOLD_REVIEWS)).glob(".*.crc"):
         crc.unlink()
 
 
@@ -108,7 +108,7 @@ def flipped_weight(store: TableStore) -> None:
 
 
 def missing_version(store: TableStore) -> None:
-    Path(store.location(GOLD_REVIEWS), "_delta_log", f"{1:020}.json").unlink()
+    Path(store.config.location(GOLD_REVIEWS), "_delta_log", f"{1:020}.json").unlink()
 
 
 def unknown_version(_store: TableStore) -> None:
@@ -175,7 +175,7 @@ def test_what_is_lost_or_moved_as_a_whole_is_told_by_what_still_knows_of_it(
     assert str(lost).startswith(
         f"{NAME}: in ops.models, but the registry has no such model. Restore it from a backup"
     )
-    shutil.rmtree(store.location(GOLD_REVIEWS))
+    shutil.rmtree(store.config.location(GOLD_REVIEWS))
     [gone] = ledger_faults(TableStore(store.spark, store.config))
     assert str(gone).startswith(
         "gold.reviews: no such table, but the ledger knows version 2. Restore it from a backup"

@@ -111,7 +111,7 @@ def rows_at(store: TableStore, version: int) -> int:
 
 
 def data_files(store: TableStore) -> set[Path]:
-    return set(Path(store.location(GOLD_REJECTS)).glob("*.parquet"))
+    return set(Path(store.config.location(GOLD_REJECTS)).glob("*.parquet"))
 
 
 @pytest.fixture
@@ -314,12 +314,12 @@ def test_after_50_versions_400_days_and_a_vacuum_the_champion_is_reproduced_bit_
     for _ in range(49):
         store.spark.sql("UPDATE gold.reviews SET n_tokens = n_tokens + 1")
     assert store.version(GOLD_REVIEWS) == 50
-    before = set(Path(store.location(GOLD_REVIEWS)).glob("*.parquet"))
+    before = set(Path(store.config.location(GOLD_REVIEWS)).glob("*.parquet"))
 
     clock = library("clock", tmp_path)
     told = job_in_400_days("vacuum", clock, *place)
     assert "needed: version 1 (review_classifier version 1); version 50 (latest or recent)" in told
-    left = set(Path(store.location(GOLD_REVIEWS)).glob("*.parquet"))
+    left = set(Path(store.config.location(GOLD_REVIEWS)).glob("*.parquet"))
     needed = {row.path for row in vacuum.files_read_by(store, GOLD_REVIEWS, [1, 50]).collect()}
     assert {f"file:{file}" for file in left} == needed
     assert len(before - left) >= 48

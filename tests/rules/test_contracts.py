@@ -108,7 +108,7 @@ def value_of(type_: DataType) -> Any:
 
 def row_of(store: TableStore, table: Table, **changes: Any) -> DataFrame:
     """Return one valid row with these changes; all columns may be null, since Delta must refuse."""
-    values = {column.name: value_of(column.type) for column in table.columns}
+    values = {field.name: value_of(field.dataType) for field in table.schema.fields}
     values |= {name: value for name, value in BY_NAME.items() if name in values} | changes
     row = tuple(values[name] for name in table.column_names)
     schema = StructType([nullable(field) for field in table.schema.fields])
@@ -171,7 +171,7 @@ def test_a_created_table_has_everything_in_its_contract(
         for column in spark.catalog.listColumns(table.name)
     }
     assert created == {
-        column.name: (column.type.simpleString(), column.nullable, column.comment)
+        column.name: (column.type, column.nullable, column.comment)
         for column in table.columns
     }
     detail = spark.sql(f"DESCRIBE DETAIL {table.name}").collect()[0]

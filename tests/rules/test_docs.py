@@ -50,7 +50,7 @@ def test_the_readmes_example_reads_the_scored_table_without_spark(store: TableSt
     store.append(GOLD_SCORES, store.spark.createDataFrame([row], GOLD_SCORES.schema))
     examples = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
     assert len(examples) == 1
-    program = examples[0].replace('"lake/gold/scores"', repr(store.location(GOLD_SCORES)))
+    program = examples[0].replace('"lake/gold/scores"', repr(store.config.location(GOLD_SCORES)))
     printed = io.StringIO()
     with contextlib.redirect_stdout(printed):
         exec(program, {})

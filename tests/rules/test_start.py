@@ -13,6 +13,7 @@ import pytest
 ROOT = Path(__file__).resolve().parents[2]
 JOBS = sorted(path.stem for path in (ROOT / "jobs").glob("*.py"))
 HEAVY = ("mlflow", "pandas", "py4j", "pyspark", "sklearn", "torch", "transformers")
+WRITING_METHODS = ("clear", "pop", "putenv", "setdefault", "update")
 CODE = [*(ROOT / "pipelines").rglob("*.py"), *(ROOT / "jobs").glob("*.py")]
 
 
@@ -60,9 +61,8 @@ def changes_of_environ(path: Path) -> list[str]:
     for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
         if isinstance(node, ast.Subscript) and isinstance(node.ctx, ast.Store | ast.Del):
             changes.append(ast.unparse(node))
-        is_method = isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute)
-        if is_method and node.func.attr in ("update", "pop", "setdefault", "putenv", "clear"):
-            changes.append(ast.unparse(node.func))
+        if isinstance(node, ast.Attribute) and node.attr in WRITING_METHODS:
+            changes.append(ast.unparse(node))
     return [change for change in changes if change.startswith(("os.environ", "os.putenv"))]
 
 

@@ -70,7 +70,7 @@ def test_an_error_on_the_server_is_one_line_with_the_same_exit_code_as_a_local_o
     lake = str(tmp_path / "lake")
     missing = python("jobs/clean.py", "--lake", lake, remote=server, code=2)
     assert missing.stderr.startswith(
-        f"InputError: bronze.reviews: expected a table in {lake}, found none. Built by "
+        f"InputError: bronze.reviews: no such table in {lake}. Built by "
     )
     assert len(missing.stderr.splitlines()) == 1
     broken = python("-c", textwrap.dedent(BREAK_A_CHECK), lake, remote=server, code=3)
@@ -89,7 +89,7 @@ def test_where_no_server_listens_the_error_names_the_variable(tmp_path: Path) ->
     remote = "sc://127.0.0.1:9"
     failed = python("jobs/doctor.py", "--lake", str(tmp_path), remote=remote, code=5)
     assert failed.stderr == (
-        "SetupError: SPARK_REMOTE sc://127.0.0.1:9: expected a Spark Connect server, found: "
+        "SetupError: SPARK_REMOTE sc://127.0.0.1:9: no Spark Connect server answers: "
         "Connection refused. Start it, or unset SPARK_REMOTE for a Spark of this process.\n"
     )
 

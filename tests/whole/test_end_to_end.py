@@ -63,13 +63,13 @@ def test_the_bundles_jobs_run_by_spark_submit_and_have_nothing_to_do_the_second_
 @pytest.mark.timeout(300)
 def test_a_job_without_its_table_names_the_job_that_builds_it_and_exits_2(tmp_path: Path) -> None:
     printed = submit("clean", "--lake", str(tmp_path / "lake"), code=2)
-    assert "InputError: bronze.reviews: expected a table in " in printed
+    assert "InputError: bronze.reviews: no such table in " in printed
     assert "Built by jobs/ingest.py." in printed
     assert "Traceback" not in printed
 
 
 @pytest.mark.timeout(300)
-def test_spark_submit_without_the_properties_file_is_told_to_pass_it_and_exits_5(
+def test_without_the_properties_file_spark_submit_exits_5_with_advice(
     tmp_path: Path,
 ) -> None:
     programs = Path(sys.executable).parent

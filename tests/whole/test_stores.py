@@ -1,4 +1,4 @@
-"""Tables live in object storage; unsafe stores are refused. Needs Spark; one test a tiny encoder.
+"""Tables live in object storage; unsafe stores are refused. Needs Spark, a tiny encoder.
 
 Hadoop's viewfs over a local disk stands in for an object store.
 """
@@ -123,7 +123,7 @@ def test_tables_are_created_found_again_and_written_under_their_uri(
     reopened = TableStore(spark, stored)
     assert [entry for entry in (*TABLES, *VIEWS) if not reopened.exists(entry)] == []
     assert (reopened.version(GOLD_REJECTS), reopened.read(GOLD_REJECTS, 1).count()) == (2, 1)
-    assert reopened.location(GOLD_REJECTS) == f"{stored.lake}gold/rejects"
+    assert reopened.config.location(GOLD_REJECTS) == f"{stored.lake}gold/rejects"
     assert (tmp_path / "disk" / "one" / "gold" / "rejects" / "_delta_log").is_dir()
     assert not list(tmp_path.rglob("locks"))
     files = vacuum.files_read_by(reopened, GOLD_REJECTS, [1])
@@ -131,7 +131,7 @@ def test_tables_are_created_found_again_and_written_under_their_uri(
     vacuum.require_present(reopened, GOLD_REJECTS, files)
 
     other = LakeConfig(lake=stored.lake.replace("one/", "other"), landing=stored.landing)
-    words = r"silver\.reviews: expected a table in viewfs://\S+/lakes/other, found none"
+    words = r"silver\.reviews: no such table in viewfs://\S+/lakes/other"
     with pytest.raises(InputError, match=words):
         TableStore(spark, other).latest(TABLES[1])
 
