@@ -1,4 +1,4 @@
-"""The jobs of databricks.yml, run on this machine: python -m pipelines.bundle.
+"""Run the jobs of databricks.yml on this machine: python -m pipelines.bundle.
 
-Read in this order: resolve, graph, runner, task_values.
+Read in this order: resolve, graph, runner, task_values, check.
 """

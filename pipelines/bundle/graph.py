@@ -1,31 +1,25 @@
-"""A job's tasks as the runner sees them: what each does, what it waits for, in which order, with which words."""
+"""A job as a graph of tasks: what each task runs or compares, its dependencies, its arguments.
+
+Only what databricks.yml uses is supported: Python files and comparisons of two texts.
+"""
 
 import json
 import re
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from graphlib import CycleError, TopologicalSorter
 from typing import Any
 
 from pipelines.errors import InputError
 
-DYNAMIC = re.compile(r"\{\{\s*([\w.\-]+)\s*\}\}")
-SUCCEEDED, FAILED, UPSTREAM_FAILED, EXCLUDED = "succeeded", "failed", "upstream failed", "excluded"
-RUN_IF = (
-    "ALL_SUCCESS",
-    "AT_LEAST_ONE_SUCCESS",
-    "NONE_FAILED",
-    "ALL_DONE",
-    "AT_LEAST_ONE_FAILED",
-    "ALL_FAILED",
-)
-NUMERIC = {
-    "GREATER_THAN": lambda left, right: left > right,
-    "GREATER_THAN_OR_EQUAL": lambda left, right: left >= right,
-    "LESS_THAN": lambda left, right: left < right,
-    "LESS_THAN_OR_EQUAL": lambda left, right: left <= right,
-}
-OPERATORS = ("EQUAL_TO", "NOT_EQUAL", *NUMERIC)
+DYNAMIC = re.compile(r"\{\{\s*([\w.\-]+)\s*\}\}")  # {{job.parameters.x}}, {{tasks.t.values.v}}
+SUCCEEDED = "succeeded"
+FAILED = "failed"
+UPSTREAM_FAILED = "upstream failed"
+EXCLUDED = "excluded"
+EQUAL_TO = "EQUAL_TO"
+OPERATORS = (EQUAL_TO, "NOT_EQUAL")
+OUTCOMES = ("true", "false")
 
 
 @dataclass(frozen=True)
@@ -35,32 +29,46 @@ class Script:
     file: str
     argv: tuple[str, ...]
 
+    @property
+    def texts(self) -> list[str]:
+        """The file and the arguments."""
+        return [self.file, *self.argv]
+
 
 @dataclass(frozen=True)
 class Condition:
-    """Compare two texts; the outcome, true or false, decides which tasks behind it run."""
+    """Compare two texts. The outcome, true or false, decides which dependents run."""
 
     op: str
     left: str
     right: str
 
+    @property
+    def texts(self) -> list[str]:
+        """The comparison as it is read."""
+        return [self.left, self.op, self.right]
+
+    @property
+    def outcome(self) -> str:
+        """The outcome, once the texts hold no {{...}}."""
+        return str((self.left == self.right) == (self.op == EQUAL_TO)).lower()
+
 
 @dataclass(frozen=True)
-class Loop:
-    """Run a script once for each entry of a JSON array."""
+class Need:
+    """A dependency: the key of a task and, if that task is a condition, the outcome to wait for."""
 
-    inputs: str
-    script: Script
+    key: str
+    outcome: str | None = None
 
 
 @dataclass(frozen=True)
 class Task:
-    """A node of the graph. `needs` are tasks by key, with the outcome wanted of a condition."""
+    """A node of the graph."""
 
     key: str
-    work: Script | Condition | Loop
-    needs: tuple[tuple[str, str | None], ...] = ()
-    run_if: str = "ALL_SUCCESS"
+    work: Script | Condition
+    needs: tuple[Need, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -72,160 +80,136 @@ class Job:
     tasks: tuple[Task, ...]
 
 
+@dataclass(frozen=True)
+class TaskResult:
+    """The result of a task; its texts are those of its work, with every {{...}} replaced."""
+
+    state: str
+    texts: list[str] = field(default_factory=list)
+    exit_code: int = 0
+    duration_s: float = 0.0
+    values: dict[str, Any] = field(default_factory=dict)  # that the task has set
+    outcome: str | None = None  # of a condition
+
+
 def job_of(definition: Mapping[str, Any], name: str) -> Job:
-    """One job of a resolved definition. InputError where there is none, or its tasks wait for each other."""
+    """Return a job of a resolved definition. Raises InputError if it is missing or cannot run."""
     jobs = definition.get("resources", {}).get("jobs", {})
     if name not in jobs:
-        raise InputError(
-            f"databricks.yml: expected a job {name}, found {', '.join(jobs) or 'none'}. Pass one of these."
-        )
-    parameters = {
-        entry["name"]: str(entry["default"]) for entry in jobs[name].get("parameters", [])
-    }
-    return Job(
-        name, parameters, ordered(name, [_task(name, entry) for entry in jobs[name]["tasks"]])
-    )
+        names = ", ".join(jobs) or "none"
+        raise InputError(f"databricks.yml: no job {name}; it has {names}. Pass one of them.")
+    entries = jobs[name].get("parameters", [])
+    parameters = {entry["name"]: str(entry["default"]) for entry in entries}
+    tasks = [_task(f"job {name}, task {entry['task_key']}", entry) for entry in jobs[name]["tasks"]]
+    return Job(name, parameters, ordered(name, tasks))
 
 
 def ordered(job: str, tasks: Sequence[Task]) -> tuple[Task, ...]:
-    """The tasks, each behind those that it waits for; as given where that is left open."""
+    """Return the tasks with each one behind its dependencies, and otherwise in the given order."""
     by_key = {task.key: task for task in tasks}
     if len(by_key) < len(tasks):
         keys = [task.key for task in tasks]
-        twice = next(key for key in keys if keys.count(key) > 1)
-        raise InputError(f"job {job}: expected a task_key for each task, found {twice} twice.")
-    for task in tasks:
-        for key, _ in task.needs:
-            if key not in by_key:
-                raise InputError(
-                    f"job {job}, task {task.key}: expected the task {key}, which it waits for, found none."
-                )
-    graph = {task.key: [key for key, _ in task.needs] for task in tasks}
+        repeated = next(key for key in keys if keys.count(key) > 1)
+        raise InputError(f"job {job}: task_key {repeated} is used twice. Rename one of the tasks.")
+    graph = {task.key: [need.key for need in task.needs] for task in tasks}
+    for key, need_keys in graph.items():
+        if missing := [need_key for need_key in need_keys if need_key not in by_key]:
+            raise InputError(
+                f"job {job}, task {key}: depends on the task {missing[0]}, which does not exist. "
+                "Correct depends_on."
+            )
     try:
         return tuple(by_key[key] for key in TopologicalSorter(graph).static_order())
     except CycleError as error:
+        cycle = " -> ".join(error.args[1])
         raise InputError(
-            f"job {job}: expected tasks without a cycle, found {' -> '.join(error.args[1])}."
+            f"job {job}: tasks depend on each other: {cycle}. Remove one depends_on."
         ) from error
 
 
-def state_before(task: Task, states: Mapping[str, str], outcomes: Mapping[str, str]) -> str | None:
-    """None where the task is to run; else the state that what it waits for leaves it in.
+def state_before(task: Task, results: Mapping[str, TaskResult]) -> str | None:
+    """Return None if the task may run, else the state it gets because of its dependencies.
 
-    A condition that came out otherwise excludes; what is excluded is treated as successful, unless all is excluded.
-    Source: Databricks, "Configure task dependencies"; it leaves open whether NONE_FAILED wants one that was run.
+    A dependency counts as excluded if it is a condition with the other outcome. An excluded
+    dependency counts as successful, unless all of them are excluded.
+    Source: Databricks, "Configure task dependencies".
     """
-    if not task.needs:
-        return None
-    found = [
-        EXCLUDED
-        if states[key] == SUCCEEDED and wanted not in (None, outcomes.get(key))
-        else states[key]
-        for key, wanted in task.needs
-    ]
-    if all(state == EXCLUDED for state in found):
-        return EXCLUDED
-    n_failed = sum(state in (FAILED, UPSTREAM_FAILED) for state in found)
-    is_met = {
-        "ALL_SUCCESS": n_failed == 0,
-        "AT_LEAST_ONE_SUCCESS": n_failed < len(found),
-        "NONE_FAILED": n_failed == 0 and SUCCEEDED in found,
-        "ALL_DONE": True,
-        "AT_LEAST_ONE_FAILED": n_failed > 0,
-        "ALL_FAILED": n_failed == len(found),
-    }[task.run_if]
-    if is_met:
-        return None
-    return EXCLUDED if task.run_if in ("AT_LEAST_ONE_FAILED", "ALL_FAILED") else UPSTREAM_FAILED
+    states = [_state_of(need, results[need.key]) for need in task.needs]
+    if FAILED in states or UPSTREAM_FAILED in states:
+        return UPSTREAM_FAILED
+    return EXCLUDED if states and set(states) == {EXCLUDED} else None
 
 
-def job_state(job: Job, states: Mapping[str, str]) -> str:
-    """A job failed if a task behind which none waits did; what failed before may have been mended."""
-    waited_for = {key for task in job.tasks for key, _ in task.needs}
-    leaves = [states[task.key] for task in job.tasks if task.key not in waited_for]
-    return FAILED if any(state in (FAILED, UPSTREAM_FAILED) for state in leaves) else SUCCEEDED
+def job_state(results: Mapping[str, TaskResult]) -> str:
+    """Return failed if a task failed, else succeeded."""
+    has_failed = any(result.state == FAILED for result in results.values())
+    return FAILED if has_failed else SUCCEEDED
 
 
-def filled(text: str, words: Mapping[str, Any]) -> str:
-    """A text with {{job.parameters.x}}, {{tasks.t.values.v}} and {{input}} replaced by what they stand for."""
+def filled(text: str, values: Mapping[str, Any]) -> str:
+    """Return a text with each {{name}} replaced by its value. Raises InputError if it has none."""
+    names = DYNAMIC.findall(text)
+    if missing := [name for name in names if name not in values]:
+        raise InputError(
+            f"{{{{{missing[0]}}}}} is no parameter of the job and no value that an earlier task "
+            "has set. Declare the parameter, or set the value."
+        )
+    return filled_where_known(text, values)
 
-    def word(match: re.Match[str]) -> str:
-        if match[1] not in words:
-            raise InputError(
-                f"{match[0]}: expected a job parameter or a value that an earlier task set, found none."
-            )
-        return as_text(words[match[1]])
 
-    return DYNAMIC.sub(word, text)
+def filled_where_known(text: str, values: Mapping[str, Any]) -> str:
+    """Return a text with each {{name}} replaced that has a value."""
+
+    def value_text(match: re.Match[str]) -> str:
+        return as_text(values[match[1]]) if match[1] in values else match[0]
+
+    return DYNAMIC.sub(value_text, text)
 
 
 def as_text(value: Any) -> str:
-    """A task value as an argument: text as it is, everything else as JSON."""
+    """Return a value as an argument: a text as it is, anything else as JSON."""
     return value if isinstance(value, str) else json.dumps(value)
 
 
-def compared(condition: Condition, words: Mapping[str, Any]) -> str:
-    """true or false: texts for equality, numbers for order."""
-    left, right = filled(condition.left, words), filled(condition.right, words)
-    if condition.op in NUMERIC:
-        try:
-            return str(NUMERIC[condition.op](float(left), float(right))).lower()
-        except ValueError as error:
-            raise InputError(
-                f"{condition.op}: expected two numbers, found {left!r} and {right!r}."
-            ) from error
-    return str((left == right) == (condition.op == "EQUAL_TO")).lower()
+def filled_work(work: Script | Condition, fill: Callable[[str], str]) -> Script | Condition:
+    """Return the work with `fill` applied to each of its texts that may hold {{name}}."""
+    if isinstance(work, Condition):
+        return Condition(work.op, fill(work.left), fill(work.right))
+    return Script(work.file, tuple(fill(text) for text in work.argv))
 
 
-def inputs_of(loop: Loop, words: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """The words of each turn of a loop: {{input}}, or {{input.x}} for each field of an object."""
-    text = filled(loop.inputs, words)
-    try:
-        entries = json.loads(text)
-    except ValueError as error:
-        raise InputError(
-            f"for_each_task: expected inputs as a JSON array, found {text!r}."
-        ) from error
-    if not isinstance(entries, list):
-        raise InputError(f"for_each_task: expected inputs as a JSON array, found {text!r}.")
-    fields = [
-        {f"input.{k}": v for k, v in one.items()} if isinstance(one, dict) else {}
-        for one in entries
-    ]
-    return [{"input": one, **more} for one, more in zip(entries, fields, strict=True)]
+def _state_of(need: Need, result: TaskResult) -> str:
+    is_other_branch = need.outcome is not None and need.outcome != result.outcome
+    return EXCLUDED if result.state == SUCCEEDED and is_other_branch else result.state
 
 
-def _task(job: str, entry: Mapping[str, Any]) -> Task:
-    needs = tuple((need["task_key"], need.get("outcome")) for need in entry.get("depends_on", []))
-    run_if = entry.get("run_if", RUN_IF[0])
-    where = f"job {job}, task {entry['task_key']}"
-    _require_one_of(where, "run_if", run_if, RUN_IF)
-    for _, outcome in needs:
-        _require_one_of(where, "outcome", outcome, (None, "true", "false"))
-    return Task(entry["task_key"], _work(job, entry), needs, run_if)
+def _task(where: str, entry: Mapping[str, Any]) -> Task:
+    _require_one_of(where, "run_if", entry.get("run_if", "ALL_SUCCESS"), ("ALL_SUCCESS",))
+    needs = [Need(need["task_key"], need.get("outcome")) for need in entry.get("depends_on", [])]
+    for need in needs:
+        if need.outcome is not None:
+            _require_one_of(where, "outcome", need.outcome, OUTCOMES)
+    return Task(entry["task_key"], _work(where, entry), tuple(needs))
 
 
-def _work(job: str, entry: Mapping[str, Any]) -> Script | Condition | Loop:
-    where = f"job {job}, task {entry['task_key']}"
+def _work(where: str, entry: Mapping[str, Any]) -> Script | Condition:
     if "spark_python_task" in entry:
         script = entry["spark_python_task"]
-        return Script(
-            script["python_file"].removeprefix("./"), tuple(map(str, script.get("parameters", [])))
-        )
+        argv = tuple(str(text) for text in script.get("parameters", []))
+        return Script(script["python_file"].removeprefix("./"), argv)
     if "condition_task" in entry:
         condition = entry["condition_task"]
         _require_one_of(where, "op", condition.get("op"), OPERATORS)
         return Condition(condition["op"], str(condition["left"]), str(condition["right"]))
-    if "for_each_task" in entry:
-        inner = _work(job, entry["for_each_task"]["task"])
-        if isinstance(inner, Script):
-            return Loop(str(entry["for_each_task"]["inputs"]), inner)
+    kinds = [name for name in entry if name.endswith("_task")] or ["a task of no kind"]
     raise InputError(
-        f"{where}: expected a spark_python_task, a condition_task or a loop over one, found another kind."
+        f"{where}: {kinds[0]} is not supported. Use spark_python_task or condition_task."
     )
 
 
-def _require_one_of(where: str, key: str, found: object, expected: Sequence[object]) -> None:
-    if found not in expected:
-        listing = ", ".join(str(one) for one in expected if one is not None)
-        raise InputError(f"{where}: expected {key} as one of {listing}, as text, found {found!r}.")
+def _require_one_of(where: str, key: str, value: object, allowed: Sequence[str]) -> None:
+    if value not in allowed:
+        raise InputError(
+            f"{where}: {key} must be {' or '.join(allowed)}, as text, got {value!r}: "
+            "nothing else is supported."
+        )

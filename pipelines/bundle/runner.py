@@ -1,6 +1,5 @@
-"""Running a job's tasks one after another on this machine, as the cloud would run them."""
+"""Run a job's tasks one after another on this machine, as the cloud would run them."""
 
-import contextlib
 import dataclasses
 import json
 import logging
@@ -11,10 +10,12 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
+
+from tabulate import tabulate
 
 from pipelines import program
 from pipelines.bundle import task_values
@@ -23,242 +24,226 @@ from pipelines.bundle.graph import (
     SUCCEEDED,
     Condition,
     Job,
-    Loop,
     Script,
     Task,
-    compared,
+    TaskResult,
     filled,
-    inputs_of,
+    filled_where_known,
+    filled_work,
     job_state,
     state_before,
 )
 from pipelines.errors import InputError
+from pipelines.java_noise import Forwarder
+from pipelines.provenance import ROOT
 
 log = logging.getLogger("reviewlake")
-Execute = Callable[[Path, Script], int]  # from the root of the checkout; gives the exit code
+LOG4J = ROOT / "pipelines" / "lake" / "log4j2.properties"
+CHUNK_BYTES = 65_536
+# Runs a script of the checkout whose root is given, which writes its task values to the file given
+# last. Returns the exit code.
+Execute = Callable[[Path, Script, Path], int]
 
 
-@dataclass(frozen=True)
-class TaskResult:
-    """What became of a task."""
-
-    state: str
-    ran: list[list[str]] = field(
-        default_factory=list
-    )  # each call: file and arguments, or what was compared
-    exit_code: int = 0
-    duration_s: float = 0.0
-    values: dict[str, Any] = field(default_factory=dict)
-    outcome: str | None = None  # of a condition
+def run_local(
+    definition: Mapping[str, Any],
+    job: Job,
+    parameters: Mapping[str, str],
+    execute: Execute,
+    *,
+    resume: bool,
+) -> dict[str, TaskResult]:
+    """Run a job of target local. Its results are kept in <landing>/runs, for --resume."""
+    variables = definition["variables"]
+    landing = Path(variables["landing"] or f"{variables['lake']}/landing")
+    file = landing.absolute() / "runs" / f"{job.name}.json"
+    return run_job(
+        ROOT,
+        job,
+        parameters=parameters,
+        execute=execute,
+        before=load_state(file) if resume else {},
+        on_done=partial(save_state, file),
+    )
 
 
 def run_job(
     root: Path,
     job: Job,
+    *,
     parameters: Mapping[str, str],
     execute: Execute,
     before: Mapping[str, TaskResult],
     on_done: Callable[[Mapping[str, TaskResult]], None] = lambda _: None,
 ) -> dict[str, TaskResult]:
-    """Run the tasks in order; what a failed one leaves behind is not run. `on_done` gets all there is after each task.
+    """Run the tasks in order and return their results. Dependents of a failed task do not run.
 
-    before  tasks of an earlier, failed run: one that succeeded with the same arguments is not run again, unless
-            something that it waits for is
+    before   results of an earlier run. A task that succeeded there with the same arguments is not
+             run again, unless one of its dependencies is
+    on_done  gets all results so far after each task
     """
-    done: dict[str, TaskResult] = {}
-    kept: set[str] = set()
+    results: dict[str, TaskResult] = {}
+    kept: set[str] = set()  # tasks whose result is that of the earlier run
     started_s = time.monotonic()
     for task in job.tasks:
-        states = {key: one.state for key, one in done.items()}
-        blocked = state_before(
-            task, states, {key: one.outcome for key, one in done.items() if one.outcome}
-        )
-        words = words_of(job, parameters, done)
-        if blocked:
-            done[task.key] = TaskResult(blocked)
-        elif kept.issuperset(key for key, _ in task.needs) and _stands(
-            before.get(task.key), task, words
-        ):
-            done[task.key] = before[task.key]
-            kept.add(task.key)
-            log.info("%s: done in the run before", task.key)
+        if blocked := state_before(task, results):
+            results[task.key] = TaskResult(blocked)
         else:
             log.info("\n[%3.0f s] %s", time.monotonic() - started_s, task.key)
-            done[task.key] = _run_task(root, task, words, execute)
-        on_done(done)
-    return done
+            has_same_inputs = kept.issuperset(need.key for need in task.needs)
+            earlier = before.get(task.key) if has_same_inputs else None
+            values = values_of(job, parameters, results)
+            results[task.key] = _run_task(task, values, earlier, partial(execute, root))
+            if results[task.key] is earlier:
+                kept.add(task.key)
+        on_done(results)
+    return results
 
 
-def words_of(
-    job: Job, parameters: Mapping[str, str], done: Mapping[str, TaskResult]
+def values_of(
+    job: Job, parameters: Mapping[str, str], results: Mapping[str, TaskResult]
 ) -> dict[str, Any]:
-    """What {{…}} stands for once these tasks are done."""
-    words: dict[str, Any] = {
-        f"job.parameters.{name}": value for name, value in {**job.parameters, **parameters}.items()
-    }
-    for key, one in done.items():
-        words |= {f"tasks.{key}.values.{name}": value for name, value in one.values.items()}
-    return words
+    """Return the value of each {{name}}: the job's parameters and the values set by its tasks."""
+    values: dict[str, Any] = {}
+    for name, value in {**job.parameters, **parameters}.items():
+        values[f"job.parameters.{name}"] = value
+    for key, result in results.items():
+        for name, value in result.values.items():
+            values[f"tasks.{key}.values.{name}"] = value
+    return values
 
 
-def calls_of(task: Task, words: Mapping[str, Any]) -> list[Script]:
-    """The scripts that a task runs, every word filled in; none for a condition."""
-    if isinstance(task.work, Condition):
-        return []
-    script = task.work.script if isinstance(task.work, Loop) else task.work
-    turns = inputs_of(task.work, words) if isinstance(task.work, Loop) else [{}]
-    return [
-        Script(script.file, tuple(filled(text, {**words, **turn}) for text in script.argv))
-        for turn in turns
-    ]
-
-
-def submitted(root: Path, script: Script) -> int:
+def submitted(root: Path, script: Script, values_file: Path) -> int:
     """Run a script by spark-submit, in a process of its own."""
-    environment = {**os.environ, "PYSPARK_PYTHON": sys.executable}
-    environment.pop("PYSPARK_GATEWAY_PORT", None)  # the JVM is to be the script's own
-    return subprocess.run(
-        submit_command(root, script), cwd=root, env=environment, check=False
-    ).returncode
+    environment = {
+        **os.environ,
+        "PYSPARK_PYTHON": sys.executable,
+        task_values.FILE: str(values_file),
+    }
+    environment.pop("PYSPARK_GATEWAY_PORT", None)  # the script starts a JVM of its own
+    command = submit_command(root, script)
+    stderr = Forwarder()
+    with subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, bufsize=0) as process:
+        try:
+            while process.stderr and (chunk := process.stderr.read(CHUNK_BYTES)):
+                _show(stderr.feed(chunk))
+        except BaseException:  # as subprocess.run does: an interrupted runner leaves no JVM behind
+            process.kill()
+            raise
+    _show(stderr.rest())
+    return process.returncode
 
 
 def submit_command(root: Path, script: Script) -> list[str]:
-    """The command line of spark-submit for a script, run from the root of the checkout."""
-    program = Path(sys.executable).parent / "spark-submit"
+    """Return the command line of spark-submit for a script; it works in every directory."""
+    submit = Path(sys.executable).parent / "spark-submit"
     return [
-        str(program),
+        str(submit),
         "--properties-file",
         str(root / "spark-defaults.conf"),
-        script.file,
+        "--conf",  # spark-defaults.conf names this file relative to the root of the checkout
+        f"spark.driver.extraJavaOptions=-Dlog4j2.configurationFile={LOG4J.as_uri()}",
+        str(root / script.file),
         *script.argv,
     ]
 
 
-def in_process(root: Path, script: Script) -> int:
-    """Run a script's main here, so that all tasks share one JVM."""
-    try:
-        with contextlib.chdir(
-            root
-        ):  # as spark-submit does: a relative path means the same both ways
-            return program.attempt(
-                runpy.run_path(str(root / script.file))["main"], list(script.argv)
-            )
-    except SystemExit as ended:  # argparse: the arguments are none
-        return ended.code if isinstance(ended.code, int) else 1
+def in_process(root: Path, script: Script, values_file: Path) -> int:
+    """Run a script's main in this process, so that all tasks share one JVM."""
+    with program.environment(**{task_values.FILE: str(values_file)}):
+        try:
+            main = runpy.run_path(str(root / script.file))["main"]
+            return program.attempt(main, list(script.argv))
+        except SystemExit as ended:  # argparse has refused the arguments
+            return ended.code if isinstance(ended.code, int) else 1
 
 
-def exit_code(job: Job, done: Mapping[str, TaskResult]) -> int:
-    """0 where the job succeeded, else that of the task which failed first."""
-    if job_state(job, {key: one.state for key, one in done.items()}) == SUCCEEDED:
-        return 0
-    return next(one.exit_code for one in done.values() if one.state == FAILED)
+def exit_code(job: Job, results: Mapping[str, TaskResult]) -> int:
+    """Return 0 if the job succeeded, else the exit code of the first task that failed."""
+    ordered_results = (results[task.key] for task in job.tasks)
+    return next((result.exit_code for result in ordered_results if result.state == FAILED), 0)
 
 
-def summary(job: Job, done: Mapping[str, TaskResult]) -> list[str]:
-    """A line a task, and one for the job."""
-    width = max(len(task.key) for task in job.tasks)
-    lines = [f"  {'task':<{width}}  state            exit  seconds"]
-    for key, one in done.items():
-        outcome = f" ({one.outcome})" if one.outcome else ""
-        lines.append(
-            f"  {key:<{width}}  {one.state + outcome:<15}  {one.exit_code:>4}  {one.duration_s:>7.0f}"
-        )
-    return [
-        *lines,
-        f"  {job.name}: {job_state(job, {key: one.state for key, one in done.items()})}",
-    ]
+def summary(job: Job, results: Mapping[str, TaskResult]) -> list[str]:
+    """Return the lines of a table of the results, and a last line for the job."""
+    rows = []
+    for key, result in results.items():
+        state = f"{result.state} ({result.outcome})" if result.outcome else result.state
+        rows.append((key, state, result.exit_code, result.duration_s))
+    table = tabulate(rows, ("task", "state", "exit", "seconds"), tablefmt="plain", floatfmt=".0f")
+    return [f"  {line}" for line in [*table.splitlines(), f"{job.name}: {job_state(results)}"]]
 
 
 def plan(job: Job, parameters: Mapping[str, str]) -> list[str]:
-    """What would be run, in order; what only an earlier task will say stays {{…}}."""
+    """Return what would run, in order. Values that only an earlier task can set stay {{name}}."""
+    fill = partial(filled_where_known, values=values_of(job, parameters, {}))
     lines = []
-    given = {f"{{{{{name}}}}}": value for name, value in words_of(job, parameters, {}).items()}
     for number, task in enumerate(job.tasks, 1):
-        after = ", ".join(
-            key if wanted is None else f"{key} = {wanted}" for key, wanted in task.needs
-        )
-        run_if = "" if task.run_if == "ALL_SUCCESS" else f" if {task.run_if}"
-        lines.append(f"{number} {task.key}{f', after {after}' if after else ''}{run_if}")
-        work = task.work
-        if isinstance(work, Condition):
-            lines.append(
-                f"    {given.get(work.left, work.left)} {work.op} {given.get(work.right, work.right)}"
-            )
-            continue
-        script = work.script if isinstance(work, Loop) else work
-        argv = tuple(given.get(text, text) for text in script.argv)
-        lines.append(f"    {shlex.join([script.file, *argv])}")
-        if isinstance(work, Loop):
-            lines[-1] += f"   for each of {work.inputs}"
+        needs = [
+            f"{need.key} = {need.outcome}" if need.outcome else need.key for need in task.needs
+        ]
+        lines.append(f"{number} {task.key}" + (f", after {', '.join(needs)}" if needs else ""))
+        work = filled_work(task.work, fill)
+        is_script = isinstance(work, Script)
+        lines.append("    " + (shlex.join(work.texts) if is_script else " ".join(work.texts)))
     return lines
 
 
 def load_state(file: Path) -> dict[str, TaskResult]:
-    """What the last run of a job left; nothing where there was none, or where it cannot be read."""
+    """Return the results of the job's last run; none if there are none, or none can be read."""
     try:
-        return {
-            key: TaskResult(**one)
-            for key, one in json.loads(file.read_text(encoding="utf-8")).items()
-        }
+        entries = json.loads(file.read_text(encoding="utf-8"))
+        return {key: TaskResult(**entry) for key, entry in entries.items()}
     except (OSError, ValueError, TypeError, AttributeError):
-        log.info("%s: no run before that can be read; every task runs", file)
+        log.info("%s: no earlier run can be read; every task runs", file)
         return {}
 
 
-def save_state(file: Path, done: Mapping[str, TaskResult]) -> None:
-    """Keep what became of each task."""
-    write_json(file, {key: dataclasses.asdict(one) for key, one in done.items()})
+def save_state(file: Path, results: Mapping[str, TaskResult]) -> None:
+    """Keep the results."""
+    write_json(file, {key: dataclasses.asdict(result) for key, result in results.items()})
 
 
 def write_json(file: Path, value: object) -> None:
     """Write a value as JSON, whole or not at all."""
     file.parent.mkdir(parents=True, exist_ok=True)
-    partial = file.with_name(file.name + ".partial")
-    partial.write_text(json.dumps(value, indent=1), encoding="utf-8")
-    os.replace(partial, file)
+    partial_file = file.with_name(file.name + ".partial")
+    partial_file.write_text(json.dumps(value, indent=1), encoding="utf-8")
+    os.replace(partial_file, file)
 
 
-def _run_task(root: Path, task: Task, words: Mapping[str, Any], execute: Execute) -> TaskResult:
+def _run_task(
+    task: Task,
+    values: Mapping[str, Any],
+    earlier: TaskResult | None,
+    execute: Callable[[Script, Path], int],
+) -> TaskResult:
+    """Run a task, unless its earlier result is a success with the same arguments."""
     try:
-        ran = _ran(task, words)
-        if isinstance(task.work, Condition):
-            return TaskResult(SUCCEEDED, ran, outcome=compared(task.work, words))
-    except (
-        InputError
-    ) as error:  # a word that no task told, an order of texts: this task's fault, not the runner's
+        work = filled_work(task.work, partial(filled, values=values))
+    except InputError as error:  # a value that no task has set fails this task, not the runner
         log.error("InputError: task %s: %s", task.key, error)
         return TaskResult(FAILED, exit_code=error.exit_code)
-    started_s, code = time.monotonic(), 0
-    values: dict[str, Any] = {}
-    for script in calls_of(task, words):
-        log.info("%s", shlex.join([script.file, *script.argv]))
-        with _values_file() as file:
-            code = execute(root, script)
-            values |= task_values.read_values(file)
-        if code:
-            break
+    if earlier and earlier.state == SUCCEEDED and earlier.texts == work.texts:
+        log.info("%s: done in the run before", task.key)
+        return earlier
+    if isinstance(work, Condition):
+        return TaskResult(SUCCEEDED, work.texts, outcome=work.outcome)
+    log.info("%s", shlex.join(work.texts))
+    started_s = time.monotonic()
+    with tempfile.TemporaryDirectory() as directory:
+        values_file = Path(directory) / "values"
+        code = execute(work, values_file)
+        set_values = task_values.read_values(values_file)
     return TaskResult(
-        FAILED if code else SUCCEEDED, ran, code, time.monotonic() - started_s, values
+        state=FAILED if code else SUCCEEDED,
+        texts=work.texts,
+        exit_code=code,
+        duration_s=time.monotonic() - started_s,
+        values=set_values,
     )
 
 
-def _ran(task: Task, words: Mapping[str, Any]) -> list[list[str]]:
-    if isinstance(task.work, Condition):
-        return [[filled(task.work.left, words), task.work.op, filled(task.work.right, words)]]
-    return [[script.file, *script.argv] for script in calls_of(task, words)]
-
-
-def _stands(before: TaskResult | None, task: Task, words: Mapping[str, Any]) -> bool:
-    return before is not None and before.state == SUCCEEDED and before.ran == _ran(task, words)
-
-
-@contextlib.contextmanager
-def _values_file() -> Iterator[Path]:
-    """Where a task's values go while it runs."""
-    with tempfile.TemporaryDirectory() as directory:
-        file = Path(directory) / "values"
-        os.environ[task_values.FILE] = str(file)
-        try:
-            yield file
-        finally:
-            del os.environ[task_values.FILE]
+def _show(text: bytes) -> None:
+    sys.stderr.buffer.write(text)
+    sys.stderr.flush()

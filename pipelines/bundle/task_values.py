@@ -1,14 +1,18 @@
-"""What one task of a job tells the tasks behind it: to Databricks in its runtime, to a file under the local runner."""
+"""Values that one task of a job sets and later tasks get as arguments.
+
+In a Databricks runtime they go to the job; under the local runner they go to a file.
+"""
 
 import json
 import os
 from pathlib import Path
 
-FILE = "REVIEWLAKE_TASK_VALUES"  # set by the local runner: where a task's values go, one JSON object a line
+# Environment variable by which the local runner names the file: one JSON object per line.
+FILE = "REVIEWLAKE_TASK_VALUES"
 
 
 def set_value(name: str, value: int | str) -> None:
-    """Set a value that later tasks read as {{tasks.<this one>.values.<name>}}; outside a job, nobody listens."""
+    """Set a value for later tasks: {{tasks.<this task>.values.<name>}}. Does nothing outside a job."""
     if "DATABRICKS_RUNTIME_VERSION" in os.environ:
         from databricks.sdk.runtime import dbutils
 
@@ -19,6 +23,6 @@ def set_value(name: str, value: int | str) -> None:
 
 
 def read_values(file: Path) -> dict[str, int | str]:
-    """All values that a task has set; the last one of a name counts."""
+    """Return the values that a task has set; of several with one name, the last."""
     lines = file.read_text(encoding="utf-8").splitlines() if file.exists() else []
     return {name: value for line in lines for name, value in json.loads(line).items()}

@@ -1,3 +1,5 @@
+"""A job's graph: order, dependencies, conditions, arguments, and refusals. Needs no Spark."""
+
 from typing import Any
 
 import pytest
@@ -9,12 +11,13 @@ from pipelines.bundle.graph import (
     UPSTREAM_FAILED,
     Condition,
     Job,
-    Loop,
+    Need,
     Script,
     Task,
-    compared,
+    TaskResult,
     filled,
-    inputs_of,
+    filled_where_known,
+    filled_work,
     job_of,
     job_state,
     ordered,
@@ -25,66 +28,51 @@ from pipelines.errors import InputError
 NOTHING = Script("jobs/x.py", ())
 
 
-def task(key: str, *needs: str, run_if: str = "ALL_SUCCESS") -> Task:
-    return Task(key, NOTHING, tuple((need, None) for need in needs), run_if)
+def task(key: str, *needs: str) -> Task:
+    return Task(key, NOTHING, tuple(Need(need) for need in needs))
 
 
 @pytest.mark.parametrize(
-    ("run_if", "found", "expected"),
+    ("before", "expected"),
     [
-        ("ALL_SUCCESS", "SS", None),
-        ("ALL_SUCCESS", "SX", None),  # what is excluded counts as a success
-        ("ALL_SUCCESS", "SF", UPSTREAM_FAILED),
-        ("ALL_SUCCESS", "SU", UPSTREAM_FAILED),
-        ("ALL_SUCCESS", "XX", EXCLUDED),
-        ("AT_LEAST_ONE_SUCCESS", "SF", None),
-        ("AT_LEAST_ONE_SUCCESS", "FX", None),
-        ("AT_LEAST_ONE_SUCCESS", "FU", UPSTREAM_FAILED),
-        ("NONE_FAILED", "SX", None),
-        ("NONE_FAILED", "SF", UPSTREAM_FAILED),
-        ("ALL_DONE", "FU", None),
-        ("ALL_DONE", "XX", EXCLUDED),
-        ("AT_LEAST_ONE_FAILED", "SF", None),
-        ("AT_LEAST_ONE_FAILED", "SS", EXCLUDED),
-        ("ALL_FAILED", "FU", None),
-        ("ALL_FAILED", "SF", EXCLUDED),
+        ("", None),
+        ("S", None),
+        ("SS", None),
+        ("SX", None),  # excluded counts as successful
+        ("SF", UPSTREAM_FAILED),
+        ("SU", UPSTREAM_FAILED),
+        ("XF", UPSTREAM_FAILED),
+        ("XX", EXCLUDED),
     ],
 )
-def test_a_task_runs_or_not_by_what_became_of_those_before_it(
-    run_if: str, found: str, expected: str | None
+def test_a_task_runs_or_not_by_the_states_of_its_dependencies(
+    before: str, expected: str | None
 ) -> None:
-    words = {"S": SUCCEEDED, "F": FAILED, "U": UPSTREAM_FAILED, "X": EXCLUDED}
-    states = {str(number): words[letter] for number, letter in enumerate(found)}
-    assert state_before(task("t", *states, run_if=run_if), states, {}) == expected
-
-
-def test_a_task_that_waits_for_none_runs() -> None:
-    assert state_before(task("t"), {}, {}) is None
+    states = {"S": SUCCEEDED, "F": FAILED, "U": UPSTREAM_FAILED, "X": EXCLUDED}
+    results = {str(number): TaskResult(states[letter]) for number, letter in enumerate(before)}
+    assert state_before(task("t", *results), results) == expected
 
 
 @pytest.mark.parametrize(
-    ("state", "outcomes", "expected"),
+    ("state", "outcome", "expected"),
     [
-        (SUCCEEDED, {"is_new": "true"}, None),
-        (SUCCEEDED, {"is_new": "false"}, EXCLUDED),
-        (UPSTREAM_FAILED, {}, UPSTREAM_FAILED),  # it was not asked: that is no answer
-        (FAILED, {}, UPSTREAM_FAILED),
-        (EXCLUDED, {}, EXCLUDED),
+        (SUCCEEDED, "true", None),
+        (SUCCEEDED, "false", EXCLUDED),
+        (UPSTREAM_FAILED, None, UPSTREAM_FAILED),  # not compared: that is no outcome
+        (FAILED, None, UPSTREAM_FAILED),
+        (EXCLUDED, None, EXCLUDED),
     ],
 )
 def test_only_the_branch_of_a_conditions_outcome_runs(
-    state: str, outcomes: dict[str, str], expected: str | None
+    state: str, outcome: str | None, expected: str | None
 ) -> None:
-    behind = Task("t", NOTHING, (("is_new", "true"),))
-    assert state_before(behind, {"is_new": state}, outcomes) == expected
+    dependent = Task("t", NOTHING, (Need("is_new", "true"),))
+    assert state_before(dependent, {"is_new": TaskResult(state, outcome=outcome)}) == expected
 
 
-def test_tasks_stand_behind_those_that_they_wait_for() -> None:
-    assert [one.key for one in ordered("j", [task("c", "a", "b"), task("b", "a"), task("a")])] == [
-        "a",
-        "b",
-        "c",
-    ]
+def test_tasks_are_ordered_behind_their_dependencies() -> None:
+    tasks = ordered("j", [task("c", "a", "b"), task("b", "a"), task("a")])
+    assert [one.key for one in tasks] == ["a", "b", "c"]
 
 
 @pytest.mark.parametrize(
@@ -92,10 +80,13 @@ def test_tasks_stand_behind_those_that_they_wait_for() -> None:
     [
         (
             [task("a", "b"), task("b", "a")],
-            r"job j: expected tasks without a cycle, found [ab] -> [ab] -> [ab]\.",
+            r"job j: tasks depend on each other: [ab] -> [ab] -> [ab]\. Remove one depends_on\.",
         ),
-        ([task("a", "b")], r"job j, task a: expected the task b, which it waits for, found none\."),
-        ([task("a"), task("a")], r"job j: expected a task_key for each task, found a twice\."),
+        (
+            [task("a", "b")],
+            r"job j, task a: depends on the task b, which does not exist\. Correct depends_on\.",
+        ),
+        ([task("a"), task("a")], r"job j: task_key a is used twice\. Rename one of the tasks\."),
     ],
 )
 def test_a_graph_that_cannot_run_is_refused(tasks: list[Task], words: str) -> None:
@@ -106,82 +97,54 @@ def test_a_graph_that_cannot_run_is_refused(tasks: list[Task], words: str) -> No
 @pytest.mark.parametrize(
     ("states", "expected"),
     [
-        ({"a": SUCCEEDED, "b": SUCCEEDED}, SUCCEEDED),
-        ({"a": FAILED, "b": SUCCEEDED}, SUCCEEDED),  # b mended it: b alone stands at the end
-        ({"a": SUCCEEDED, "b": FAILED}, FAILED),
-        ({"a": FAILED, "b": UPSTREAM_FAILED}, FAILED),
-        ({"a": SUCCEEDED, "b": EXCLUDED}, SUCCEEDED),
+        ((SUCCEEDED, SUCCEEDED), SUCCEEDED),
+        ((SUCCEEDED, FAILED), FAILED),
+        ((FAILED, UPSTREAM_FAILED), FAILED),
+        ((SUCCEEDED, EXCLUDED), SUCCEEDED),
     ],
 )
-def test_a_job_is_judged_by_the_tasks_at_its_end(states: dict[str, str], expected: str) -> None:
-    assert job_state(Job("j", {}, (task("a"), task("b", "a"))), states) == expected
+def test_a_job_failed_if_one_of_its_tasks_failed(states: tuple[str, str], expected: str) -> None:
+    results = {key: TaskResult(state) for key, state in zip("ab", states, strict=True)}
+    assert job_state(results) == expected
 
 
-def test_words_are_filled_in_as_text_or_json() -> None:
-    words = {"job.parameters.run": "r1", "tasks.curate.values.gold_version": 3, "input": {"a": 1}}
-    text = "{{job.parameters.run}} {{ tasks.curate.values.gold_version }} {{input}}"
-    assert filled(text, words) == 'r1 3 {"a": 1}'
+def test_values_are_filled_in_as_text_or_json() -> None:
+    values = {"job.parameters.run": "r1", "tasks.curate.values.gold_version": 3, "x": {"a": 1}}
+    text = "{{job.parameters.run}} {{ tasks.curate.values.gold_version }} {{x}}"
+    assert filled(text, values) == 'r1 3 {"a": 1}'
+    assert filled_where_known("{{x}} {{y}}", values) == '{"a": 1} {{y}}'
     with pytest.raises(
         InputError,
-        match=r"^\{\{job\.parameters\.x\}\}: expected a job parameter or a value that an ea",
+        match=r"^\{\{job\.parameters\.x\}\} is no parameter of the job and no value that an ear",
     ):
-        filled("{{job.parameters.x}}", words)
+        filled("{{job.parameters.x}}", values)
 
 
 @pytest.mark.parametrize(
     ("op", "left", "right", "expected"),
     [
         ("EQUAL_TO", "12", "12", "true"),
-        ("EQUAL_TO", "12.0", "12", "false"),  # texts
+        ("EQUAL_TO", "12.0", "12", "false"),  # texts are compared, not numbers
         ("NOT_EQUAL", "a", "b", "true"),
-        ("GREATER_THAN_OR_EQUAL", "12.0", "12", "true"),  # numbers
-        ("GREATER_THAN", "10.0", "12", "false"),
-        ("LESS_THAN", "9", "10", "true"),
-        ("LESS_THAN_OR_EQUAL", "10", "9", "false"),
+        ("NOT_EQUAL", "a", "a", "false"),
     ],
 )
-def test_a_condition_compares_texts_for_equality_and_numbers_for_order(
-    op: str, left: str, right: str, expected: str
-) -> None:
-    assert compared(Condition(op, "{{input}}", right), {"input": left}) == expected
-
-
-def test_an_order_of_texts_is_refused() -> None:
-    with pytest.raises(InputError, match=r"^LESS_THAN: expected two numbers, found 'a' and '1'\.$"):
-        compared(Condition("LESS_THAN", "a", "1"), {})
-
-
-@pytest.mark.parametrize(
-    ("inputs", "expected"),
-    [
-        ('["a", 2]', [{"input": "a"}, {"input": 2}]),
-        ('[{"x": 1}]', [{"input": {"x": 1}, "input.x": 1}]),
-        ("{{job.parameters.list}}", [{"input": "b"}]),
-        ("[]", []),
-    ],
-)
-def test_a_loop_has_a_turn_for_each_entry(inputs: str, expected: list[dict[str, Any]]) -> None:
-    assert inputs_of(Loop(inputs, NOTHING), {"job.parameters.list": '["b"]'}) == expected
-
-
-@pytest.mark.parametrize("inputs", ["a, b", '{"a": 1}'])
-def test_a_loop_over_no_array_is_refused(inputs: str) -> None:
-    with pytest.raises(InputError, match="for_each_task: expected inputs as a JSON array, found '"):
-        inputs_of(Loop(inputs, NOTHING), {})
+def test_a_condition_compares_two_texts(op: str, left: str, right: str, expected: str) -> None:
+    work = filled_work(Condition(op, "{{x}}", right), lambda text: filled(text, {"x": left}))
+    assert work == Condition(op, left, right)
+    assert isinstance(work, Condition)
+    assert work.outcome == expected
 
 
 def test_a_job_is_read_from_its_definition() -> None:
-    turn = {
-        "task_key": "t",
-        "spark_python_task": {"python_file": "./jobs/b.py", "parameters": ["{{input}}"]},
-    }
-    loop = {"inputs": "[1]", "task": turn}
-    waits = [{"task_key": "a", "outcome": "true"}]
+    script = {"python_file": "./jobs/b.py", "parameters": ["{{job.parameters.run}}", 1]}
+    condition = {"op": "EQUAL_TO", "left": "1", "right": "1"}
+    needs = [{"task_key": "a", "outcome": "true"}]
     entry = {
         "parameters": [{"name": "run", "default": 7}],
         "tasks": [
-            {"task_key": "b", "depends_on": waits, "run_if": "ALL_DONE", "for_each_task": loop},
-            {"task_key": "a", "condition_task": {"op": "EQUAL_TO", "left": "1", "right": "1"}},
+            {"task_key": "b", "depends_on": needs, "spark_python_task": script},
+            {"task_key": "a", "run_if": "ALL_SUCCESS", "condition_task": condition},
         ],
     }
     assert job_of({"resources": {"jobs": {"j": entry}}}, "j") == Job(
@@ -189,44 +152,50 @@ def test_a_job_is_read_from_its_definition() -> None:
         {"run": "7"},
         (
             Task("a", Condition("EQUAL_TO", "1", "1")),
-            Task(
-                "b", Loop("[1]", Script("jobs/b.py", ("{{input}}",))), (("a", "true"),), "ALL_DONE"
-            ),
+            Task("b", Script("jobs/b.py", ("{{job.parameters.run}}", "1")), (Need("a", "true"),)),
         ),
     )
+
+
+SCRIPT = {"python_file": "jobs/b.py"}
+EQUAL = {"op": "EQUAL_TO", "left": "1", "right": "1"}
 
 
 @pytest.mark.parametrize(
     ("entry", "words"),
     [
         (
-            {"task_key": "a", "notebook_task": {}},
-            "job j, task a: expected a spark_python_task, a condition_task or a loop",
+            {"notebook_task": {}},
+            r"^job j, task a: notebook_task is not supported\. Use spark_python_task or condition_",
         ),
         (
-            {"task_key": "a", "run_if": "NEVER", "condition_task": {}},
-            "job j, task a: expected run_if as one of ALL_SUCC",
+            {"for_each_task": {"inputs": "[1]", "task": {"spark_python_task": SCRIPT}}},
+            r"^job j, task a: for_each_task is not supported\. Use spark_python_task or condition_",
+        ),
+        ({}, r"^job j, task a: a task of no kind is not supported\. Use spark_python_task or con"),
+        (
+            {"run_if": "ALL_DONE", "spark_python_task": SCRIPT},
+            r"^job j, task a: run_if must be ALL_SUCCESS, as text, got 'ALL_DONE': nothing else i",
         ),
         (
-            {"task_key": "a", "condition_task": {"op": "EQUALS"}},
-            "expected op as one of EQUAL_TO, .*, found 'EQUALS'",
+            {"condition_task": {**EQUAL, "op": "LESS_THAN"}},
+            r"^job j, task a: op must be EQUAL_TO or NOT_EQUAL, as text, got 'LESS_THAN': nothing",
         ),
         (
-            {
-                "task_key": "a",
-                "depends_on": [{"task_key": "b", "outcome": True}],
-                "condition_task": {},
-            },
-            "job j, task a: expected outcome as one of true, false, as text, found True",
+            {"depends_on": [{"task_key": "b", "outcome": True}], "condition_task": EQUAL},
+            r"^job j, task a: outcome must be true or false, as text, got True: nothing else is su",
         ),
     ],
 )
-def test_a_task_that_would_mean_something_else_is_refused(
+def test_a_task_of_a_kind_that_is_not_supported_is_refused(
     entry: dict[str, Any], words: str
 ) -> None:
+    tasks = [{"task_key": "a", **entry}]
     with pytest.raises(InputError, match=words):
-        job_of({"resources": {"jobs": {"j": {"tasks": [entry]}}}}, "j")
-    with pytest.raises(
-        InputError, match=r"databricks\.yml: expected a job k, found j\. Pass one of these\."
-    ):
+        job_of({"resources": {"jobs": {"j": {"tasks": tasks}}}}, "j")
+
+
+def test_a_job_that_does_not_exist_is_refused_with_the_jobs_that_do() -> None:
+    words = r"^databricks\.yml: no job k; it has j\. Pass one of them\.$"
+    with pytest.raises(InputError, match=words):
         job_of({"resources": {"jobs": {"j": {}}}}, "k")

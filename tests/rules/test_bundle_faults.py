@@ -1,9 +1,12 @@
+"""Faults of databricks.yml that `check` and the rules find; needs no Spark and no workspace."""
+
 import textwrap
 from pathlib import Path
 
 import pytest
 
-from pipelines.bundle.faults import examine
+from pipelines.bundle import resolve
+from tests.rules.bundle_faults import examine
 
 DEFINITION = """
     bundle: {name: small}
@@ -65,6 +68,10 @@ def faults(directory: Path, **changes: str) -> list[str]:
     return list(examine(directory / "databricks.yml"))
 
 
+def test_the_definition_of_this_repository_has_no_fault() -> None:
+    assert list(examine(resolve.DEFINITION)) == []
+
+
 def test_a_sound_definition_has_no_fault(tmp_path: Path) -> None:
     assert faults(tmp_path) == []
 
@@ -72,19 +79,19 @@ def test_a_sound_definition_has_no_fault(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("old", "new", "expected"),
     [
-        ("jobs/count.py", "jobs/cuont.py", "task count: jobs/cuont.py: expected a file, found none"),
-        ("--rows,", "--row,", "jobs/count.py: expected arguments that it takes, found: unrecognized arguments: --row"),
-        ('default: "5"', 'default: "0"', "jobs/count.py: expected arguments that it takes, found: --rows must be 1 or"),
-        ('default: "5"', "default: many", "found: argument --rows: invalid int value: 'many'"),
-        (', "${var.lake}"', "", "jobs/look.py: expected arguments that it takes, found: the following arguments are r"),
+        ("jobs/count.py", "jobs/cuont.py", "task count: jobs/cuont.py does not exist. Correct python_file."),
+        ("--rows,", "--row,", "jobs/count.py refuses its arguments: unrecognized arguments: --row"),
+        ('default: "5"', 'default: "0"', "jobs/count.py refuses its arguments: --rows must be 1 or more, got 0"),
+        ('default: "5"', "default: many", "arguments: argument --rows: invalid int value: 'many'"),
+        (', "${var.lake}"', "", "jobs/look.py refuses its arguments: the following arguments are r"),
         ("parameters.rows", "parameters.row", "task count: {{job.parameters.row}}: expected a parameter of the job"),
         ("job.parameters.rows}}", "rows}}", "task count: {{rows}}: expected a parameter of the job (rows) or a task v"),
         ("job.parameters.rows}}", "job.run_id}}", "task count: {{job.run_id}}: expected a parameter of the job (rows)"),
-        ("values.n}}", "values.m}}", "{{tasks.count.values.m}}: expected a value that task count sets, found none"),
-        (WAITS, "max_retries: 1", "task look: {{tasks.count.values.n}}: expected a task that it waits for, found"),
-        (WAITS, "depends_on: [{task_key: look}]", "expected tasks without a cycle, found look -> look"),
-        (WAITS, "depends_on: [{task_key: x}]", "task look: expected the task x, which it waits for, found none"),
-        ("${var.lake}", "${var.lakes}", "expected what ${var.lakes} names, found nothing"),
+        ("values.n}}", "values.m}}", "{{tasks.count.values.m}}: task count does not set it with task_values"),
+        (WAITS, "max_retries: 1", "task look: {{tasks.count.values.n}}: task count is not upstream. Add"),
+        (WAITS, "depends_on: [{task_key: look}]", "tasks depend on each other: look -> look. Remove one"),
+        (WAITS, "depends_on: [{task_key: x}]", "task look: depends on the task x, which does not exist. Corr"),
+        ("${var.lake}", "${var.lakes}", ".spark_python_task.parameters[1]: Interpolation key 'var.lakes' not found."),
         ("environment_key: wheel, spec", "environment_key: egg, spec", "expected one of egg, found wheel"),
     ],
 )  # fmt: skip

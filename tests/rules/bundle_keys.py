@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from pipelines.bundle.resolve import place, read
+from pipelines.bundle.resolve import place_name, read
 
 Keys = Any  # a mapping of keys, a list of one such, or None: what stands below is not looked at
 
@@ -40,7 +40,6 @@ _TASK = _keys(
     email_notifications=_NOTIFICATIONS,
     health=_HEALTH,
 )
-_TASK["for_each_task"] = _keys("inputs concurrency", task=_TASK)
 _TRIGGER = _keys(
     "pause_status",
     periodic=_keys("interval unit"),
@@ -118,7 +117,7 @@ ROOT_KEYS = _SHARED | {
 def unknown_keys(file: Path) -> Iterator[str]:
     """A sentence for each key that stands where the schema has none of that name."""
     for path in _unknown(read(file), ROOT_KEYS, ()):
-        yield f"{place(path)}: expected a key of the bundle's schema, found none"
+        yield f"{place_name(path)}: expected a key of the bundle's schema, found none"
 
 
 def _unknown(

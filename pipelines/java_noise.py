@@ -1,0 +1,48 @@
+"""Filter of what Java and Ivy write to stderr at every start."""
+
+INCUBATOR_WARNING = b"WARNING: Using incubator modules: "  # of the JVM; Spark asks for the module
+# Ivy reports how it resolves Spark's packages, from the first of these lines to the last.
+IVY_STARTS = (b":: loading settings ::", b"Ivy Default Cache set to")
+IVY_DOWNLOADS = b"downloading "
+IVY_ENDS = (b" artifacts copied, ", b" already retrieved (")
+
+
+class Forwarder:
+    """Forwards a JVM's stderr without that warning and without Ivy's report, if that is complete.
+
+    Of the report the first download is shown: it may take a while. Lines are forwarded when they
+    are complete, progress bars, which start with a carriage return, as they come.
+    """
+
+    def __init__(self) -> None:
+        self.held = b""  # an incomplete report: Ivy is at work, or has failed
+        self._partial_line = b""
+        self._is_in_progress_bar = False
+
+    def feed(self, chunk: bytes) -> bytes:
+        """Return what is to be shown after this chunk."""
+        shown = b""
+        lines = (self._partial_line + chunk).splitlines(keepends=True)
+        self._partial_line = b""
+        for line in lines:
+            is_complete = line.endswith((b"\n", b"\r"))
+            if self._is_in_progress_bar or (is_complete and self._is_shown(line)):
+                shown += line
+            elif not is_complete:
+                self._partial_line = line
+            if is_complete:
+                self._is_in_progress_bar = line.endswith(b"\r")
+        return shown
+
+    def rest(self) -> bytes:
+        """Return what is to be shown at the end: an incomplete report or line."""
+        shown = self._partial_line if self._is_shown(self._partial_line) else b""
+        return self.held + shown
+
+    def _is_shown(self, line: bytes) -> bool:
+        if not self.held and not line.startswith(IVY_STARTS):
+            return not line.startswith(INCUBATOR_WARNING)
+        is_first_download = line.startswith(IVY_DOWNLOADS) and IVY_DOWNLOADS not in self.held
+        is_last = all(part in line for part in IVY_ENDS)
+        self.held = b"" if is_last else self.held + line
+        return is_first_download
