@@ -63,13 +63,12 @@ class Bundle:
             timeout=CALL_TIMEOUT_S,
         )
         if done.returncode != exits:
-            said = " | ".join(
-                line.strip()
-                for line in f"{done.stdout}\n{done.stderr}".splitlines()
-                if line.strip()
+            lines = [line.strip() for line in f"{done.stdout}\n{done.stderr}".splitlines()]
+            output = " | ".join(line for line in lines if line)
+            raise IntegrityError(
+                f"bundle {' '.join(words)}, target {self.target}: expected exit {exits}, "
+                f"found {done.returncode}: {output}"
             )
-            call = f"bundle {' '.join(words)}, target {self.target}"
-            raise IntegrityError(f"{call}: expected exit {exits}, found {done.returncode}: {said}")
         return done.stdout + done.stderr if exits else done.stdout
 
 
@@ -77,17 +76,16 @@ def main(argv: Sequence[str] | None = None) -> None:
     """Validate all targets, take those that are deployed through their whole life, compare the arguments."""
     config = cli.parse(BundleCheckConfig, argv, __doc__)
     binary = find_binary(os.environ)
-    found: Argv = {}
+    created: Argv = {}
     for target in TARGETS:
         with tempfile.TemporaryDirectory() as scratch, FakeWorkspace() as workspace:
-            found[target] = checked(
-                Bundle(binary, copied(ROOT, Path(scratch) / "bundle"), workspace, target)
-            )
+            directory = copied(ROOT, Path(scratch) / "bundle")
+            created[target] = checked(Bundle(binary, directory, workspace, target))
     if config.write:
-        ARGV.write_text(as_text(found), encoding="utf-8")
+        ARGV.write_text(as_text(created), encoding="utf-8")
         print(f"{ARGV.relative_to(ROOT)}: written")
     else:
-        require_equal(found, json.loads(ARGV.read_text(encoding="utf-8")))
+        require_equal(created, json.loads(ARGV.read_text(encoding="utf-8")))
         print(f"{ARGV.relative_to(ROOT)}: every task of every target gets these arguments")
 
 
@@ -95,29 +93,28 @@ def checked(bundle: Bundle) -> dict[str, dict[str, Any]]:
     """Take one target through its life, and return the arguments of its tasks."""
     step(bundle, "validate --strict", lambda bundle: bundle.run("validate", "--strict"))
     step(bundle, "deploy", lambda bundle: bundle.run("deploy"))
-    found = argv_of(summary_of(bundle), bundle.workspace)
-    if (
-        bundle.target != "local"
-    ):  # is deployed for its arguments alone: no real workspace has a catalog without a name
+    created = argv_of(summary_of(bundle), bundle.workspace)
+    # Target local is deployed for its arguments alone: no real workspace has a catalog without name.
+    if bundle.target != "local":
         step(bundle, "a second plan finds nothing to do", require_settled)
         step(bundle, "destroy spares what holds data, until told not to", require_destroyed)
     if unknown := bundle.workspace.unknown:
         raise IntegrityError(
             f"target {bundle.target}: the fake workspace does not know {', '.join(unknown)}"
         )
-    return found
+    return created
 
 
 def find_binary(environment: Mapping[str, str]) -> Path:
     """The CLI that DATABRICKS_CLI names, or else the one on PATH."""
     named = environment.get("DATABRICKS_CLI") or "databricks"
-    found = shutil.which(named, path=environment.get("PATH"))
-    if not found:
+    binary = shutil.which(named, path=environment.get("PATH"))
+    if not binary:
         raise SetupError(
             f"{named}: expected the Databricks CLI on PATH or named by DATABRICKS_CLI, found none. Install it, or do "
             "without: nothing else needs it (exit 5, which make turns into 2)."
         )
-    return Path(found)
+    return Path(binary)
 
 
 def environment_of(outer: Mapping[str, str], url: str, home: Path) -> dict[str, str]:
@@ -127,9 +124,8 @@ def environment_of(outer: Mapping[str, str], url: str, home: Path) -> dict[str, 
         for name, value in outer.items()
         if not name.startswith(("DATABRICKS_", "BUNDLE_VAR_"))
     }
-    settings = outer.get(
-        "XDG_CONFIG_HOME", str(Path(outer.get("HOME", "~")).expanduser() / ".config")
-    )
+    default = Path(outer.get("HOME", "~")).expanduser() / ".config"
+    settings = outer.get("XDG_CONFIG_HOME", str(default))
     return kept | {
         "HOME": str(home),
         "XDG_CONFIG_HOME": settings,  # where uv is told of an index
@@ -145,11 +141,10 @@ def environment_of(outer: Mapping[str, str], url: str, home: Path) -> dict[str, 
 
 def copied(root: Path, target: Path) -> Path:
     """A copy of the tracked files as they are now, so that no build or state is left beside the real ones."""
-    listed = subprocess.run(
-        ["git", "ls-files", "-z"], cwd=root, capture_output=True, text=True, check=True
-    ).stdout
-    for name in filter(None, listed.split("\0")):
-        if (root / name).is_file():
+    command = ["git", "ls-files", "-z"]
+    listed = subprocess.run(command, cwd=root, capture_output=True, text=True, check=True)
+    for name in listed.stdout.split("\0"):
+        if name and (root / name).is_file():
             (target / name).parent.mkdir(parents=True, exist_ok=True)
             shutil.copy2(root / name, target / name)
     return target
@@ -172,20 +167,17 @@ def require_settled(bundle: Bundle) -> None:
 
 def changes(plan: Mapping[str, Any]) -> list[str]:
     """What a plan would do, without new wheels: each build has a new time, which dev makes part of the version."""
-    found = []
+    lines = []
     for resource, planned in plan["plan"].items():
         if planned["action"] == "skip":
             continue
-        fields = {
-            name: field
-            for name, field in planned.get("changes", {}).items()
-            if field["action"] != "skip"
-        }
-        new = [name for name, field in fields.items() if not str(field.get("new")).endswith(".whl")]
-        found += [
-            f"{planned['action']} {resource} {name}" for name in (new if fields else ["as a whole"])
-        ]
-    return found
+        fields = planned.get("changes", {}).items()
+        changed = [(name, field) for name, field in fields if field["action"] != "skip"]
+        names = [name for name, field in changed if not str(field.get("new")).endswith(".whl")]
+        if not changed:
+            names = ["as a whole"]
+        lines += [f"{planned['action']} {resource} {name}" for name in names]
+    return lines
 
 
 def require_destroyed(bundle: Bundle) -> None:
@@ -201,20 +193,18 @@ def require_destroyed(bundle: Bundle) -> None:
 
 def require_refused(bundle: Bundle) -> None:
     """Raise IntegrityError unless a destroy is refused for the sake of each resource that is no job, and leaves all."""
-    before, kinds = bundle.workspace.left, summary_of(bundle)["resources"]
+    before = bundle.workspace.left
+    kinds = summary_of(bundle)["resources"]
     refusal = bundle.run("destroy", "--auto-approve", exits=1)
-    holding = [
-        f"{kind}.{key}" for kind, resources in kinds.items() if kind != "jobs" for key in resources
-    ]
-    bare = [
-        name
-        for name in holding
-        if f"resources.{name} has lifecycle.prevent_destroy set" not in refusal
-    ]
+    bare = []
+    for kind in kinds.keys() - {"jobs"}:
+        names = [f"{kind}.{key}" for key in kinds[kind]]
+        refused = "resources.{} has lifecycle.prevent_destroy set"
+        bare += [name for name in names if refused.format(name) not in refusal]
     if bare or bundle.workspace.left != before:
-        found = f"found none for {', '.join(bare)}, and {', '.join(bundle.workspace.left)} left"
         raise IntegrityError(
-            f"destroy, target {bundle.target}: expected prevent_destroy on all that holds data, {found}"
+            f"destroy, target {bundle.target}: expected prevent_destroy on everything that holds "
+            f"data, found none for {', '.join(sorted(bare))}; left: {', '.join(bundle.workspace.left)}"
         )
 
 
@@ -226,56 +216,55 @@ def summary_of(bundle: Bundle) -> Any:
 def argv_of(summary: Mapping[str, Any], workspace: FakeWorkspace) -> dict[str, dict[str, Any]]:
     """File and arguments of every task that runs one, and the job's parameters, as jobs/create told the workspace."""
     prefix = f"{summary['workspace']['file_path']}/"
-    found = {}
+    jobs = {}
     for key, job in sorted(summary["resources"]["jobs"].items()):
         created = workspace.jobs[job["id"]]
-        found[key] = {
-            task["task_key"]: {
-                "file": task["spark_python_task"]["python_file"].removeprefix(prefix),
-                "argv": task["spark_python_task"].get("parameters", []),
-            }
-            for task in created["tasks"]
-            if "spark_python_task" in task
-        }
-        found[key][PARAMETERS] = {
-            entry["name"]: entry["default"] for entry in created.get("parameters", [])
-        }
-    return found
+        entries = {}
+        for task in created["tasks"]:
+            if "spark_python_task" in task:
+                script = task["spark_python_task"]
+                entries[task["task_key"]] = {
+                    "file": script["python_file"].removeprefix(prefix),
+                    "argv": script.get("parameters", []),
+                }
+        parameters = created.get("parameters", [])
+        entries[PARAMETERS] = {entry["name"]: entry["default"] for entry in parameters}
+        jobs[key] = entries
+    return jobs
 
 
-def as_text(found: Argv) -> str:
+def as_text(argv: Argv) -> str:
     """JSON with one line a task, so that a diff shows which task changed."""
-    targets = []
-    for target, jobs in found.items():
-        written = []
+    target_texts = []
+    for target, jobs in argv.items():
+        job_texts = []
         for job, tasks in jobs.items():
-            lines = ",\n".join(
-                f"   {json.dumps(task)}: {json.dumps(what)}" for task, what in tasks.items()
-            )
-            written.append(f"  {json.dumps(job)}: {{\n{lines}\n  }}")
-        targets.append(f" {json.dumps(target)}: {{\n" + ",\n".join(written) + "\n }")
-    return "{\n" + ",\n".join(targets) + "\n}\n"
+            lines = [f"   {json.dumps(key)}: {json.dumps(task)}" for key, task in tasks.items()]
+            job_texts.append(f"  {json.dumps(job)}: {{\n" + ",\n".join(lines) + "\n  }")
+        target_texts.append(f" {json.dumps(target)}: {{\n" + ",\n".join(job_texts) + "\n }")
+    return "{\n" + ",\n".join(target_texts) + "\n}\n"
 
 
-def require_equal(found: Argv, expected: Argv) -> None:
+def require_equal(created: Argv, written: Argv) -> None:
     """Raise IntegrityError naming the first task whose arguments are not those that are written down."""
-    flat_found, flat_expected = flattened(found), flattened(expected)
-    for name in sorted(flat_found.keys() | flat_expected.keys()):
-        if (now := flat_found.get(name)) != (then := flat_expected.get(name)):
+    created_tasks = flattened(created)
+    written_tasks = flattened(written)
+    for name in sorted(created_tasks.keys() | written_tasks.keys()):
+        if created_tasks.get(name) != written_tasks.get(name):
             raise IntegrityError(
-                f"{name}: expected {then}, found {now}. If it is meant: "
-                "python -m tests.bundle.bundle_check --write, commit."
+                f"{name}: expected {written_tasks.get(name)}, found {created_tasks.get(name)}. "
+                "If it is meant: python -m tests.bundle.bundle_check --write, commit."
             )
 
 
 def flattened(argv: Argv) -> dict[str, Any]:
     """Target, job and task as one name."""
-    return {
-        f"target {target}, job {job}, task {task}": what
-        for target, jobs in argv.items()
-        for job, tasks in jobs.items()
-        for task, what in tasks.items()
-    }
+    flat = {}
+    for target, jobs in argv.items():
+        for job, tasks in jobs.items():
+            for key, task in tasks.items():
+                flat[f"target {target}, job {job}, task {key}"] = task
+    return flat
 
 
 if __name__ == "__main__":

@@ -54,8 +54,12 @@ def test_without_the_cli_the_check_says_so_in_one_line_and_exits_5(tmp_path: Pat
     for named in ({}, {"DATABRICKS_CLI": ""}, {"DATABRICKS_CLI": str(tmp_path / "databricks")}):
         done = subprocess.run(
             [sys.executable, "-m", "tests.bundle.bundle_check"],
-            cwd=ROOT, env=outer | {"PATH": str(tmp_path)} | named, capture_output=True, text=True, timeout=100,
-        )  # fmt: skip
+            cwd=ROOT,
+            env=outer | {"PATH": str(tmp_path)} | named,
+            capture_output=True,
+            text=True,
+            timeout=100,
+        )
         assert (done.returncode, done.stdout) == (5, "")
         assert re.fullmatch(
             r"SetupError: \S*databricks: expected the Databricks CLI on PATH .*\n", done.stderr
@@ -65,23 +69,16 @@ def test_without_the_cli_the_check_says_so_in_one_line_and_exits_5(tmp_path: Pat
 def test_the_workspace_keeps_what_was_created_and_forgets_what_was_deleted(
     workspace: FakeWorkspace,
 ) -> None:
-    assert (
-        ask(workspace, "POST", f"{UC}/schemas", {"catalog_name": "c", "name": "bronze"})[0] == 200
-    )
-    assert (
-        ask(workspace, "POST", f"{UC}/schemas", {"catalog_name": "c", "name": "bronze"})[0] == 409
-    )
+    bronze = {"catalog_name": "c", "name": "bronze"}
+    assert ask(workspace, "POST", f"{UC}/schemas", bronze)[0] == 200
+    assert ask(workspace, "POST", f"{UC}/schemas", bronze)[0] == 409
     landing = {"catalog_name": "c", "schema_name": "bronze", "name": "landing"}
     assert ask(workspace, "POST", f"{UC}/volumes", landing)[0] == 200
     assert ask(workspace, "POST", f"{UC}/volumes", landing | {"schema_name": "silver"})[0] == 404
     _, created = ask(workspace, "POST", "/api/2.2/jobs/create", {"name": "pipeline", "tasks": []})
     assert workspace.jobs[str(created["job_id"])] == {"name": "pipeline", "tasks": []}
-    assert (
-        ask(workspace, "GET", f"/api/2.2/jobs/get?job_id={created['job_id']}")[1][
-            "creator_user_name"
-        ]
-        == USER
-    )
+    _, job = ask(workspace, "GET", f"/api/2.2/jobs/get?job_id={created['job_id']}")
+    assert job["creator_user_name"] == USER
     assert workspace.left == ["job pipeline", "schema c.bronze", "volume c.bronze.landing"]
     ask(workspace, "POST", "/api/2.2/jobs/delete", {"job_id": created["job_id"]})
     ask(workspace, "DELETE", f"{UC}/volumes/c.bronze.landing")
@@ -91,25 +88,15 @@ def test_the_workspace_keeps_what_was_created_and_forgets_what_was_deleted(
 
 
 def test_the_workspace_keeps_files_grants_and_permissions(workspace: FakeWorkspace) -> None:
-    ask(
-        workspace,
-        "POST",
-        "/api/2.0/workspace-files/import-file/Workspace/x/state.json?overwrite=false",
-        {"n": 1},
-    )
-    assert (
-        ask(workspace, "GET", "/api/2.0/workspace/get-status?path=/Workspace/x")[1]["object_type"]
-        == "DIRECTORY"
-    )
-    assert ask(workspace, "GET", "/api/2.0/workspace/export?path=/Workspace/x/state.json") == (
-        200,
-        {"n": 1},
-    )
-    assert (
-        ask(workspace, "POST", "/api/2.0/workspace-files/import-file/Workspace/x/state.json", {})[0]
-        == 409
-    )
-    ask(workspace, "POST", "/api/2.0/workspace/delete", {"path": "/Workspace/x", "recursive": True})
+    url = "/api/2.0/workspace"
+    file_url = f"{url}-files/import-file/Workspace/x/state.json"
+    ask(workspace, "POST", f"{file_url}?overwrite=false", {"n": 1})
+    _, status = ask(workspace, "GET", f"{url}/get-status?path=/Workspace/x")
+    assert status["object_type"] == "DIRECTORY"
+    exported = ask(workspace, "GET", f"{url}/export?path=/Workspace/x/state.json")
+    assert exported == (200, {"n": 1})
+    assert ask(workspace, "POST", file_url, {})[0] == 409
+    ask(workspace, "POST", f"{url}/delete", {"path": "/Workspace/x", "recursive": True})
     assert (workspace.files, workspace.folders) == ({}, {"/Workspace"})
     change = {"principal": "readers", "add": ["SELECT"], "remove": ["ALL_PRIVILEGES"]}
     _, granted = ask(workspace, "PATCH", f"{UC}/permissions/schema/c.gold", {"changes": [change]})
@@ -140,15 +127,16 @@ def test_only_a_new_wheel_may_differ_in_a_second_plan() -> None:
         "old": "/a/reviewlake-0.1.0+1.whl",
         "new": "/a/reviewlake-0.1.0+2.whl",
     }
+    timeout = {"action": "update", "new": 5}
+    update = "update jobs.score timeout_seconds"
     same = {"action": "skip", "reason": "empty", "new": []}
     cases: list[tuple[dict[str, Any], list[str]]] = [
         ({"action": "skip", "changes": {"owner": {"action": "skip"}}}, []),
         ({"action": "update", "changes": {"tasks[0].libraries[0].whl": wheel, "email": same}}, []),
-        ({"action": "update", "changes": {"timeout_seconds": {"action": "update", "new": 5}, "whl": wheel}},
-         ["update jobs.score timeout_seconds"]),
+        ({"action": "update", "changes": {"timeout_seconds": timeout, "whl": wheel}}, [update]),
         ({"action": "create"}, ["create jobs.score as a whole"]),
         ({"action": "delete"}, ["delete jobs.score as a whole"]),
-    ]  # fmt: skip
+    ]
     for planned, expected in cases:
         assert changes({"plan": {"jobs.score": planned}}) == expected
 
@@ -203,19 +191,17 @@ def test_the_arguments_that_the_cloud_gets_are_written_for_every_target_and_job(
     assert tuple(written) == TARGETS
     for target, jobs in written.items():
         assert set(jobs) == {"pipeline", "score", "reproduce", "vacuum"}
-        for tasks in jobs.values():
-            for what in (what for name, what in tasks.items() if name != PARAMETERS):
-                assert (ROOT / what["file"]).is_file()
-                assert what["argv"][:8:2] == ["--catalog", "--schemas", "--landing", "--lake"]
-                assert (what["argv"][1] == "") == (target == "local")
+        tasks = [job[key] for job in jobs.values() for key in job if key != PARAMETERS]
+        for task in tasks:
+            assert (ROOT / task["file"]).is_file()
+            assert task["argv"][:8:2] == ["--catalog", "--schemas", "--landing", "--lake"]
+            assert (task["argv"][1] == "") == (target == "local")
     assert as_text(written) == ARGV.read_text(encoding="utf-8")
 
 
 def test_the_packages_of_the_bundle_are_those_that_the_project_pins() -> None:
-    pinned = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"][
-        "optional-dependencies"
-    ]
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
     bundle = (ROOT / "databricks.yml").read_text(encoding="utf-8")
-    found = re.findall(r"[\w-]+==[\w.]+", re.sub(r"#.*", "", bundle))
-    assert len(found) == 2
-    assert set(found) <= set(pinned["local"])
+    packages = re.findall(r"[\w-]+==[\w.]+", re.sub(r"#.*", "", bundle))
+    assert len(packages) == 2
+    assert set(packages) <= set(project["optional-dependencies"]["local"])

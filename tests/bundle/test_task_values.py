@@ -26,11 +26,12 @@ def test_outside_a_job_nobody_listens(tmp_path: Path, monkeypatch: pytest.Monkey
 
 
 def test_in_a_databricks_runtime_values_go_to_the_job(monkeypatch: pytest.MonkeyPatch) -> None:
-    told: dict[str, int | str] = {}
-    values = SimpleNamespace(set=lambda key, value: told.update({key: value}))
+    sent: dict[str, int | str] = {}
+    values = SimpleNamespace(set=lambda key, value: sent.update({key: value}))
+    dbutils = SimpleNamespace(jobs=SimpleNamespace(taskValues=values))
     runtime = ModuleType("databricks.sdk.runtime")
-    runtime.dbutils = SimpleNamespace(jobs=SimpleNamespace(taskValues=values))  # type: ignore[attr-defined]
+    monkeypatch.setattr(runtime, "dbutils", dbutils, raising=False)
     monkeypatch.setitem(sys.modules, "databricks.sdk.runtime", runtime)
     monkeypatch.setenv("DATABRICKS_RUNTIME_VERSION", "client.5.1")
     task_values.set_value("gold_version", 1)
-    assert told == {"gold_version": 1}
+    assert sent == {"gold_version": 1}

@@ -42,7 +42,8 @@ def undeclared(entry: Mapping[str, Any]) -> Iterator[str]:
         for key, names in (("environment_key", environments), ("job_cluster_key", clusters)):
             if key in task and task[key] not in names:
                 listing = ", ".join(sorted(names)) or "none"
-                yield f"task {task['task_key']}: {key}: expected one of {listing}, found {task[key]}"
+                where = f"task {task['task_key']}: {key}"
+                yield f"{where}: expected one of {listing}, found {task[key]}"
 
 
 def value_faults(job: Job, root: Path) -> Iterator[str]:

@@ -21,18 +21,19 @@ _LIFECYCLE = _keys("prevent_destroy")
 _GRANTS = [_keys("principal privileges")]
 _PERMISSIONS = [_keys("level user_name group_name service_principal_name")]
 _NOTIFICATIONS = _keys(
-    "on_start on_success on_failure on_duration_warning_threshold_exceeded on_streaming_backlog_exceeded "
-    "no_alert_for_skipped_runs"
+    "on_start on_success on_failure on_duration_warning_threshold_exceeded "
+    "on_streaming_backlog_exceeded no_alert_for_skipped_runs"
 )
 _HEALTH = _keys("", rules=[_keys("metric op value")])
 _CLUSTER = _keys(
-    "spark_version node_type_id driver_node_type_id num_workers autoscale data_security_mode single_user_name "
-    "spark_conf spark_env_vars custom_tags policy_id instance_pool_id aws_attributes azure_attributes gcp_attributes "
-    "runtime_engine init_scripts is_single_node kind use_ml_runtime"
+    "spark_version node_type_id driver_node_type_id num_workers autoscale data_security_mode "
+    "single_user_name spark_conf spark_env_vars custom_tags policy_id instance_pool_id "
+    "aws_attributes azure_attributes gcp_attributes runtime_engine init_scripts is_single_node "
+    "kind use_ml_runtime"
 )
 _TASK = _keys(
-    "task_key description run_if environment_key job_cluster_key timeout_seconds max_retries min_retry_interval_millis "
-    "retry_on_timeout disable_auto_optimization disabled",
+    "task_key description run_if environment_key job_cluster_key timeout_seconds max_retries "
+    "min_retry_interval_millis retry_on_timeout disable_auto_optimization disabled",
     depends_on=[_keys("task_key outcome")],
     spark_python_task=_keys("python_file parameters source"),
     condition_task=_keys("op left right"),
@@ -49,7 +50,8 @@ _TRIGGER = _keys(
     ),
 )
 _JOB = _keys(
-    "name description max_concurrent_runs timeout_seconds tags performance_target budget_policy_id usage_policy_id",
+    "name description max_concurrent_runs timeout_seconds tags performance_target "
+    "budget_policy_id usage_policy_id",
     parameters=[_keys("name default")],
     environments=[_keys("environment_key", spec=_keys("environment_version dependencies"))],
     job_clusters=[_keys("job_cluster_key", new_cluster=_CLUSTER)],
@@ -63,31 +65,13 @@ _JOB = _keys(
     run_as=_keys("user_name service_principal_name"),
     tasks=[_TASK],
 )
+_SECURABLE = _keys("name catalog_name comment", grants=_GRANTS, lifecycle=_LIFECYCLE)
+_EXPERIMENT = _keys("name artifact_location tags", permissions=_PERMISSIONS, lifecycle=_LIFECYCLE)
 _RESOURCES: dict[str, Keys] = {
-    "schemas": {
-        _EACH: _keys(
-            "name catalog_name comment properties storage_root",
-            grants=_GRANTS,
-            lifecycle=_LIFECYCLE,
-        )
-    },
-    "volumes": {
-        _EACH: _keys(
-            "name catalog_name schema_name comment volume_type storage_location",
-            grants=_GRANTS,
-            lifecycle=_LIFECYCLE,
-        )
-    },
-    "registered_models": {
-        _EACH: _keys(
-            "name catalog_name schema_name comment storage_location",
-            grants=_GRANTS,
-            lifecycle=_LIFECYCLE,
-        )
-    },
-    "experiments": {
-        _EACH: _keys("name artifact_location tags", permissions=_PERMISSIONS, lifecycle=_LIFECYCLE)
-    },
+    "schemas": {_EACH: _SECURABLE | _keys("properties storage_root")},
+    "volumes": {_EACH: _SECURABLE | _keys("schema_name volume_type storage_location")},
+    "registered_models": {_EACH: _SECURABLE | _keys("schema_name storage_location")},
+    "experiments": {_EACH: _EXPERIMENT},
     "jobs": {_EACH: _JOB | {"lifecycle": _LIFECYCLE}},
 }
 _VARIABLE = _keys("description default type lookup")
@@ -117,7 +101,7 @@ ROOT_KEYS = _SHARED | {
 def unknown_keys(file: Path) -> Iterator[str]:
     """A sentence for each key that stands where the schema has none of that name."""
     for path in _unknown(read(file), ROOT_KEYS, ()):
-        yield f"{place_name(path)}: expected a key of the bundle's schema, found none"
+        yield f"{place_name(path)}: no key of the bundle's schema. Correct its spelling."
 
 
 def _unknown(

@@ -61,7 +61,8 @@ class FakeWorkspace:
     unknown: list[str] = field(default_factory=list)
 
     def __enter__(self) -> "FakeWorkspace":
-        self._ids, self._lock = count(1001), Lock()
+        self._ids = count(1001)
+        self._lock = Lock()
         self._server = ThreadingHTTPServer(("127.0.0.1", 0), _handler_of(self))
         Thread(target=self._server.serve_forever, daemon=True).start()
         return self
@@ -83,44 +84,33 @@ class FakeWorkspace:
     @property
     def left(self) -> list[str]:
         """Names of the resources that are there; empty after a complete destroy."""
-        return sorted(
-            [f"job {job['name']}" for job in self.jobs.values()]
-            + [f"experiment {experiment['name']}" for experiment in self.experiments.values()]
-            + [f"{UNITY_CATALOG_KINDS[kind]} {name}" for kind, name in self.securables]
-        )
+        jobs = [f"job {job['name']}" for job in self.jobs.values()]
+        experiments = [f"experiment {part['name']}" for part in self.experiments.values()]
+        securables = [f"{UNITY_CATALOG_KINDS[kind]} {name}" for kind, name in self.securables]
+        return sorted([*jobs, *experiments, *securables])
 
     def answer(self, method: str, url: str, content: bytes) -> tuple[HTTPStatus, Any]:
         """Status and body for one call. Calls take turns, as the CLI makes several at a time."""
         parsed = urlsplit(url)
         query = {name: values[-1] for name, values in parse_qs(parsed.query).items()}
-        for known_method, pattern, call in ROUTES:
-            found = re.fullmatch(pattern, parsed.path) if method == known_method else None
-            if not found:
-                continue
-            request = Request(tuple(unquote(part) for part in found.groups()), query, content)
-            with self._lock:
-                try:
-                    return HTTPStatus.OK, call(self, request)
-                except NotThereError as error:
-                    return HTTPStatus.NOT_FOUND, {
-                        "error_code": "RESOURCE_DOES_NOT_EXIST",
-                        "message": str(error),
-                    }
-                except KeyError as error:
-                    return HTTPStatus.BAD_REQUEST, {
-                        "error_code": "INVALID_PARAMETER_VALUE",
-                        "message": f"no {error}",
-                    }
-                except AlreadyThereError as error:
-                    return HTTPStatus.CONFLICT, {
-                        "error_code": "RESOURCE_ALREADY_EXISTS",
-                        "message": str(error),
-                    }
+        for route_method, pattern, call in ROUTES:
+            matched = re.fullmatch(pattern, parsed.path)
+            if route_method == method and matched:
+                parts = tuple(unquote(part) for part in matched.groups())
+                return self._result_of(call, Request(parts, query, content))
         self.unknown.append(f"{method} {parsed.path}")
-        return HTTPStatus.NOT_FOUND, {
-            "error_code": "ENDPOINT_NOT_FOUND",
-            "message": f"{method} {parsed.path}",
-        }
+        return _refusal(HTTPStatus.NOT_FOUND, "ENDPOINT_NOT_FOUND", f"{method} {parsed.path}")
+
+    def _result_of(self, call: "Call", request: Request) -> tuple[HTTPStatus, Any]:
+        with self._lock:
+            try:
+                return HTTPStatus.OK, call(self, request)
+            except NotThereError as error:
+                return _refusal(HTTPStatus.NOT_FOUND, "RESOURCE_DOES_NOT_EXIST", str(error))
+            except KeyError as error:
+                return _refusal(HTTPStatus.BAD_REQUEST, "INVALID_PARAMETER_VALUE", f"no {error}")
+            except AlreadyThereError as error:
+                return _refusal(HTTPStatus.CONFLICT, "RESOURCE_ALREADY_EXISTS", str(error))
 
     # The workspace's files
 
@@ -156,21 +146,19 @@ class FakeWorkspace:
     def delete_path(self, request: Request) -> Json:
         path = request.body["path"]
         self.file_status(Request((), {"path": path}, b""))
-        below = path + "/"
-        self.files = {
-            p: content for p, content in self.files.items() if p != path and not p.startswith(below)
-        }
-        self.folders = {p for p in self.folders if p != path and not p.startswith(below)}
+        for file in [file for file in self.files if _is_within(file, path)]:
+            del self.files[file]
+        self.folders = {folder for folder in self.folders if not _is_within(folder, path)}
         return {}
 
     # Unity Catalog
 
     def create_securable(self, request: Request) -> Json:
-        kind, body = request.parts[0], request.body
-        parents = [
-            body.get("catalog_name", ""),
-            *([body["schema_name"]] if "schema_name" in body else []),
-        ]
+        kind = request.parts[0]
+        body = request.body
+        parents = [body.get("catalog_name", "")]
+        if "schema_name" in body:
+            parents.append(body["schema_name"])
         name = ".".join([*parents, body["name"]])
         if (kind, name) in self.securables:
             raise AlreadyThereError(f"{UNITY_CATALOG_KINDS[kind]} {name} already exists")
@@ -194,21 +182,19 @@ class FakeWorkspace:
     def update_grants(self, request: Request) -> Json:
         granted = self.grants.setdefault((request.parts[0], request.parts[1]), {})
         for change in request.body["changes"]:
-            kept = (
-                []
-                if "ALL_PRIVILEGES" in change.get("remove", [])
-                else granted.pop(change["principal"], [])
-            )
-            granted[change["principal"]] = sorted({*kept, *change.get("add", [])})
+            principal = change["principal"]
+            is_revoked = "ALL_PRIVILEGES" in change.get("remove", [])
+            kept = [] if is_revoked else granted.get(principal, [])
+            granted[principal] = sorted({*kept, *change.get("add", [])})
         return self.read_grants(request)
 
     def read_grants(self, request: Request) -> Json:
         granted = self.grants.get((request.parts[0], request.parts[1]), {})
-        return {
-            "privilege_assignments": [
-                {"principal": who, "privileges": what} for who, what in granted.items()
-            ]
-        }
+        assignments = [
+            {"principal": principal, "privileges": privileges}
+            for principal, privileges in granted.items()
+        ]
+        return {"privilege_assignments": assignments}
 
     # Jobs and experiments
 
@@ -221,8 +207,12 @@ class FakeWorkspace:
         job_id = request.query["job_id"]
         settings = _there(self.jobs, job_id)
         runs_as = (settings.get("run_as") or {"user_name": USER}).values()
-        names = {"creator_user_name": USER, "run_as_user_name": next(iter(runs_as))}
-        return {"job_id": int(job_id), "settings": settings} | names
+        return {
+            "job_id": int(job_id),
+            "settings": settings,
+            "creator_user_name": USER,
+            "run_as_user_name": next(iter(runs_as)),
+        }
 
     def update_job(self, request: Request) -> Json:
         job_id = str(request.body["job_id"])
@@ -256,24 +246,26 @@ class FakeWorkspace:
         return self.read_permissions(request)
 
     def read_permissions(self, request: Request) -> Json:
-        entries = self.permissions.get(request.parts[0], [])
-        levels = [
-            {"permission_level": entry["permission_level"], "inherited": False} for entry in entries
-        ]
-        names = [
-            {name: value for name, value in entry.items() if name != "permission_level"}
-            for entry in entries
-        ]
-        acl = [
-            name | {"all_permissions": [level]} for name, level in zip(names, levels, strict=True)
-        ]
-        return {"object_id": request.parts[0], "access_control_list": acl}
+        access = []
+        for entry in self.permissions.get(request.parts[0], []):
+            level = {"permission_level": entry["permission_level"], "inherited": False}
+            names = {name: value for name, value in entry.items() if name != "permission_level"}
+            access.append(names | {"all_permissions": [level]})
+        return {"object_id": request.parts[0], "access_control_list": access}
 
     def me(self, _: Request) -> Json:
         return {"id": "1", "userName": USER, "displayName": "Someone", "active": True}
 
     def host(self, _: Request) -> Json:
         return {"oidc_endpoint": f"{self.url}/oidc", "workspace_id": WORKSPACE_ID}
+
+
+def _refusal(status: HTTPStatus, code: str, message: str) -> tuple[HTTPStatus, Json]:
+    return status, {"error_code": code, "message": message}
+
+
+def _is_within(path: str, folder: str) -> bool:
+    return path == folder or path.startswith(folder + "/")
 
 
 def _there(kept: dict[Key, Value], key: Key) -> Value:
@@ -327,7 +319,8 @@ def _handler_of(workspace: FakeWorkspace) -> type[BaseHTTPRequestHandler]:
             self.end_headers()
             self.wfile.write(payload)
 
-        do_GET = do_POST = do_PUT = do_PATCH = do_DELETE = reply  # noqa: N815  # the base class names them so
+        # The base class gives these names.
+        do_GET = do_POST = do_PUT = do_PATCH = do_DELETE = reply  # noqa: N815
 
         def log_message(self, *_: Any) -> None:  # stderr is the caller's
             return
