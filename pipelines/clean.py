@@ -16,7 +16,16 @@ from schemas import SPLIT_RANK
 
 # The one label map: every spelling that a source uses, lower case. A blank label means unlabelled. Pandas writes
 # a column of 0 and 1 with gaps as 0.0 and 1.0.
-LABELS = {"1": 1, "1.0": 1, "pos": 1, "positive": 1, "0": 0, "0.0": 0, "neg": 0, "negative": 0}
+LABEL_SPELLINGS = {
+    "1": 1,
+    "1.0": 1,
+    "pos": 1,
+    "positive": 1,
+    "0": 0,
+    "0.0": 0,
+    "neg": 0,
+    "negative": 0,
+}
 
 HTML_TAG = re.compile(
     r"<(?:br|/?[a-z][a-z0-9]*)(?:\s[^<>]*)?/?>|<!--(?:(?!<!--).)*?-->", re.IGNORECASE | re.DOTALL
@@ -107,7 +116,7 @@ def plain_text(batches: Iterator[pd.Series]) -> Iterator[pd.Series]:
 
 def label_of(raw_label: Column) -> Column:
     """0 or 1 through the label map; null for a blank or an unknown one."""
-    pairs = [F.lit(item) for pair in LABELS.items() for item in pair]
+    pairs = [F.lit(item) for pair in LABEL_SPELLINGS.items() for item in pair]
     return F.try_element_at(F.create_map(*pairs), F.lower(F.trim(raw_label))).cast("int")
 
 

@@ -10,7 +10,7 @@ from pyspark.sql import functions as F
 
 from jobs import clean as job
 from pipelines.clean import (
-    LABELS,
+    LABEL_SPELLINGS,
     clean_reviews,
     clean_text,
     group_by_text,
@@ -153,7 +153,7 @@ def test_plain_text_leaves_a_null_null(spark: SparkSession) -> None:
 
 
 def test_labels_are_read_through_one_map_whatever_their_case(spark: SparkSession) -> None:
-    cases = [(name, label) for name, label in LABELS.items()]
+    cases = [(name, label) for name, label in LABEL_SPELLINGS.items()]
     cases += [(" Positive ", 1), ("NEG", 0), ("1.0", 1), ("0.0", 0)]
     unknown = [("2", None), ("unsup", None), ("", None), (None, None)]
     rows = spark.createDataFrame([*cases, *unknown], "raw string, expected int")

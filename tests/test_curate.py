@@ -18,7 +18,7 @@ from pipelines.curate import (
 )
 from pipelines.errors import InputError, IntegrityError
 from pipelines.lake.tables import TableStore
-from schemas import GOLD_REJECTS, GOLD_REVIEWS, OPS_RUNS, SILVER_REVIEWS
+from schemas import GOLD_REJECTS, GOLD_REVIEWS, OPS_RUNS, SILVER_REVIEWS, SPLITS
 from tests.support import tiny_encoder
 
 Row = tuple[str, int | None, str, str | None]  # text, label, source, source split
@@ -103,7 +103,7 @@ def test_the_hash_split_is_about_80_10_10_and_stays_when_the_table_grows(
 ) -> None:
     rows: list[Row] = [(f"review {n}", n % 2, "imdb", None) for n in range(5_000)]
     grown = placed(assign(silver_of(spark, rows), "hash", ()))
-    counts = {split: list(grown.values()).count(split) for split in ("train", "validation", "test")}
+    counts = {split: list(grown.values()).count(split) for split in SPLITS}
     assert sum(counts.values()) == 5_000
     assert counts["train"] == pytest.approx(4_000, abs=120)
     assert counts["validation"] == pytest.approx(500, abs=90)
@@ -117,7 +117,7 @@ def test_texts_that_differ_in_case_and_punctuation_share_a_split(spark: SparkSes
     rows: list[Row] = [(text, 1, "imdb", None) for pair in pairs for text in pair]
     splits = placed(assign(silver_of(spark, rows), "hash", ()))
     assert [pair for pair in pairs if splits[pair[0]] != splits[pair[1]]] == []
-    assert set(splits.values()) == {"train", "validation", "test"}
+    assert set(splits.values()) == set(SPLITS)
 
 
 CASES: list[Row] = [
@@ -214,7 +214,7 @@ def test_the_job_writes_gold_and_its_rejects_and_a_second_run_nothing(
     job.main(argv)
     gold = {row.text: row for row in store.read(GOLD_REVIEWS).collect()}
     assert {text: row.split for text, row in gold.items()} == {
-        text: split for text, split in PLACED.items() if split in ("train", "validation", "test")
+        text: split for text, split in PLACED.items() if split in SPLITS
     } | {"A film: 8/10": "train"}
     one = gold["A film: 8/10"]
     assert (one.label, one.source, one.n_characters, one.n_tokens, one.states_score) == (

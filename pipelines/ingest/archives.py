@@ -1,4 +1,4 @@
-"""Zip and tar archives, unpacked whole or not at all."""
+"""Unpack zip and tar archives, whole or not at all."""
 
 import gzip
 import os
@@ -6,7 +6,6 @@ import shutil
 import stat
 import tarfile
 import tempfile
-import unicodedata
 import zipfile
 import zlib
 from collections.abc import Iterator
@@ -18,14 +17,11 @@ from tqdm import tqdm
 
 from pipelines.errors import InputError
 
-RATIO_FREE_BYTES = (
-    1 << 20
-)  # a few rows of repeated text pack better than any honest ratio, and harm nobody
+RATIO_FREE_BYTES = 1 << 20  # a few rows of repeated text exceed any honest ratio and harm nobody
 CHUNK_BYTES = 1 << 18
-NAME_BYTES, PART_BYTES = (
-    1000,
-    200,
-)  # Linux takes 4096 and 255, and the target's own path comes on top
+MAX_NAME_BYTES = 1000  # Linux allows 4096; the path of the target directory comes on top
+MAX_PART_BYTES = 200  # Linux allows 255
+SHOWN_CHARACTERS = 100  # of a member's name in an error
 ZIP_ENCRYPTED = 0x1
 UNREADABLE = (
     zipfile.BadZipFile,
@@ -34,19 +30,29 @@ UNREADABLE = (
     EOFError,
     gzip.BadGzipFile,
     NotImplementedError,
+    UnicodeDecodeError,  # a zip member whose name is declared as UTF-8 and is not
 )
-Member = tuple[
-    str, str, IO[bytes] | None
-]  # name; "file", "directory" or what is refused; a file's content
 
 
 @dataclass(frozen=True)
 class Limits:
-    """What an archive may unpack to. aclImdb has about 100,000 members and 300 MB, at a ratio of 4."""
+    """Limits of what an archive may unpack to.
+
+    aclImdb has about 100,000 members and unpacks to 300 MB, 4 times the size of the archive.
+    """
 
     n_members: int = 200_000
     n_bytes: int = 4 << 30
     ratio: int = 200  # bytes unpacked per byte of the archive
+
+
+@dataclass(frozen=True)
+class Member:
+    """One entry of an archive."""
+
+    name: str
+    kind: str  # "file", "directory", or a kind that is refused
+    content: IO[bytes] | None  # of a file
 
 
 DEFAULT_LIMITS = Limits()
@@ -55,17 +61,16 @@ DEFAULT_LIMITS = Limits()
 def unpack(archive: Path, target: Path, limits: Limits = DEFAULT_LIMITS) -> Path:
     """Unpack a .zip, .tar, .tar.gz or .tgz into the directory `target`, which must not exist yet.
 
-    Files and directories only, under names that are distinct on any file system. InputError names archive and member,
-    and leaves nothing behind.
+    Only files and directories are accepted, and no member may overwrite another. An InputError
+    names the archive and the member, and nothing is left behind.
     """
     budget = _Budget(archive, limits)
-    names = _Names()
     with tempfile.TemporaryDirectory(prefix=f".{target.name}-", dir=target.parent) as scratch:
         extracted = Path(scratch) / "extracted"
         extracted.mkdir()
         try:
             for member in tqdm(_members(archive, budget), unit=" members", delay=2, disable=None):
-                _extract(member, extracted, budget, names)
+                _extract(member, extracted, budget)
         except UNREADABLE as error:
             found = str(error) or type(error).__name__
             raise InputError(
@@ -76,12 +81,15 @@ def unpack(archive: Path, target: Path, limits: Limits = DEFAULT_LIMITS) -> Path
 
 
 class _Budget:
-    """What one archive has used up of its limits; counts bytes that came out, whatever the headers declare."""
+    """Count the members and bytes that come out of one archive, whatever its headers declare."""
 
     def __init__(self, archive: Path, limits: Limits) -> None:
-        self.archive, self.limits, self.member = archive.name, limits, ""
-        self.n_members = self.n_bytes = 0
-        self.by_ratio = max(limits.ratio * archive.stat().st_size, RATIO_FREE_BYTES)
+        self.archive = archive.name
+        self.limits = limits
+        self.member = ""
+        self.n_members = 0
+        self.n_bytes = 0
+        self.max_by_ratio = max(limits.ratio * archive.stat().st_size, RATIO_FREE_BYTES)
 
     def start(self, member: str) -> None:
         self.member = member
@@ -93,14 +101,16 @@ class _Budget:
         self.n_bytes += n_bytes
         if self.n_bytes > self.limits.n_bytes:
             raise self.refusal(f"at most {self.limits.n_bytes:,} bytes unpacked", "more")
-        if self.n_bytes > self.by_ratio:
-            raise self.refusal(
-                f"at most {self.limits.ratio} bytes unpacked per byte of the archive", "more"
-            )
+        if self.n_bytes > self.max_by_ratio:
+            ratio = self.limits.ratio
+            raise self.refusal(f"at most {ratio} bytes unpacked per byte of the archive", "more")
 
     def refusal(self, expected: str, found: str) -> InputError:
+        member = self.member
+        if len(member) > SHOWN_CHARACTERS:
+            member = member[:SHOWN_CHARACTERS] + "…"
         return InputError(
-            f"{self.archive}!{self.member!r}: expected {expected}, found {found}. Repack the archive."
+            f"{self.archive}!{member!r}: expected {expected}, found {found}. Repack the archive."
         )
 
 
@@ -108,7 +118,8 @@ class _Counted:
     """A stream whose bytes count against the budget as they are read."""
 
     def __init__(self, stream: IO[bytes], budget: _Budget) -> None:
-        self.stream, self.budget = stream, budget
+        self.stream = stream
+        self.budget = budget
 
     def read(self, size: int = -1) -> bytes:
         chunk = self.stream.read(size)
@@ -116,35 +127,12 @@ class _Counted:
         return chunk
 
 
-class _Names:
-    """The names taken so far, as a file system blind to case and Unicode form would see them."""
-
-    def __init__(self) -> None:
-        self.files: set[str] = set()
-        self.folders: set[str] = set()
-
-    def claim(self, path: PurePosixPath, is_file: bool) -> bool:
-        """Whether the name was free: no file of that name, none in place of a folder above it, no folder under it."""
-        own, *above = (
-            unicodedata.normalize("NFC", str(p)).casefold() for p in (path, *path.parents)
-        )
-        if (
-            own in self.files
-            or not self.files.isdisjoint(above)
-            or (is_file and own in self.folders)
-        ):
-            return False
-        self.folders.update(above if is_file else [own, *above])
-        self.files.update([own] if is_file else [])
-        return True
-
-
 def _members(archive: Path, budget: _Budget) -> Iterator[Member]:
     name = archive.name.lower()
     if name.endswith(".zip"):
         return _zip_members(archive, budget)
     if name.endswith((".tar", ".tar.gz", ".tgz")):
-        return _tar_members(archive, budget, is_packed=not name.endswith(".tar"))
+        return _tar_members(archive, budget)
     raise InputError(
         f"{archive.name}: expected .zip, .tar, .tar.gz or .tgz, found another ending. Repack it."
     )
@@ -153,78 +141,93 @@ def _members(archive: Path, budget: _Budget) -> Iterator[Member]:
 def _zip_members(archive: Path, budget: _Budget) -> Iterator[Member]:
     with zipfile.ZipFile(archive) as opened:
         for info in opened.infolist():
+            name = info.orig_filename  # `filename` is cut at the first NUL
             kind = _zip_kind(info)
-            content = opened.open(info) if kind == "file" else None
-            # orig_filename: zipfile itself cuts a name at its first NUL
-            yield info.orig_filename, kind, content and cast(IO[bytes], _Counted(content, budget))
+            if kind != "file":
+                yield Member(name, kind, None)
+                continue
+            with opened.open(info) as content:
+                yield Member(name, kind, cast(IO[bytes], _Counted(content, budget)))
 
 
 def _zip_kind(info: zipfile.ZipInfo) -> str:
     mode = info.external_attr >> 16
+    if stat.S_ISLNK(mode):
+        return "a symbolic link"
     if stat.S_IFMT(mode) not in (0, stat.S_IFREG, stat.S_IFDIR):
-        return "a symbolic link" if stat.S_ISLNK(mode) else "a device"
+        return "a device"
     if info.flag_bits & ZIP_ENCRYPTED:
         return "an encrypted file"
     return "directory" if info.is_dir() else "file"
 
 
-def _tar_members(archive: Path, budget: _Budget, is_packed: bool) -> Iterator[Member]:
-    with gzip.open(archive) if is_packed else archive.open("rb") as plain:
-        # The whole stream is counted: a header may declare gigabytes too, and tarfile reads headers into memory.
-        stream = cast(BinaryIO, _Counted(cast(IO[bytes], plain), budget))
+def _tar_members(archive: Path, budget: _Budget) -> Iterator[Member]:
+    is_plain = archive.name.lower().endswith(".tar")
+    with archive.open("rb") if is_plain else gzip.open(archive) as unpacked:
+        # Count the whole stream: a header too may declare gigabytes, and tarfile reads it whole.
+        stream = cast(BinaryIO, _Counted(cast(IO[bytes], unpacked), budget))
         with tarfile.open(fileobj=stream, mode="r|") as opened:
             for member in opened:
-                yield (
-                    member.name,
-                    _tar_kind(member),
-                    opened.extractfile(member) if member.isreg() else None,
-                )
-            # tarfile takes a damaged or cut header for the end, and would leave gzip's checksum unread.
-            n_rest = 0
-            while rest := cast(IO[bytes], opened.fileobj).read(CHUNK_BYTES):
-                n_rest += len(rest)
-                if rest.strip(b"\0"):
-                    raise tarfile.ReadError("a damaged member header")
-            if (
-                n_rest < tarfile.BLOCKSIZE
-            ):  # an archive ends with two blocks of zeros, and tarfile has read one
-                raise tarfile.ReadError("no end of the archive")
+                kind = _tar_kind(member)
+                content = opened.extractfile(member) if kind == "file" else None
+                yield Member(member.name, kind, content)
+            _require_end(cast(IO[bytes], opened.fileobj))
 
 
 def _tar_kind(member: tarfile.TarInfo) -> str:
-    if member.issym() or member.islnk():
-        return "a symbolic link" if member.issym() else "a hard link"
-    return "directory" if member.isdir() else "file" if member.isreg() else "a device"
+    if member.issym():
+        return "a symbolic link"
+    if member.islnk():
+        return "a hard link"
+    if member.issparse():  # its holes would not count against the budget
+        return "a sparse file"
+    if member.isdir():
+        return "directory"
+    return "file" if member.isreg() else "a device"
 
 
-def _extract(member: Member, root: Path, budget: _Budget, names: _Names) -> None:
-    name, kind, content = member
-    budget.start(name)
-    if kind not in ("file", "directory"):
-        raise budget.refusal("files and directories only", kind)
-    path = PurePosixPath(name)
-    if fault := _name_fault(name, path):
+def _require_end(stream: IO[bytes]) -> None:
+    """Raise ReadError unless only zeros follow the last member, and at least one block of them.
+
+    tarfile takes a damaged or cut header for the end of the archive, and would then leave the
+    checksum of gzip unread. An archive ends with two blocks of zeros, of which tarfile reads one.
+    """
+    n_rest = 0
+    while rest := stream.read(CHUNK_BYTES):
+        n_rest += len(rest)
+        if rest.strip(b"\0"):
+            raise tarfile.ReadError("a damaged member header")
+    if n_rest < tarfile.BLOCKSIZE:
+        raise tarfile.ReadError("no end of the archive")
+
+
+def _extract(member: Member, root: Path, budget: _Budget) -> None:
+    budget.start(member.name)
+    if member.kind not in ("file", "directory"):
+        raise budget.refusal("files and directories only", member.kind)
+    if fault := _name_fault(member.name):
         raise budget.refusal("a plain name inside the archive", fault)
-    if not names.claim(path, is_file=content is not None):
-        raise budget.refusal("each name once, in whatever case", "a second one")
-    landed = root / path
-    if content is None:
-        landed.mkdir(parents=True, exist_ok=True)
-        return
-    landed.parent.mkdir(parents=True, exist_ok=True)
-    with landed.open("xb") as file:
-        shutil.copyfileobj(content, file, CHUNK_BYTES)
+    landed = root / member.name
+    try:
+        if member.content is None:
+            landed.mkdir(parents=True, exist_ok=True)
+            return
+        landed.parent.mkdir(parents=True, exist_ok=True)
+        with landed.open("xb") as file:
+            shutil.copyfileobj(member.content, file, CHUNK_BYTES)
+    except (FileExistsError, NotADirectoryError, IsADirectoryError) as error:
+        raise budget.refusal("each name once", "a second one") from error
 
 
-def _name_fault(name: str, path: PurePosixPath) -> str:
+def _name_fault(name: str) -> str:
+    path = PurePosixPath(name)
     if path.is_absolute() or name[1:2] == ":":
         return "an absolute one"
     if ".." in path.parts:
         return "one that climbs out by .."
     if "\\" in name or "\0" in name:
         return "a backslash or a NUL in it"
-    if len(os.fsencode(name)) > NAME_BYTES or any(
-        len(os.fsencode(part)) > PART_BYTES for part in path.parts
-    ):
+    longest_part = max((len(os.fsencode(part)) for part in path.parts), default=0)
+    if len(os.fsencode(name)) > MAX_NAME_BYTES or longest_part > MAX_PART_BYTES:
         return "one too long"
     return ""

@@ -1,40 +1,49 @@
-"""A delivered file by path or https URL: checked against its SHA-256, and landed by one rename."""
+"""Find a delivered file by path or https URL, check its SHA-256, and land it by one rename."""
 
 import fcntl
-import http.client
 import logging
 import os
+import re
 import ssl
+import string
 import time
-import urllib.error
-import urllib.request
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
-from typing import IO, BinaryIO
-from urllib.parse import unquote, urlsplit
+from typing import TYPE_CHECKING, BinaryIO
+from urllib.parse import quote, unquote, urljoin, urlsplit
 
 from tqdm import tqdm
 
 from pipelines.errors import ConflictError, InputError, IntegrityError, SetupError
 from pipelines.provenance import sha256_of
 
+if TYPE_CHECKING:  # requests is imported where a URL is fetched: most files are local
+    import requests
+
 ATTEMPTS = 4
 BACKOFF_S = 1.0  # doubles with each attempt: 1, 2, 4 s
 TIMEOUT_S = 30.0  # of one connect or one read, not of the whole file
+MAX_REDIRECTS = 10
 CHUNK_BYTES = 1 << 18
 LOOPBACK = frozenset({"localhost", "127.0.0.1", "::1"})
 TRANSIENT = frozenset({408, 425, 429, 500, 502, 503, 504})
 HTML_STARTS = (b"<!doctype", b"<html")
+CONTENT_LENGTH = re.compile(r"[0-9]{1,18}")
+CAUSE_CHARACTERS = 200  # of a network error in a message
 log = logging.getLogger("reviewlake")
 
 
 def fetch(location: str, sha256: str, landing: Path) -> Path:
-    """The file at `location` on this machine; a URL lands at <landing>/<sha256>/<its name>, downloaded at most once."""
+    """Return the file at `location` on this machine.
+
+    A URL lands at <landing>/<sha256>/<its name> and is downloaded at most once.
+    """
     expected = _checked_hash(sha256)
     if "://" not in location:
         return _local(Path(location), expected)
-    _require_safe(location)
+    if fault := _url_fault(location):
+        raise InputError(f"--path: {fault}. Give an https URL.")
     if not expected:
         raise InputError(
             f"{_shown(location)}: expected a SHA-256 for a file from a URL, found none. Pass --sha256."
@@ -55,7 +64,7 @@ def fetch(location: str, sha256: str, landing: Path) -> Path:
 
 def _checked_hash(sha256: str) -> str:
     expected = sha256.strip().lower()
-    if expected and (len(expected) != 64 or not set(expected) <= set("0123456789abcdef")):
+    if expected and not re.fullmatch("[0-9a-f]{64}", expected):
         raise InputError(
             f"--sha256: expected 64 hex digits, found {sha256!r}. Copy it from where the file is offered."
         )
@@ -63,19 +72,13 @@ def _checked_hash(sha256: str) -> str:
 
 
 def _local(path: Path, expected: str) -> Path:
+    if not path.exists():
+        raise InputError(f"{path}: expected a file, found no such file. Correct --path.")
     if not path.is_file():
-        found = (
-            "a directory"
-            if path.is_dir()
-            else "no such file"
-            if not path.exists()
-            else "no regular file"
-        )
+        found = "a directory" if path.is_dir() else "no regular file"
         raise InputError(f"{path}: expected a file, found {found}. Correct --path.")
     if not os.access(path, os.R_OK):
-        raise InputError(
-            f"{path}: expected a readable file, found one without read permission. Correct its mode."
-        )
+        raise InputError(f"{path}: no permission to read this file. Correct its mode.")
     if expected:
         _require_hash(path.name, expected, sha256_of(path))
     return path
@@ -88,36 +91,28 @@ def _require_hash(name: str, expected: str, found: str) -> None:
         )
 
 
-def _require_safe(url: str) -> None:
+def _url_fault(url: str) -> str:
+    """Return why this address may not be requested; "" if it may."""
     scheme = url.partition(":")[0].lower()
     if scheme not in ("https", "http"):
-        raise InputError(
-            f"--path: expected a path or an https URL, found one of {scheme}. Give an https URL."
-        )
+        return f"expected a path or an https URL, found one of {scheme}"
+    malformed = "expected a percent-encoded URL without user or password, found another"
+    if not url.isascii() or not url.isprintable() or " " in url:
+        return malformed
     try:
         parts = urlsplit(url)
-        is_url = (
-            bool(parts.hostname)
-            and parts.port != 0
-            and parts.username is None
-            and url.isascii()
-            and url.isprintable()
-            and " " not in url
-        )
+        is_whole = bool(parts.hostname) and parts.port != 0 and parts.username is None
     except ValueError:  # a port that is no number, a bracket left open
-        is_url = False
-    if not is_url:
-        raise InputError(
-            "--path: expected a percent-encoded URL without user or password, found another. Correct it."
-        )
+        return malformed
+    if not is_whole:
+        return malformed
     if scheme == "http" and parts.hostname not in LOOPBACK:
-        raise InputError(
-            f"{_shown(url)}: expected a path or an https URL, found http. Give an https URL."
-        )
+        return "expected a path or an https URL, found http"
+    return ""
 
 
 def _shown(url: str) -> str:
-    """A URL without user, password and query: those may hold secrets, and errors are logged."""
+    """Return a URL without user, password and query: they may be secret, and errors are logged."""
     parts = urlsplit(url)
     return f"{parts.scheme}://{parts.hostname or ''}{parts.path}"
 
@@ -129,140 +124,152 @@ def _file_name(url: str) -> str:
 
 @contextmanager
 def _only_writer(path: Path) -> Iterator[BinaryIO]:
-    """The partial file, open and locked: a second writer would go on writing into the landed file."""
+    """Open and lock the partial file; on an error it is removed."""
     with path.open("ab") as partial:
         try:
             fcntl.flock(partial, fcntl.LOCK_EX | fcntl.LOCK_NB)
             is_ours = os.path.samestat(os.fstat(partial.fileno()), path.stat())
         except (BlockingIOError, FileNotFoundError):
             is_ours = False
-        if not is_ours:  # or the writer before us has landed this very file since we opened it
+        if not is_ours:  # another process writes it, or has just landed or removed this very file
             raise ConflictError(
                 f"{path.name}: another process is downloading it. Wait for it, then retry."
             )
-        yield partial
+        try:
+            yield partial
+        except BaseException:
+            path.unlink(missing_ok=True)
+            raise
 
 
 def _download(url: str, expected: str, partial: BinaryIO) -> int:
-    """Fill `partial` until its hash is right, over at most ATTEMPTS requests; returns its bytes."""
+    """Fill `partial` over at most ATTEMPTS requests, check its hash, and return its size in bytes.
+
+    urllib3's Retry is not used: it does not cover an answer that ends early, and it logs queries.
+    """
+    import requests
+    import urllib3
+
     problem = ""
     for attempt in range(ATTEMPTS):
         if attempt:
             log.info("%s: %s, attempt %d of %d", _shown(url), problem, attempt + 1, ATTEMPTS)
             time.sleep(BACKOFF_S * 2 ** (attempt - 1))
-        n_kept = partial.seek(0, os.SEEK_END)
         try:
-            problem = _transfer(url, partial)
-        except urllib.error.HTTPError as error:
-            error.close()
-            problem = _restart_or_refuse(url, error, partial)
-        except urllib.error.URLError as error:
-            problem = str(error.reason)
-        except (TimeoutError, ConnectionError, ssl.SSLError, http.client.HTTPException) as error:
-            problem = f"{type(error).__name__} while reading"
-        if problem:
-            continue
-        found = sha256_of(Path(partial.name))
-        if found == expected:
-            return partial.tell()
-        if not n_kept:
-            Path(partial.name).unlink()
-            _require_hash(_shown(url), expected, found)
-        _restart(partial)  # the bytes kept from before may be those at fault
-        problem = "the resumed file has the wrong SHA-256"
-    raise SetupError(
-        f"{_shown(url)}: {problem}, {ATTEMPTS} attempts. Check the network and retry: it resumes."
-    )
+            n_bytes = _transfer(url, partial)
+        except requests.exceptions.InvalidHeader as error:
+            raise InputError(
+                f"{_shown(url)}: the answer has an invalid Content-Length. Give another URL."
+            ) from error
+        except (requests.exceptions.InvalidURL, requests.exceptions.InvalidSchema) as error:
+            raise InputError(
+                f"{_shown(url)}: this URL, or that of the proxy, is invalid. Correct it."
+            ) from error
+        except (requests.RequestException, urllib3.exceptions.HTTPError) as error:
+            problem = _cause(error)
+        else:
+            partial.flush()
+            _require_hash(_shown(url), expected, sha256_of(Path(partial.name)))
+            return n_bytes
+    raise SetupError(f"{_shown(url)}: {problem}, {ATTEMPTS} attempts. Check the network and retry.")
 
 
-def _restart_or_refuse(url: str, error: urllib.error.HTTPError, partial: BinaryIO) -> str:
-    """What to report of an HTTP error worth another attempt; InputError for one that is not."""
-    if error.code == http.HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE:
-        _restart(partial)
-    elif error.code not in TRANSIENT:
-        Path(partial.name).unlink()
-        raise InputError(
-            f"{_shown(url)}: expected the file, found HTTP {error.code}. Correct the URL."
-        )
-    return f"HTTP {error.code}"
+def _cause(error: BaseException) -> str:
+    """Return the text of the innermost cause: the outer ones show the URL with its query."""
+    while inner := error.__cause__ or error.__context__:
+        error = inner
+    text = getattr(error, "strerror", None) or str(error) or type(error).__name__
+    return ascii(text)[1:-1][:CAUSE_CHARACTERS]
 
 
-def _restart(partial: BinaryIO) -> None:
-    partial.seek(0)
-    partial.truncate()
+def _transfer(url: str, partial: BinaryIO) -> int:
+    """Write the file to `partial` by one request and return its size in bytes."""
+    from requests.adapters import HTTPAdapter
 
-
-def _transfer(url: str, partial: BinaryIO) -> str:
-    """One request, from where `partial` ends; returns "" when whole, else what fell short."""
-    start = partial.seek(0, os.SEEK_END)
-    request = urllib.request.Request(url, headers={"Accept-Encoding": "identity"})  # noqa: S310  # _require_safe
-    if start:
-        request.add_header("Range", f"bytes={start}-")
-    with _opener(url).open(request, timeout=TIMEOUT_S) as response:
-        if start and not (response.headers.get("Content-Range") or "").startswith(
-            f"bytes {start}-"
-        ):
-            start = 0  # the server sends the whole file again
-            _restart(partial)
-        length = response.headers.get("Content-Length")
-        total = start + int(length) if length else None
-        _refuse_html(response.headers.get_content_type() == "text/html", url, partial)
-        with tqdm(
-            total=total,
-            initial=start,
+    partial.truncate(0)
+    n_bytes = 0
+    with closing(HTTPAdapter()) as adapter, _answer(adapter, url) as response:
+        if response.headers.get("Content-Type", "").lower().startswith("text/html"):
+            raise _html_page(url)
+        progress = tqdm(
+            total=_content_length(response),
             unit="B",
             unit_scale=True,
             desc="download",
             delay=2,
             disable=None,
-        ) as bar:
-            for chunk in _chunks(response):
-                _refuse_html(
-                    partial.tell() == 0 and chunk.lstrip()[:9].lower().startswith(HTML_STARTS),
-                    url,
-                    partial,
-                )
-                partial.write(chunk)
-                bar.update(len(chunk))
-    partial.flush()
-    n_bytes = partial.tell()
-    return "" if total in (None, n_bytes) else f"expected {total} bytes, found {n_bytes}"
-
-
-def _chunks(response: IO[bytes]) -> Iterator[bytes]:
-    while chunk := response.read(CHUNK_BYTES):
-        yield chunk
-
-
-def _refuse_html(is_html: bool, url: str, partial: BinaryIO) -> None:
-    if is_html:
-        Path(partial.name).unlink()
-        raise InputError(
-            f"{_shown(url)}: expected the file, found an HTML page. Give the link of the file itself."
         )
+        with progress:
+            # Never decoded: some servers send a .gz file as an encoding, and the hash is the file's.
+            while chunk := response.raw.read(CHUNK_BYTES, decode_content=False):
+                if n_bytes == 0 and chunk.lstrip()[:9].lower().startswith(HTML_STARTS):
+                    raise _html_page(url)
+                partial.write(chunk)
+                n_bytes += len(chunk)
+                progress.update(len(chunk))
+    return n_bytes
 
 
-def _opener(url: str) -> urllib.request.OpenerDirector:
-    handlers: list[urllib.request.BaseHandler] = [_SafeRedirects()]
-    if urlsplit(url).hostname in LOOPBACK:
-        handlers.append(urllib.request.ProxyHandler({}))  # a proxy would look for its own loopback
-    return urllib.request.build_opener(*handlers)
+def _answer(adapter: "requests.adapters.HTTPAdapter", url: str) -> "requests.Response":
+    """Request `url`, follow its redirects after checking each, and return the answer with the file.
+
+    Without a Session, which sends the logins of ~/.netrc and parses redirects before they are checked.
+    """
+    import requests
+
+    certificates = ssl.get_default_verify_paths()  # of the system, which may know a company's own
+    for _ in range(MAX_REDIRECTS + 1):
+        # A proxy would look for a loopback address on its own machine.
+        is_loopback = urlsplit(url).hostname in LOOPBACK
+        request = requests.Request("GET", url, headers={"Accept-Encoding": "identity"})
+        response = adapter.send(
+            request.prepare(),
+            stream=True,
+            timeout=TIMEOUT_S,
+            verify=certificates.cafile or certificates.capath or True,
+            proxies={} if is_loopback else requests.utils.get_environ_proxies(url),
+        )
+        if response.status_code in TRANSIENT:
+            raise requests.HTTPError(f"HTTP {response.status_code}")
+        if not response.is_redirect:
+            if not 200 <= response.status_code < 300:
+                raise InputError(
+                    f"{_shown(url)}: expected the file, found HTTP {response.status_code}. Correct the URL."
+                )
+            return response
+        response.close()
+        url = _redirect_target(url, response.headers["Location"])
+    raise InputError(f"{_shown(url)}: more than {MAX_REDIRECTS} redirects. Give another URL.")
 
 
-class _SafeRedirects(urllib.request.HTTPRedirectHandler):
-    def redirect_request(
-        self,
-        req: urllib.request.Request,
-        fp: IO[bytes],
-        code: int,
-        msg: str,
-        headers: http.client.HTTPMessage,
-        newurl: str,
-    ) -> urllib.request.Request | None:
-        _require_safe(newurl)
-        scheme = urlsplit(newurl).scheme
-        if req.type == "https" and scheme != "https":
-            raise InputError(
-                f"{_shown(req.full_url)}: expected https, found a redirect to {scheme}. Give another URL."
-            )
-        return super().redirect_request(req, fp, code, msg, headers, newurl)
+def _redirect_target(url: str, location: str) -> str:
+    """Return the address that a redirect from `url` leads to; raise InputError if it is not safe."""
+    try:
+        target = urljoin(url, quote(location, safe=string.punctuation, encoding="latin-1"))
+    except ValueError:
+        fault = "the address is malformed"
+    else:
+        fault = _url_fault(target)
+        if urlsplit(url).scheme == "https" and not target.startswith("https:"):
+            fault = fault or "expected https, found http"
+    if fault:
+        raise InputError(f"{_shown(url)}: redirect refused: {fault}. Give another URL.")
+    return target
+
+
+def _content_length(response: "requests.Response") -> int | None:
+    """Return the size that the answer declares; None if it does not."""
+    import requests
+
+    length = response.headers.get("Content-Length")
+    if length is None:
+        return None
+    if not CONTENT_LENGTH.fullmatch(length):
+        raise requests.exceptions.InvalidHeader(f"Content-Length: {length}")
+    return int(length)
+
+
+def _html_page(url: str) -> InputError:
+    return InputError(
+        f"{_shown(url)}: expected the file, found an HTML page. Give the link of the file itself."
+    )

@@ -6,19 +6,17 @@ its row, for silver.rejects.
 """
 
 import csv
-import itertools
 import json
 import logging
-import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, TextIO
-
-import pyarrow as pa
-import pyarrow.parquet as pq
+from typing import TYPE_CHECKING, Any, TextIO
 
 from pipelines.errors import InputError
-from pipelines.ingest.decoding import Source, codec_of, opened
+from pipelines.ingest.decoding import Source, opened
+
+if TYPE_CHECKING:  # imported where a Parquet file is read: a job's flags need no pyarrow
+    import pyarrow as pa
 
 FIELD_CHARACTERS = 16 << 20  # bounds what an unterminated quote can pull into memory
 BATCH_ROWS = 10_000
@@ -26,8 +24,7 @@ CSV_FAULTS = {
     "unexpected end of data": "none before the end of the file",
     "',' expected after '\"'": "text after one",
 }
-LEGAL_FIELD = re.compile(r'(?:"[^"]*(?:""[^"]*)*"|[^",\r\n][^,\r\n]*|),')
-SPLITS = {
+SPLIT_SPELLINGS = {  # each spelling of a split that a file may use
     "train": "train",
     "valid": "validation",
     "validation": "validation",
@@ -71,7 +68,7 @@ def read_csv(
 
     `only` = (column, value) keeps the records with that value; their row numbers stay those of the whole file.
     """
-    with opened(source, "", _csv_cells) as lines:
+    with opened(source, newline="") as lines:
         rows = _csv_rows(source, lines)
         header = next(rows, [])
         _require_columns(source, header, (*columns.named, only[0]) if only else columns.named)
@@ -89,18 +86,21 @@ def read_csv(
 
 def read_jsonl(source: Source, columns: Columns) -> Iterator[Record]:
     """Records of a file with one JSON object a line; a blank line is no record."""
-    with opened(source, "\n", _json_cells) as lines:
+    with opened(source, newline="\n") as lines:
         n_rows = 0
         for n_rows, line in enumerate(filter(str.strip, lines), start=1):
             cells = _json_object(source, n_rows, line)
             if n_rows == 1 or not cells.keys() >= set(columns.named):
-                _require_columns(source, list(cells), columns.named, n_rows)
+                _require_columns(source, list(cells), columns.named, f"row {n_rows}")
             yield _record(source, columns, n_rows, cells)
         _require_rows(source, n_rows)
 
 
 def read_parquet(source: Source, columns: Columns) -> Iterator[Record]:
     """Records of a Parquet file, its page checksums verified where it has them."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
     n_rows = 0
     try:
         with pq.ParquetFile(source.path, page_checksum_verification=True) as file:  # type: ignore[no-untyped-call]
@@ -124,8 +124,7 @@ def read_parquet(source: Source, columns: Columns) -> Iterator[Record]:
 def _csv_rows(source: Source, lines: TextIO) -> Iterator[list[str]]:
     csv.field_size_limit(FIELD_CHARACTERS)
     reader = csv.reader(lines, strict=True)
-    header: list[str] = []
-    n_rows = 0
+    n_rows = 0  # the header counts here, so that it is the number of the record being read
     while True:
         n_lines = reader.line_num
         try:
@@ -133,47 +132,15 @@ def _csv_rows(source: Source, lines: TextIO) -> Iterator[list[str]]:
         except StopIteration:
             return
         except csv.Error as error:
-            column = _column_at_fault(source, header, n_lines, reader.line_num)
             found = CSV_FAULTS.get(str(error), str(error))
             advice = (
                 f"The record starts on line {n_lines + 1}; double each quote inside a quoted field."
             )
-            raise source.fault(
-                "a closing quote", found, advice, n_rows if header else 0, column
-            ) from error
+            place = f"row {n_rows}" if n_rows else "header"
+            raise source.fault("a closing quote", found, advice, place=place) from error
         if row:
-            header = header or row
             n_rows += 1
             yield row
-
-
-def _column_at_fault(source: Source, header: Sequence[str], n_before: int, n_until: int) -> str:
-    """The column of the first field that is no legal one, in the record on the lines `n_before` to `n_until`."""
-    with source.path.open(encoding=codec_of(source), newline="") as lines:
-        record = "".join(itertools.islice(lines, n_before, n_until))
-    n_fields = position = 0
-    while (
-        field := LEGAL_FIELD.match(record, position)
-    ) and field.end() - position <= FIELD_CHARACTERS:
-        n_fields, position = n_fields + 1, field.end()
-    return header[n_fields] if n_fields < len(header) else str(n_fields + 1)
-
-
-def _csv_cells(lines: TextIO) -> Iterator[tuple[int, str, str]]:
-    header: list[str] = []
-    for n_rows, row in enumerate(filter(None, csv.reader(lines))):
-        header = header or row
-        yield from (
-            (n_rows, name, cell) for name, cell in itertools.zip_longest(header, row, fillvalue="")
-        )
-
-
-def _json_cells(lines: TextIO) -> Iterator[tuple[int, str, str]]:
-    for n_rows, line in enumerate(filter(str.strip, lines), start=1):
-        try:
-            yield from ((n_rows, name, str(cell)) for name, cell in dict(json.loads(line)).items())
-        except (ValueError, TypeError):
-            yield n_rows, "", line
 
 
 def _json_object(source: Source, row: int, line: str) -> dict[str, Any]:
@@ -181,9 +148,10 @@ def _json_object(source: Source, row: int, line: str) -> dict[str, Any]:
     try:
         value = json.loads(line, object_pairs_hook=_distinct_keys)
     except (ValueError, RecursionError) as error:
-        raise source.fault("a JSON object", str(error), advice, row) from error
+        raise source.fault("a JSON object", str(error), advice, place=f"row {row}") from error
     if not isinstance(value, dict):
-        raise source.fault("a JSON object", f"a {type(value).__name__}", advice, row)
+        found = f"a {type(value).__name__}"
+        raise source.fault("a JSON object", found, advice, place=f"row {row}")
     return value
 
 
@@ -194,24 +162,25 @@ def _distinct_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     return cells
 
 
-def _cell(source: Source, row: int, column: str, value: pa.Scalar) -> Any:
+def _cell(source: Source, row: int, column: str, value: "pa.Scalar") -> Any:
     try:
         return value.as_py()
     except UnicodeDecodeError as error:
         found = f"byte 0x{error.object[error.start]:02x} at byte {error.start} of the value"
-        raise source.fault(
-            "utf-8", found, "Write the file again with text as UTF-8.", row, column
-        ) from error
+        advice = "Write the file again with text as UTF-8."
+        place = f"row {row}, column {column}"
+        raise source.fault("utf-8", found, advice, place=place) from error
 
 
 def _require_columns(
-    source: Source, found: Sequence[str], wanted: Sequence[str], row: int | None = None
+    source: Source, found: Sequence[str], wanted: Sequence[str], place: str = ""
 ) -> None:
     if twice := sorted({name for name in found if found.count(name) > 1}):
         raise source.fault("each column once", f"{', '.join(twice)} twice", "Rename one.")
     if missing := [name for name in wanted if name not in found]:
         advice = "Name the file's own with --text-column, --label-column or --split-column."
-        raise source.fault(f"column {', '.join(missing)}", f"columns {_shown(found)}", advice, row)
+        lacking = f"column {', '.join(missing)}"
+        raise source.fault(lacking, f"columns {_shown(found)}", advice, place=place)
     if extra := [name for name in found if name not in wanted]:
         log.info("%s: left out columns %s", source.name, _shown(extra))
 
@@ -232,9 +201,9 @@ def _require_rows(source: Source, n_rows: int) -> None:
 def _record(source: Source, columns: Columns, row: int, cells: Mapping[str, Any]) -> Record:
     text = cells[columns.text]
     if text is not None and not isinstance(text, str):
-        raise source.fault(
-            "text or null", type(text).__name__, "Choose another --text-column.", row, columns.text
-        )
+        advice = "Choose another --text-column."
+        place = f"row {row}, column {columns.text}"
+        raise source.fault("text or null", type(text).__name__, advice, place=place)
     fault = (
         "text is null"
         if text is None
@@ -275,9 +244,9 @@ def _label(source: Source, column: str, row: int, cells: Mapping[str, Any]) -> s
         else None
     )
     if text is None or not _is_text(text):
-        raise source.fault(
-            "a label", type(value).__name__, "Choose another --label-column.", row, column
-        )
+        advice = "Choose another --label-column."
+        place = f"row {row}, column {column}"
+        raise source.fault("a label", type(value).__name__, advice, place=place)
     return text
 
 
@@ -285,13 +254,9 @@ def _split(source: Source, column: str, row: int, cells: Mapping[str, Any]) -> s
     value = cells.get(column)
     if value is None or value == "":
         return None
-    if (split := SPLITS.get(str(value).strip().lower())) is None:
+    if (split := SPLIT_SPELLINGS.get(str(value).strip().lower())) is None:
         advice = "Correct it, or leave --split-column out."
-        raise source.fault(
-            "train, validation or test",
-            f"another word of {len(str(value))} characters",
-            advice,
-            row,
-            column,
-        )
+        found = f"another word of {len(str(value))} characters"
+        place = f"row {row}, column {column}"
+        raise source.fault("train, validation or test", found, advice, place=place)
     return split

@@ -97,18 +97,31 @@ def test_a_name_that_leads_elsewhere_is_refused(
     "names",
     [
         ("a.csv", "a.csv"),
-        ("a.csv", "A.CSV"),
         ("a.csv", "./a.csv"),
         ("x/a.csv", "x//a.csv"),
-        ("\u00e9.csv", "e\u0301.csv"),
         ("a", "a/b.csv"),
+        ("a", "a/b/c.csv"),
         ("a/b.csv", "a"),
-        ("a/b.csv", "A"),
+        ("a.csv", "."),
     ],
 )
-def test_a_name_taken_twice_is_refused(tmp_path: Path, ending: str, names: tuple[str, str]) -> None:
+def test_a_member_that_would_overwrite_another_is_refused(
+    tmp_path: Path, ending: str, names: tuple[str, str]
+) -> None:
     archive = pack(tmp_path / f"a.{ending}", *((name, b"x") for name in names))
-    assert_refused(archive, r"expected each name once, in whatever case, found a second one")
+    assert_refused(archive, rf"!'{names[1]}': expected each name once, found a second one")
+
+
+@pytest.mark.parametrize("ending", ["zip", "tar.gz"])
+@pytest.mark.parametrize(
+    "names", [("a.csv", "A.CSV"), ("\u00e9.csv", "e\u0301.csv"), ("a/b.csv", "A")]
+)
+def test_names_that_only_another_file_system_confuses_are_kept_apart(
+    tmp_path: Path, ending: str, names: tuple[str, str]
+) -> None:
+    archive = pack(tmp_path / f"a.{ending}", (names[0], b"first"), (names[1], b"second"))
+    unpacked = unpack(archive, tmp_path / "unpacked")
+    assert [(unpacked / name).read_bytes() for name in names] == [b"first", b"second"]
 
 
 @pytest.mark.parametrize(
@@ -125,6 +138,29 @@ def test_a_tar_holds_files_and_directories_only(tmp_path: Path, kind: bytes, fou
     assert_refused(
         archive, rf"a\.tar\.gz!'good': expected files and directories only, found {found}"
     )
+
+
+def test_a_sparse_file_is_refused_since_its_holes_are_not_counted(tmp_path: Path) -> None:
+    archive = tmp_path / "a.tar.gz"
+    info = tarfile.TarInfo("evil")
+    info.pax_headers = {"GNU.sparse.major": "1", "GNU.sparse.minor": "0"}
+    info.pax_headers |= {"GNU.sparse.name": "evil", "GNU.sparse.realsize": str(1 << 40)}
+    sparse_map = b"1\n0\n0\n".ljust(512, b"\0")
+    info.size = len(sparse_map)
+    with tarfile.open(archive, "w:gz", format=tarfile.PAX_FORMAT) as opened:
+        opened.addfile(info, io.BytesIO(sparse_map))
+    assert_refused(archive, "expected files and directories only, found a sparse file")
+
+
+def test_a_name_that_is_not_utf_8_as_declared_is_refused(tmp_path: Path) -> None:
+    archive = zip_of(tmp_path / "a.zip", ("\u00e9.csv", b"text"))
+    archive.write_bytes(archive.read_bytes().replace("\u00e9".encode(), b"\xff\xff"))
+    assert_refused(archive, r"a\.zip: expected a whole archive, found: 'utf-8' codec can't decode")
+
+
+def test_a_long_name_is_cut_and_its_control_characters_are_escaped(tmp_path: Path) -> None:
+    archive = pack(tmp_path / "a.tar.gz", ("\x1b[2J" + "x" * 5_000, b""))
+    assert_refused(archive, r"a\.tar\.gz!'\\x1b\[2Jx{96}…': expected a plain name")
 
 
 def test_a_zip_holds_files_and_directories_only(tmp_path: Path) -> None:

