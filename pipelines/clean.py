@@ -1,9 +1,10 @@
-"""Bronze to silver: each distinct review text once, in plain form; everything else to the rejects with its reasons."""
+"""Bronze to silver: each distinct review text once, in plain form; the rest to the rejects."""
 
 import html
 import re
 import unicodedata
 from collections.abc import Iterator
+from dataclasses import dataclass
 from functools import partial
 
 import pandas as pd
@@ -14,8 +15,8 @@ from pyspark.sql.types import StringType
 
 from schemas import SPLIT_RANK
 
-# The one label map: every spelling that a source uses, lower case. A blank label means unlabelled. Pandas writes
-# a column of 0 and 1 with gaps as 0.0 and 1.0.
+# The one label map: every spelling that a source uses, lower case. A blank label means unlabelled.
+# Pandas writes a column of 0 and 1 with gaps as 0.0 and 1.0.
 LABEL_SPELLINGS = {
     "1": 1,
     "1.0": 1,
@@ -30,49 +31,75 @@ LABEL_SPELLINGS = {
 HTML_TAG = re.compile(
     r"<(?:br|/?[a-z][a-z0-9]*)(?:\s[^<>]*)?/?>|<!--(?:(?!<!--).)*?-->", re.IGNORECASE | re.DOTALL
 )
-# C1 controls are Windows-1252 punctuation read as Latin-1 (1,571 reviews hold \x96, \x85 …): HTML reads them so too.
-C1_AS_WINDOWS = {0x80 + i: bytes([0x80 + i]).decode("cp1252", errors="ignore") for i in range(32)}
-# Controls, format characters (zero-width, direction marks, BOM), surrogates, private use; white space is not here.
-CONTROLS = re.compile(
-    "[\x00-\x08\x0e-\x1b\x7f-\x84\x86-\x9f\xad\u0600-\u0605\u061c\u06dd\u070f\u180e\u200b-\u200f\u202a-\u202e"
-    "\u2060-\u2064\u2066-\u206f\ud800-\uf8ff\ufeff\ufff9-\ufffb\U000e0001-\U000e007f\U000f0000-\U0010ffff]"
+# C1 controls are Windows-1252 punctuation read as Latin-1, as in 1,571 reviews with \x96, \x85 …;
+# HTML reads them so too.
+C1_AS_WINDOWS = {
+    code: bytes([code]).decode("cp1252", errors="ignore") for code in range(0x80, 0xA0)
+}
+CONTROLS = re.compile(  # white space is not among them
+    "["
+    "\x00-\x08\x0e-\x1b\x7f-\x84\x86-\x9f"  # controls
+    "\xad\u0600-\u0605\u061c\u06dd\u070f\u180e"  # format characters, from here on
+    "\u200b-\u200f\u202a-\u202e\u2060-\u2064\u2066-\u206f"  # zero width, direction marks
+    "\ud800-\uf8ff"  # surrogates and private use
+    "\ufeff\ufff9-\ufffb"  # byte order mark, annotations
+    "\U000e0001-\U000e007f\U000f0000-\U0010ffff"  # tags; private use
+    "]"
 )
-# (mask, what must be in the text at all, the pattern): most reviews hold none, and a plain look is 20 times faster.
+
+
+@dataclass(frozen=True)
+class PersonalData:
+    """A kind of personal data. Most texts lack the hint, and looking for it is 20 times faster."""
+
+    mask: str
+    hint: re.Pattern[str]  # matches wherever the pattern does
+    pattern: re.Pattern[str]
+
+
 PII = (
-    ("[EMAIL]", re.compile("@"), re.compile(r"\b[\w.+-]{1,64}@[\w-]{1,63}(?:\.[\w-]{1,63})+\b")),
-    (
-        "[URL]",
-        re.compile(r"www\.|://", re.IGNORECASE),
-        re.compile(r"\b(?:https?://|www\.)[^\s<>\"\[\]]*[^\s<>\"\[\].,;:!?)]", re.IGNORECASE),
+    PersonalData(
+        mask="[EMAIL]",
+        hint=re.compile("@"),
+        pattern=re.compile(r"\b[\w.+-]{1,64}@[\w-]{1,63}(?:\.[\w-]{1,63})+\b"),
     ),
-    (
-        "[IP]",
-        re.compile(r"\d\.\d"),
-        re.compile(
-            r"(?<![\d.])(?:(?:25[0-5]|2[0-4]\d|1?\d?\d)\.){3}(?:25[0-5]|2[0-4]\d|1?\d?\d)(?![\d.]*\d)"
+    PersonalData(
+        mask="[URL]",
+        hint=re.compile(r"www\.|://", re.IGNORECASE),
+        pattern=re.compile(
+            r"\b(?:https?://|www\.)[^\s<>\"\[\]]*[^\s<>\"\[\].,;:!?)]", re.IGNORECASE
         ),
     ),
-    (
-        "[CARD]",
-        re.compile(r"\d{4}[ -]?\d{4}"),
-        re.compile(r"(?<![\d-])\d{4}([ -]?)\d{4}\1\d{4}\1\d{1,7}(?![\d-])"),
+    PersonalData(
+        mask="[IP]",
+        hint=re.compile(r"\d\.\d"),
+        pattern=re.compile(
+            r"(?<![\d.])(?:(?:25[0-5]|2[0-4]\d|1?\d?\d)\.){3}"
+            r"(?:25[0-5]|2[0-4]\d|1?\d?\d)(?![\d.]*\d)"
+        ),
     ),
-    (
-        "[PHONE]",
-        re.compile(r"\d{3}[ .-]\d{4}|\+\d"),
-        re.compile(
+    PersonalData(
+        mask="[CARD]",
+        hint=re.compile(r"\d{4}[ -]?\d{4}"),
+        pattern=re.compile(r"(?<![\d-])\d{4}([ -]?)\d{4}\1\d{4}\1\d{1,7}(?![\d-])"),
+    ),
+    PersonalData(
+        mask="[PHONE]",
+        hint=re.compile(r"\d{3}[ .-]\d{4}|\+\d"),
+        pattern=re.compile(
             r"(?<![\w.-])(?:(?:\+?\d{1,3}[ .-]?)?(?:\(\d{3}\)|\d{3})[ .-]?\d{3}[ .-]\d{4}"
             r"|\+\d{1,3}(?:[ .-]?\d{2,4}){3,4})(?![\w-])"
         ),
     ),
 )
-MASKS = tuple(mask for mask, _, _ in PII)
+MASKS = tuple(personal.mask for personal in PII)
 
 
 def clean_text(raw: str) -> str:
-    """Plain text of one review: no markup, NFC, no control characters, single spaces, personal data masked.
+    """Plain text of one review.
 
-    Repeated until nothing changes, since unmasking one layer (&amp;lt;br&amp;gt;) shows the next: cleaning a
+    No markup, NFC, no control characters, single spaces, personal data masked. Repeated until
+    nothing changes, since unmasking one layer (&amp;lt;br&amp;gt;) shows the next: cleaning a
     cleaned text changes nothing. A pass only shortens or leaves a text's markup, so it ends.
     """
     text = raw
@@ -82,32 +109,34 @@ def clean_text(raw: str) -> str:
 
 
 def _clean_once(text: str) -> str:
-    while (
-        "&" in text and (unescaped := html.unescape(text)) != text
-    ):  # here, not by whole passes: &amp;amp;amp; …
+    while "&" in text:  # here, not by whole passes: &amp;amp;amp; …
+        unescaped = html.unescape(text)
+        if unescaped == text:
+            break
         text = unescaped
     text = text.translate(C1_AS_WINDOWS)
     if "<" in text:
         text = HTML_TAG.sub(" ", text)
     text = unicodedata.normalize("NFC", CONTROLS.sub("", text))
     text = " ".join(text.split())
-    for mask, hint, pattern in PII:
-        if hint.search(text):
-            text = pattern.sub(partial(_masked, mask), text)
+    for personal in PII:
+        if personal.hint.search(text):
+            text = personal.pattern.sub(partial(_masked, personal.mask), text)
     return text
 
 
-def _masked(mask: str, found: re.Match[str]) -> str:
+def _masked(mask: str, match: re.Match[str]) -> str:
     """The mask; digits that look like a card number but fail its check digit stay as they are."""
     if mask != "[CARD]":
         return mask
-    digits = [int(c) for c in reversed(found[0]) if c.isdigit()]
-    doubled = [2 * d - 9 * (d > 4) for d in digits[1::2]]
+    digits = [int(character) for character in reversed(match[0]) if character.isdigit()]
+    doubled = [2 * digit - 9 * (digit > 4) for digit in digits[1::2]]  # Luhn's check
     is_card = digits[-1] != 0 and (sum(digits[::2]) + sum(doubled)) % 10 == 0
-    return mask if is_card else found[0]
+    return mask if is_card else match[0]
 
 
-@pandas_udf(StringType())  # type: ignore[call-overload,untyped-decorator]  # stubs predate type-hinted UDFs
+# The stubs predate type-hinted UDFs.
+@pandas_udf(StringType())  # type: ignore[call-overload,untyped-decorator]
 def plain_text(batches: Iterator[pd.Series]) -> Iterator[pd.Series]:
     """`clean_text` as a column function; null stays null."""
     for raw in batches:
@@ -116,8 +145,9 @@ def plain_text(batches: Iterator[pd.Series]) -> Iterator[pd.Series]:
 
 def label_of(raw_label: Column) -> Column:
     """0 or 1 through the label map; null for a blank or an unknown one."""
-    pairs = [F.lit(item) for pair in LABEL_SPELLINGS.items() for item in pair]
-    return F.try_element_at(F.create_map(*pairs), F.lower(F.trim(raw_label))).cast("int")
+    keys_and_values = [F.lit(item) for pair in LABEL_SPELLINGS.items() for item in pair]
+    spelling = F.lower(F.trim(raw_label))
+    return F.try_element_at(F.create_map(*keys_and_values), spelling).cast("int")
 
 
 # A rule's name is the reason that silver.rejects gives; its SQL must be true.
@@ -130,17 +160,24 @@ ROW_RULES = {
 
 
 def clean_reviews(bronze: DataFrame) -> DataFrame:
-    """Bronze rows in, one row each out: plain text, label, and the names of the rules that the row breaks."""
+    """Bronze rows in, one row each out: plain text, label, and the rules that the row breaks."""
     split_rank = F.coalesce(
         *[F.when(F.col("source_split") == name, rank) for name, rank in SPLIT_RANK.items()],
         F.lit(len(SPLIT_RANK)),
     )
     cleaned = bronze.select(
-        "source", "source_file", "source_sha256", "row_number", "source_split", "raw_text", "raw_label", "read_fault",
+        "source",
+        "source_file",
+        "source_sha256",
+        "row_number",
+        "source_split",
+        "raw_text",
+        "raw_label",
+        "read_fault",
         plain_text("raw_text").alias("text"),
         label_of(F.col("raw_label")).alias("label"),
         split_rank.alias("split_rank"),
-    )  # fmt: skip
+    )
     broken = [F.when(~F.expr(rule), F.lit(name)) for name, rule in sorted(ROW_RULES.items())]
     named = cleaned.withColumn("failed_rules", F.array_compact(F.array(*broken)))
     return named.drop("raw_text", "raw_label", "read_fault")
@@ -163,11 +200,12 @@ def group_by_text(cleaned: DataFrame) -> DataFrame:
 
 def silver_reviews(grouped: DataFrame) -> DataFrame:
     """Rows of silver.reviews: the texts whose copies agree on the label."""
+    any_mask = "|".join(re.escape(mask) for mask in MASKS)
     return grouped.where("labels_agree").select(
         "review_id",
         "text",
         "label",
-        F.rlike("text", F.lit("|".join(re.escape(mask) for mask in MASKS))).alias("has_pii"),
+        F.rlike("text", F.lit(any_mask)).alias("has_pii"),
         F.expr("ranked[0].source").alias("source"),
         F.expr("ranked[0].source_split").alias("source_split"),
         F.expr(
@@ -180,8 +218,6 @@ def silver_rejects(cleaned: DataFrame, grouped: DataFrame) -> DataFrame:
     """Rows of silver.rejects: what breaks a rule of its own, and every copy of a text with two labels."""
     columns = ("source_sha256", "row_number", "source", "source_file")
     broken = cleaned.where(F.size("failed_rules") > 0).select(*columns, "failed_rules")
-    disputed = (
-        grouped.where("NOT labels_agree").select(F.explode("ranked").alias("o")).select("o.*")
-    )
+    disputed = grouped.where("NOT labels_agree").select(F.explode("ranked").alias("origin"))
     reason = F.array(F.lit("labels_agree")).alias("failed_rules")
-    return broken.unionByName(disputed.select(*columns, reason))
+    return broken.unionByName(disputed.select("origin.*").select(*columns, reason))

@@ -1,4 +1,4 @@
-"""Silver to gold: labelled reviews, each in one split, with what is worth knowing of their length and leaks."""
+"""Silver to gold: labelled reviews, each in one split, with their length and leaks."""
 
 from collections.abc import Iterator
 
@@ -34,12 +34,16 @@ def normalised(text: Column) -> Column:
 
 
 def share_of(normal_hash: Column) -> Column:
-    """A number in [0, 1) from the hash of a normalised text: the same for a text whatever else a table holds."""
-    return F.conv(F.substring(normal_hash, 1, 8), 16, 10).cast("double") / F.lit(float(2**32))
+    """A number in [0, 1) from the hash of a normalised text, whatever else a table holds."""
+    first_32_bits = F.conv(F.substring(normal_hash, 1, 8), 16, 10).cast("double")
+    return first_32_bits / F.lit(float(2**32))
 
 
 def split_of(policy: str, source_split: Column, share: Column) -> Column:
-    """The split of a row: by its content (hash), or as its source says (official, seed); null where it says none."""
+    """The split of a row: by its content (hash), or as its source says (official, seed).
+
+    Null where the source says none.
+    """
     if policy == "hash":
         return (
             F.when(share < TRAIN_BELOW, "train")
@@ -55,8 +59,8 @@ def split_of(policy: str, source_split: Column, share: Column) -> Column:
 def assign(silver: DataFrame, policy: str, sources: tuple[str, ...]) -> DataFrame:
     """Each silver row with its split, or with the reason why gold leaves it out.
 
-    A text that stands in two splits, case and punctuation aside, stays in the one held out and is refused in the
-    others: no model is judged by what it has learned.
+    A text that stands in two splits, case and punctuation aside, stays in the one held out and is
+    refused in the others: no model is judged by what it has learned.
     """
     chosen = F.col("source").isin(*sources) if sources else F.lit(True)
     reason = (
@@ -67,11 +71,11 @@ def assign(silver: DataFrame, policy: str, sources: tuple[str, ...]) -> DataFram
     hashed = silver.withColumn("normal_hash", F.sha2(normalised(F.col("text")), 256))
     split = split_of(policy, F.col("source_split"), share_of(F.col("normal_hash")))
     placed = hashed.withColumn("split", split).withColumn("reason", reason)
-    rank = F.create_map(*[F.lit(x) for pair in SPLIT_RANK.items() for x in pair])[F.col("split")]
+    ranks = F.create_map(*[F.lit(item) for pair in SPLIT_RANK.items() for item in pair])
+    rank = ranks[F.col("split")]
     same_text = Window.partitionBy("normal_hash")
-    ranked = placed.withColumn(
-        "least_rank", F.min(F.when(F.col("reason").isNull(), rank)).over(same_text)
-    )
+    least_rank = F.min(F.when(F.col("reason").isNull(), rank)).over(same_text)
+    ranked = placed.withColumn("least_rank", least_rank)
     is_refused = F.col("reason").isNull() & (rank > F.col("least_rank"))
     named = F.when(is_refused, "text_in_two_splits").otherwise(F.col("reason"))
     return ranked.select(
@@ -80,15 +84,15 @@ def assign(silver: DataFrame, policy: str, sources: tuple[str, ...]) -> DataFram
 
 
 def token_counter(tokenizer_json: str, text: Column) -> Column:
-    """How many tokens a text has, by a tokenizer that travels as text, so that no worker needs its file."""
+    """How many tokens a text has. The tokenizer travels as text, so no worker needs its file."""
 
     def count(batches: Iterator[pd.Series]) -> Iterator[pd.Series]:
         tokenizer = Tokenizer.from_str(tokenizer_json)
         tokenizer.no_truncation()
         tokenizer.no_padding()
         for texts in batches:
-            encoded = tokenizer.encode_batch_fast(texts.tolist(), add_special_tokens=False)
-            yield pd.Series([len(one) for one in encoded], dtype="int32")
+            encodings = tokenizer.encode_batch_fast(texts.tolist(), add_special_tokens=False)
+            yield pd.Series([len(encoding) for encoding in encodings], dtype="int32")
 
     # The stubs predate type-hinted UDFs.
     return pandas_udf(count, IntegerType())(text)  # type: ignore[call-overload,no-any-return]
@@ -120,31 +124,34 @@ def gold_rejects(counted: DataFrame) -> DataFrame:
 
 
 def check_sources(silver: DataFrame, sources: tuple[str, ...]) -> None:
-    """Raise InputError for a chosen source that silver does not hold: gold would lose its rows without a word."""
+    """Raise InputError for a chosen source that silver does not hold."""
     held = sorted(row["source"] for row in silver.select("source").distinct().collect())
     if missing := [name for name in sources if name not in held]:
-        found = f"expected some of {', '.join(held)}, found {', '.join(missing)}"
-        raise InputError(f"--sources: {found}. Correct the name.")
+        raise InputError(
+            f"--sources: expected some of {', '.join(held)}, found {', '.join(missing)}. "
+            "Correct the name."
+        )
 
 
 def check_splits(assigned: DataFrame) -> dict[str, int]:
-    """Rows per split; IntegrityError where one text stands in two. One empty split is training's to refuse."""
+    """Rows per split; IntegrityError where one text stands in two.
+
+    One empty split is training's to refuse.
+    """
     gold = assigned.where("reason IS NULL")
-    n_shared = (
-        gold.groupBy("normal_hash").agg(F.count_distinct("split").alias("n")).where("n > 1").count()
-    )
+    splits_of_text = gold.groupBy("normal_hash").agg(F.count_distinct("split").alias("n"))
+    n_shared = splits_of_text.where("n > 1").count()
     if n_shared:
         raise IntegrityError(
             f"gold.reviews: expected each text in one split, found {n_shared:,} in two or more. "
             "Nothing was written; report it."
         )
-    counts = {
-        row["split"]: row["n"]
-        for row in gold.groupBy("split").agg(F.count("*").alias("n")).collect()
-    }
+    rows = gold.groupBy("split").agg(F.count("*").alias("n")).collect()
+    counts = {row["split"]: row["n"] for row in rows}
     if not counts:
         raise InputError(
-            "gold.reviews: expected labelled reviews with a split, found none. Nothing was written. "
-            "Ingest labelled ones, or choose another --split-policy: hash needs no split of the source's own."
+            "gold.reviews: expected labelled reviews with a split, found none. "
+            "Nothing was written. Ingest labelled ones, or choose another --split-policy: "
+            "hash needs no split of the source's own."
         )
     return counts

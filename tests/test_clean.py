@@ -153,8 +153,7 @@ def test_plain_text_leaves_a_null_null(spark: SparkSession) -> None:
 
 
 def test_labels_are_read_through_one_map_whatever_their_case(spark: SparkSession) -> None:
-    cases = [(name, label) for name, label in LABEL_SPELLINGS.items()]
-    cases += [(" Positive ", 1), ("NEG", 0), ("1.0", 1), ("0.0", 0)]
+    cases = [*LABEL_SPELLINGS.items(), (" Positive ", 1), ("NEG", 0), ("1.0", 1), ("0.0", 0)]
     unknown = [("2", None), ("unsup", None), ("", None), (None, None)]
     rows = spark.createDataFrame([*cases, *unknown], "raw string, expected int")
     wrong = rows.where(~label_of(F.col("raw")).eqNullSafe(F.col("expected")))
@@ -203,16 +202,11 @@ def bronze_of(spark: SparkSession, rows: list[Row]) -> DataFrame:
 
 
 def silver_of(store: TableStore) -> dict[str, tuple[object, ...]]:
-    rows = store.read(SILVER_REVIEWS).collect()
-    return {
-        r.text: (
-            r.label,
-            r.has_pii,
-            r.source_split,
-            [(o.source_sha256, o.row_number) for o in r.origins],
-        )
-        for r in rows
-    }
+    reviews: dict[str, tuple[object, ...]] = {}
+    for row in store.read(SILVER_REVIEWS).collect():
+        origins = [(origin.source_sha256, origin.row_number) for origin in row.origins]
+        reviews[row.text] = (row.label, row.has_pii, row.source_split, origins)
+    return reviews
 
 
 def versions(store: TableStore) -> tuple[int, ...]:
@@ -248,12 +242,8 @@ def test_the_job_keeps_each_text_once_says_why_of_the_rest_and_writes_only_what_
         f"silver.reviews v{first[0] + 1}: 0 rows added, 1 changed, 0 removed",
         f"silver.rejects v{first[1] + 1}: 1 rows added, 0 changed, 0 removed",
     ]
-    assert silver_of(store)["Half labelled"] == (
-        0,
-        False,
-        "test",
-        [(SECOND, 4), (FIRST, 10), (FIRST, 11)],
-    )
+    origins = [(SECOND, 4), (FIRST, 10), (FIRST, 11)]
+    assert silver_of(store)["Half labelled"] == (0, False, "test", origins)
 
 
 def test_silver_is_the_same_whatever_the_order_and_the_partitions_of_bronze(
@@ -264,9 +254,9 @@ def test_silver_is_the_same_whatever_the_order_and_the_partitions_of_bronze(
     for bronze in (bronze_of(spark, ROWS).coalesce(1), bronze_of(spark, shuffled).repartition(5)):
         cleaned = clean_reviews(bronze)
         grouped = group_by_text(cleaned)
-        hashes.add(
-            (content_hash(silver_reviews(grouped)), content_hash(silver_rejects(cleaned, grouped)))
-        )
+        reviews = content_hash(silver_reviews(grouped))
+        rejects = content_hash(silver_rejects(cleaned, grouped))
+        hashes.add((reviews, rejects))
     assert len(hashes) == 1
 
 
@@ -277,7 +267,10 @@ def test_a_row_that_goes_missing_fails_the_run_and_leaves_it_undone(
     monkeypatch.setattr(
         job, "silver_reviews", lambda grouped: silver_reviews(grouped).where("text <> 'Mixed'")
     )
-    words = r"^silver\.reviews: expected 4 rows accounted for, found 1 kept \+ 0 rejected \+ 2 duplicates = 3\."
+    words = (
+        r"^silver\.reviews: expected 4 rows accounted for, "
+        r"found 1 kept \+ 0 rejected \+ 2 duplicates = 3\."
+    )
     with pytest.raises(IntegrityError, match=words) as caught:
         job.main(["--lake", store.config.lake])
     assert caught.value.exit_code == 3

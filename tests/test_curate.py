@@ -25,27 +25,18 @@ Row = tuple[str, int | None, str, str | None]  # text, label, source, source spl
 
 
 def silver_of(spark: SparkSession, rows: list[Row]) -> DataFrame:
-    full = [
-        (
-            hashlib.sha256(text.encode()).hexdigest(),
-            text,
-            label,
-            False,
-            source,
-            split,
-            [("a" * 64, n, "x.csv")],
-        )
-        for n, (text, label, source, split) in enumerate(rows, start=1)
-    ]
-    return spark.createDataFrame(full, SILVER_REVIEWS.schema)
+    reviews = []
+    for row_number, (text, label, source, split) in enumerate(rows, start=1):
+        review_id = hashlib.sha256(text.encode()).hexdigest()
+        origins = [("a" * 64, row_number, "x.csv")]
+        reviews.append((review_id, text, label, False, source, split, origins))
+    return spark.createDataFrame(reviews, SILVER_REVIEWS.schema)
 
 
 def placed(assigned: DataFrame) -> dict[str, str]:
     """Each text with its split, or else with the reason why gold leaves it out."""
-    return {
-        row.text: row.reason or row.split
-        for row in assigned.select("text", "split", "reason").collect()
-    }
+    rows = assigned.select("text", "split", "reason").collect()
+    return {row.text: row.reason or row.split for row in rows}
 
 
 @pytest.mark.parametrize(
@@ -57,10 +48,7 @@ def placed(assigned: DataFrame) -> dict[str, str]:
         ("Ten out of ten", True),
         ("9 stars out of 10", True),
         ("10/10", True),
-        (
-            "10 out of 10 people left",
-            True,
-        ),  # not told apart: a flag too many costs a row of one slice
+        ("10 out of 10 people left", True),  # not told apart: this costs a row of one slice
         ("on 8/10/2003", False),
         ("on 2003/8/10", False),
         ("1/2 of it", False),
@@ -75,10 +63,8 @@ def placed(assigned: DataFrame) -> dict[str, str]:
 def test_a_review_that_states_its_score_is_known_by_it(
     spark: SparkSession, text: str, states_score: bool
 ) -> None:
-    found = (
-        spark.range(1).select(F.rlike(F.lit(text), F.lit(STATES_SCORE)).alias("found")).collect()
-    )
-    assert found == [(states_score,)]
+    matches = F.rlike(F.lit(text), F.lit(STATES_SCORE)).alias("states_score")
+    assert spark.range(1).select(matches).collect() == [(states_score,)]
 
 
 def test_normalised_texts_are_equal_whoever_typed_them(spark: SparkSession) -> None:
@@ -94,8 +80,8 @@ def test_normalised_texts_are_equal_whoever_typed_them(spark: SparkSession) -> N
 
 
 def test_the_share_is_the_first_32_bits_of_the_hash(spark: SparkSession) -> None:
-    found = spark.range(1).select(share_of(F.sha2(F.lit("abc"), 256)).alias("share")).collect()
-    assert found == [(0xBA7816BF / 2**32,)]
+    share = share_of(F.sha2(F.lit("abc"), 256)).alias("share")
+    assert spark.range(1).select(share).collect() == [(0xBA7816BF / 2**32,)]
 
 
 def test_the_hash_split_is_about_80_10_10_and_stays_when_the_table_grows(
@@ -135,10 +121,19 @@ CASES: list[Row] = [
     ("???", 1, "imdb", "test"),
 ]
 PLACED = {
-    "held out": "test", "Held out!": "text_in_two_splits", "chosen by": "validation",
-    "Chosen by": "text_in_two_splits", "no label": "unlabelled", "NO LABEL": "train", "no split": "no_official_split",
-    "left out": "unlabelled", "Left out": "train", "elsewhere": "source_not_chosen", "!!!": "train", "???": "test",
-}  # fmt: skip
+    "held out": "test",
+    "Held out!": "text_in_two_splits",
+    "chosen by": "validation",
+    "Chosen by": "text_in_two_splits",
+    "no label": "unlabelled",
+    "NO LABEL": "train",
+    "no split": "no_official_split",
+    "elsewhere": "source_not_chosen",
+    "left out": "unlabelled",
+    "Left out": "train",
+    "!!!": "train",
+    "???": "test",
+}
 
 
 def test_the_seeds_split_is_the_files_and_a_text_in_two_stays_held_out(spark: SparkSession) -> None:
@@ -146,8 +141,11 @@ def test_the_seeds_split_is_the_files_and_a_text_in_two_stays_held_out(spark: Sp
     assert placed(assigned) == PLACED
     reasons = gold_rejects(assigned).groupBy("reason").count().collect()
     assert {row["reason"]: row["count"] for row in reasons} == {
-        "text_in_two_splits": 2, "unlabelled": 2, "no_official_split": 1, "source_not_chosen": 1
-    }  # fmt: skip
+        "text_in_two_splits": 2,
+        "unlabelled": 2,
+        "no_official_split": 1,
+        "source_not_chosen": 1,
+    }
     # Punctuation alone is no common text: !!! is in train and ??? in test.
     assert check_splits(assigned) == {"train": 3, "validation": 1, "test": 2}
 
@@ -189,16 +187,15 @@ def test_a_text_in_two_splits_fails_the_check_by_sql(spark: SparkSession) -> Non
 
 
 def test_tokens_are_counted_whole_without_special_ones(spark: SparkSession) -> None:
-    tokenizer = tiny_encoder.tokenizer_of(
-        [*tiny_encoder.SPECIAL_TOKENS, "good", "film"]
-    )  # stored: cut at 16, padded
+    # As stored, this tokenizer cuts at 16 tokens and pads.
+    tokenizer = tiny_encoder.tokenizer_of([*tiny_encoder.SPECIAL_TOKENS, "good", "film"])
     texts = spark.createDataFrame(
-        [("good film", 2), ("good " * 40, 40), ("unheard", 1), ("", 0)], "text string, n int"
+        [("good film", 2), ("good " * 40, 40), ("unheard", 1), ("", 0)],
+        "text string, expected int",
     )
-    found = texts.select(
-        "n", token_counter(tokenizer.to_str(), F.col("text")).alias("found")
-    ).collect()
-    assert [(row.n, row.found) for row in found] == [(n, n) for n in (2, 40, 1, 0)]
+    n_tokens = token_counter(tokenizer.to_str(), F.col("text")).alias("n_tokens")
+    rows = texts.select("expected", n_tokens).collect()
+    assert [(row.expected, row.n_tokens) for row in rows] == [(n, n) for n in (2, 40, 1, 0)]
 
 
 def test_the_job_writes_gold_and_its_rejects_and_a_second_run_nothing(
@@ -216,19 +213,19 @@ def test_the_job_writes_gold_and_its_rejects_and_a_second_run_nothing(
     assert {text: row.split for text, row in gold.items()} == {
         text: split for text, split in PLACED.items() if split in SPLITS
     } | {"A film: 8/10": "train"}
-    one = gold["A film: 8/10"]
-    assert (one.label, one.source, one.n_characters, one.n_tokens, one.states_score) == (
-        1,
-        "imdb",
-        12,
-        6,
-        True,
-    )
+    film = gold["A film: 8/10"]
+    assert (film.label, film.source) == (1, "imdb")
+    assert (film.n_characters, film.n_tokens, film.states_score) == (12, 6, True)
     assert not gold["held out"].states_score
     rejects = {row.review_id: row.reason for row in store.read(GOLD_REJECTS).collect()}
     assert sorted(rejects.values()) == [
-        "no_official_split", "source_not_chosen", "text_in_two_splits", "text_in_two_splits", "unlabelled", "unlabelled"
-    ]  # fmt: skip
+        "no_official_split",
+        "source_not_chosen",
+        "text_in_two_splits",
+        "text_in_two_splits",
+        "unlabelled",
+        "unlabelled",
+    ]
     run = store.read(OPS_RUNS).collect()[0]
     assert run.rows == {"in": 13, "kept": 7, "rejected": 6, "train": 4, "validation": 1, "test": 2}
     before = [store.version(table) for table in (GOLD_REVIEWS, GOLD_REJECTS, OPS_RUNS)]

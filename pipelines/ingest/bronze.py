@@ -21,10 +21,16 @@ from pipelines.provenance import sha256_of
 from schemas import BRONZE_REVIEWS
 
 BATCH_ROWS = 2_000  # few enough that Spark has several row groups for its cores
-TEXTS = ("raw_text", "raw_label", "source_split", "read_fault")
-STAGED = pa.schema(  # ordinal: from 1 over the staged rows, whatever their row_number
-    [("ordinal", pa.int64()), ("source_file", pa.string()), ("row_number", pa.int64())]
-    + [(name, pa.string()) for name in TEXTS]
+STAGED = pa.schema(
+    [
+        ("ordinal", pa.int64()),  # from 1 over the staged rows, whatever their row_number
+        ("source_file", pa.string()),
+        ("row_number", pa.int64()),
+        ("raw_text", pa.string()),
+        ("raw_label", pa.string()),
+        ("source_split", pa.string()),
+        ("read_fault", pa.string()),
+    ]
 )
 
 
@@ -43,7 +49,7 @@ class StagedDelivery:
 def staged_delivery(
     delivery: Delivery, file: Path, source_sha256: str, landing: Path
 ) -> Iterator[StagedDelivery]:
-    """The delivered file's records in one Parquet file below `landing`, removed at the end; nothing on an error."""
+    """The delivered file's records in one Parquet file below `landing`, removed at the end."""
     with disk_faults_worded(landing):
         landing.mkdir(parents=True, exist_ok=True)
         scratch = tempfile.TemporaryDirectory(prefix="ingest-", dir=landing)
@@ -51,12 +57,12 @@ def staged_delivery(
         parquet = Path(folder) / "records.parquet"
         with disk_faults_worded(landing):
             n_rows = write_records(read_records(delivery, file, Path(folder)), file.name, parquet)
-            if (found := sha256_of(file)) != source_sha256:
-                expected = (
-                    f"expected SHA-256 {source_sha256} all the while, found {found} after reading"
-                )
+            sha256_after = sha256_of(file)
+            if sha256_after != source_sha256:
                 raise IntegrityError(
-                    f"{file.name}: {expected}. Nothing was written; ingest it once it is complete."
+                    f"{file.name}: expected SHA-256 {source_sha256} all the while, "
+                    f"found {sha256_after} after reading. Nothing was written; "
+                    "ingest it once it is complete."
                 )
         source = delivery.name or delivery.source.removesuffix("-zip").replace("-", "_")
         yield StagedDelivery(parquet, source, file.name, source_sha256, n_rows)
@@ -66,20 +72,31 @@ def write_records(records: Iterator[Record], file_name: str, parquet: Path) -> i
     """Write the records in batches of BATCH_ROWS; returns how many there were."""
     n_rows = 0
     with (
-        pq.ParquetWriter(parquet, STAGED, compression="zstd") as writer,  # type: ignore[no-untyped-call]
+        pq.ParquetWriter(parquet, STAGED, compression="zstd") as writer,  # type: ignore[no-untyped-call]  # no stubs
         tqdm(desc="read", unit=" rows", delay=2, disable=None) as bar,
     ):
         while batch := list(itertools.islice(records, BATCH_ROWS)):
             rows = [
-                (n, "!".join(filter(None, (file_name, r.member))), r.row_number, r.text, r.label, r.split, r.fault)
-                for n, r in enumerate(batch, start=n_rows + 1)
-            ]  # fmt: skip
-            columns = zip(zip(*rows, strict=True), STAGED, strict=True)
-            batched = [pa.array(column, field.type) for column, field in columns]
-            writer.write_batch(pa.record_batch(batched, schema=STAGED))
+                staged_row(record, ordinal=ordinal, file_name=file_name)
+                for ordinal, record in enumerate(batch, start=n_rows + 1)
+            ]
+            writer.write_table(pa.Table.from_pylist(rows, schema=STAGED))
             n_rows += len(batch)
             bar.update(len(batch))
     return n_rows
+
+
+def staged_row(record: Record, *, ordinal: int, file_name: str) -> dict[str, int | str | None]:
+    """One record as a row of STAGED."""
+    return {
+        "ordinal": ordinal,
+        "source_file": f"{file_name}!{record.member}" if record.member else file_name,
+        "row_number": record.row_number,
+        "raw_text": record.text,
+        "raw_label": record.label,
+        "source_split": record.split,
+        "read_fault": record.fault,
+    }
 
 
 def require_equal_counts(name: str, n_counted: int, n_read: int) -> None:
@@ -92,7 +109,10 @@ def require_equal_counts(name: str, n_counted: int, n_read: int) -> None:
 
 
 def evenly_spread(records: DataFrame, n_rows: int, max_rows: int) -> DataFrame:
-    """Exactly `max_rows` of the `n_rows` records, evenly spread (files are sorted by label); all where it is 0."""
+    """Exactly `max_rows` of the `n_rows` records, evenly spread; all where it is 0.
+
+    Files are sorted by label, so the first rows alone would have one label.
+    """
     if not 0 < max_rows < n_rows:
         return records
     nth = f"ordinal * {max_rows:d}L div {n_rows:d}L"
@@ -105,24 +125,26 @@ def bronze_rows(
 ) -> DataFrame:
     """StagedDelivery records as rows of bronze.reviews."""
     constants = {
-        "source": F.lit(staged.source), "source_sha256": F.lit(staged.source_sha256),
-        "batch_id": F.lit(batch_id), "ingested_at": F.lit(ingested_at),
-    }  # fmt: skip
-    return records.select(
-        *(constants.get(name, F.col(name)).alias(name) for name in BRONZE_REVIEWS.column_names)
-    )
+        "source": F.lit(staged.source),
+        "source_sha256": F.lit(staged.source_sha256),
+        "batch_id": F.lit(batch_id),
+        "ingested_at": F.lit(ingested_at),
+    }
+    return records.withColumns(constants).select(*BRONZE_REVIEWS.column_names)
 
 
 def compare_with_bronze(rows: DataFrame, bronze: DataFrame) -> dict[str, int]:
-    """How many rows bronze lacks (added), holds (already_there), and holds with other columns (differing).
+    """How many rows bronze lacks (added), holds (already_there), holds with other columns (differing).
 
-    A row is known by its file's content and its number: the same content under any name is the same row.
+    A row is known by its file's content and its number: the file's name does not matter.
     """
-    given = ("raw_text", "raw_label", "source_split")
+    delivered = ("raw_text", "raw_label", "source_split")
     stored = bronze.select(
-        *BRONZE_REVIEWS.key, *(F.col(c).alias(f"stored_{c}") for c in given), F.lit(1).alias("here")
+        *BRONZE_REVIEWS.key,
+        *[F.col(column).alias(f"stored_{column}") for column in delivered],
+        F.lit(1).alias("here"),
     )
-    differs = " OR ".join(f"NOT ({column} <=> stored_{column})" for column in given)
+    differs = " OR ".join(f"NOT ({column} <=> stored_{column})" for column in delivered)
     counted = rows.join(stored, list(BRONZE_REVIEWS.key), "left").agg(
         F.expr("count_if(here IS NULL)").alias("added"),
         F.expr("count_if(here = 1)").alias("already_there"),
@@ -132,9 +154,10 @@ def compare_with_bronze(rows: DataFrame, bronze: DataFrame) -> dict[str, int]:
 
 
 def require_same(name: str, n_differing: int) -> None:
-    """Raise InputError where bronze holds a record of the same file as other columns gave it: it is append-only."""
+    """Raise InputError where bronze holds rows of this file with other columns: it is append-only."""
     if n_differing:
         raise InputError(
-            f"{name}: expected the text, label and split that bronze.reviews has of it, found others in "
-            f"{n_differing:,} rows. Name the columns as before; to correct them, use another --lake."
+            f"{name}: expected the text, label and split that bronze.reviews has of it, "
+            f"found others in {n_differing:,} rows. "
+            "Name the columns as before; to correct them, use another --lake."
         )

@@ -46,7 +46,8 @@ def fetch(location: str, sha256: str, landing: Path) -> Path:
         raise InputError(f"--path: {fault}. Give an https URL.")
     if not expected:
         raise InputError(
-            f"{_shown(location)}: expected a SHA-256 for a file from a URL, found none. Pass --sha256."
+            f"{_shown(location)}: expected a SHA-256 for a file from a URL, found none. "
+            "Pass --sha256."
         )
     folder = landing / expected
     for present in sorted(folder.glob("*")):
@@ -54,7 +55,7 @@ def fetch(location: str, sha256: str, landing: Path) -> Path:
             return present
     landing.mkdir(parents=True, exist_ok=True)
     with _only_writer(landing / f"{expected}.partial") as partial:
-        n_bytes = _download(location, expected, partial)
+        n_bytes = _download(location, expected=expected, partial=partial)
         folder.mkdir(exist_ok=True)
         landed = folder / _file_name(location)
         os.replace(partial.name, landed)
@@ -66,7 +67,8 @@ def _checked_hash(sha256: str) -> str:
     expected = sha256.strip().lower()
     if expected and not re.fullmatch("[0-9a-f]{64}", expected):
         raise InputError(
-            f"--sha256: expected 64 hex digits, found {sha256!r}. Copy it from where the file is offered."
+            f"--sha256: expected 64 hex digits, found {sha256!r}. "
+            "Copy it from where the file is offered."
         )
     return expected
 
@@ -80,14 +82,16 @@ def _local(path: Path, expected: str) -> Path:
     if not os.access(path, os.R_OK):
         raise InputError(f"{path}: no permission to read this file. Correct its mode.")
     if expected:
-        _require_hash(path.name, expected, sha256_of(path))
+        _require_hash(path, name=path.name, expected=expected)
     return path
 
 
-def _require_hash(name: str, expected: str, found: str) -> None:
-    if found != expected:
+def _require_hash(path: Path, *, name: str, expected: str) -> None:
+    sha256 = sha256_of(path)
+    if sha256 != expected:
         raise IntegrityError(
-            f"{name}: expected SHA-256 {expected}, found {found}. Get the file again, or correct it."
+            f"{name}: expected SHA-256 {expected}, found {sha256}. "
+            "Get the file again, or correct the hash."
         )
 
 
@@ -142,7 +146,7 @@ def _only_writer(path: Path) -> Iterator[BinaryIO]:
             raise
 
 
-def _download(url: str, expected: str, partial: BinaryIO) -> int:
+def _download(url: str, *, expected: str, partial: BinaryIO) -> int:
     """Fill `partial` over at most ATTEMPTS requests, check its hash, and return its size in bytes.
 
     urllib3's Retry is not used: it does not cover an answer that ends early, and it logs queries.
@@ -169,7 +173,7 @@ def _download(url: str, expected: str, partial: BinaryIO) -> int:
             problem = _cause(error)
         else:
             partial.flush()
-            _require_hash(_shown(url), expected, sha256_of(Path(partial.name)))
+            _require_hash(Path(partial.name), name=_shown(url), expected=expected)
             return n_bytes
     raise SetupError(f"{_shown(url)}: {problem}, {ATTEMPTS} attempts. Check the network and retry.")
 
@@ -234,7 +238,8 @@ def _answer(adapter: "requests.adapters.HTTPAdapter", url: str) -> "requests.Res
         if not response.is_redirect:
             if not 200 <= response.status_code < 300:
                 raise InputError(
-                    f"{_shown(url)}: expected the file, found HTTP {response.status_code}. Correct the URL."
+                    f"{_shown(url)}: expected the file, found HTTP {response.status_code}. "
+                    "Correct the URL."
                 )
             return response
         response.close()

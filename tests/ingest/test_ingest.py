@@ -10,7 +10,6 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from pyspark.sql import SparkSession
-from pyspark.sql import functions as F
 
 from jobs import ingest as job
 from pipelines.errors import ContractError, InputError, IntegrityError, SetupError
@@ -30,13 +29,12 @@ from schemas import BRONZE_REVIEWS, OPS_RUNS
 
 NOW = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
 TEXT = 'two\r\nlines, a "quote", NUL \0, \u00e9, \u2028 and \U0001f600'
-Rows = list[tuple[str, int, str | None, str | None, str | None, str | None]]
 
 
-def csv_file(folder: Path, n_rows: int = 3, name: str = "shop.csv") -> Path:
+def csv_file(folder: Path, n_rows: int = 3) -> Path:
     lines = [f"review {n},{n % 2}" for n in range(1, n_rows + 1)]
-    (folder / name).write_text("\n".join(["body,stars", *lines, ""]))
-    return folder / name
+    (folder / "shop.csv").write_text("\n".join(["body,stars", *lines, ""]))
+    return folder / "shop.csv"
 
 
 def csv_flags(path: Path, *more: str) -> list[str]:
@@ -104,10 +102,8 @@ def test_evenly_spread_keeps_rows_from_the_whole_file(
     spark: SparkSession, n_rows: int, max_rows: int, expected: list[int]
 ) -> None:
     rows = spark.range(1, n_rows + 1).withColumnRenamed("id", "ordinal")
-    assert (
-        sorted(row["ordinal"] for row in evenly_spread(rows, n_rows, max_rows).collect())
-        == expected
-    )
+    kept = evenly_spread(rows, n_rows, max_rows).collect()
+    assert sorted(row["ordinal"] for row in kept) == expected
 
 
 def test_evenly_spread_keeps_exactly_the_number_asked_for_of_each_part(spark: SparkSession) -> None:
@@ -125,11 +121,8 @@ def test_bronze_rows_have_the_columns_of_the_contract(spark: SparkSession, tmp_p
     )
     rows = bronze_rows(records, staged, "run", NOW)
     assert rows.columns == list(BRONZE_REVIEWS.column_names)
-    [row] = [
-        tuple(row)
-        for row in rows.withColumn("ingested_at", rows.ingested_at.cast("string")).collect()
-    ]
-    assert row == (
+    [row] = rows.withColumn("ingested_at", rows.ingested_at.cast("string")).collect()
+    assert tuple(row) == (
         "shop",
         "shop.csv",
         "ab" * 32,
@@ -144,22 +137,23 @@ def test_bronze_rows_have_the_columns_of_the_contract(spark: SparkSession, tmp_p
 
 
 def test_rows_are_told_apart_by_content_and_row_number(spark: SparkSession) -> None:
-    schema = "source_sha256 string, row_number long, source_file string, raw_text string, raw_label string"
+    schema = (
+        "source_sha256 string, row_number long, source_file string, raw_text string, "
+        "raw_label string, source_split string"
+    )
     stored = [
-        ("x", 1, "a.csv", "good", None),
-        ("x", 3, "a.csv", "bad", "0"),
-        ("y", 2, "b.csv", "so so", "1"),
+        ("x", 1, "a.csv", "good", None, None),
+        ("x", 3, "a.csv", "bad", "0", None),
+        ("y", 2, "b.csv", "so so", "1", None),
     ]
     given = [
-        ("x", 1, "other.csv", "good", None),  # the same content under another name
-        ("x", 2, "other.csv", "good", None),
-        ("x", 3, "a.csv", "bad", None),  # read with another label column
-        ("y", 1, "b.csv", "so so", "1"),
+        ("x", 1, "other.csv", "good", None, None),  # the same content under another name
+        ("x", 2, "other.csv", "good", None, None),
+        ("x", 3, "a.csv", "bad", None, None),  # read with another label column
+        ("y", 1, "b.csv", "so so", "1", None),
     ]
-    bronze, rows = (
-        spark.createDataFrame(some, schema).withColumn("source_split", F.lit(None))
-        for some in (stored, given)
-    )
+    bronze = spark.createDataFrame(stored, schema)
+    rows = spark.createDataFrame(given, schema)
     assert compare_with_bronze(rows, bronze) == {"added": 2, "already_there": 2, "differing": 1}
     assert compare_with_bronze(rows.limit(0), bronze) == {
         "added": 0,
@@ -186,7 +180,7 @@ def jsonl_of(text: str) -> bytes:
 
 def parquet_of(text: str) -> bytes:
     sink = io.BytesIO()
-    pq.write_table(pa.table({"text": [text, None], "label": [1, None]}), sink)  # type: ignore[no-untyped-call]
+    pq.write_table(pa.table({"text": [text, None], "label": [1, None]}), sink)  # type: ignore[no-untyped-call]  # no stubs
     return sink.getvalue()
 
 
@@ -205,11 +199,8 @@ def test_spark_sees_each_format_character_for_character(
     path.write_bytes(content(TEXT))
     delivery = Delivery(source, str(path), name="shop", label_column="label")
     with staged_delivery(delivery, path, sha256_of(path), tmp_path) as staged:
-        rows = (
-            bronze_rows(spark.read.parquet(str(staged.parquet)), staged, "run", NOW)
-            .drop("ingested_at")
-            .collect()
-        )
+        records = spark.read.parquet(str(staged.parquet))
+        rows = bronze_rows(records, staged, "run", NOW).drop("ingested_at").collect()
     assert sorted(tuple(row) for row in rows) == [
         ("shop", "delivered", sha256_of(path), 1, TEXT, "1", None, None, "run"),
         ("shop", "delivered", sha256_of(path), 2, None, None, None, fault, "run"),
@@ -220,36 +211,27 @@ def test_the_same_content_adds_nothing_under_any_name_and_a_file_at_fault_nothin
     store: TableStore, lake: LakeConfig, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.INFO, "reviewlake")
-    delivered, bad = tmp_path / "shop.csv", tmp_path / "bad.csv"
+    delivered = tmp_path / "shop.csv"
     delivered.write_bytes(csv_of(TEXT))
+    bad = tmp_path / "bad.csv"
     bad.write_bytes(b'text,label\nnew,1\n"open,0\n')
-    flags = [
-        "--source",
-        "csv",
-        "--name",
-        "shop",
-        "--label-column",
-        "label",
-        "--lake",
-        lake.lake,
-        "--path",
-    ]
-    job.main([*flags, str(delivered)])
+    flags = ["--source", "csv", "--name", "shop", "--label-column", "label", "--lake", lake.lake]
+    job.main([*flags, "--path", str(delivered)])
     store = TableStore(store.spark, lake)
-    versions = store.version(BRONZE_REVIEWS), store.version(OPS_RUNS)
+    bronze_version = store.version(BRONZE_REVIEWS)
+    runs_version = store.version(OPS_RUNS)
 
-    job.main([*flags, str(delivered)])
+    job.main([*flags, "--path", str(delivered)])
     assert "ingest: nothing to do" in caplog.messages[-1]
-    job.main([*flags, str(delivered.rename(tmp_path / "renamed.csv"))])
+    renamed = delivered.rename(tmp_path / "renamed.csv")
+    job.main([*flags, "--path", str(renamed)])
     assert caplog.messages[-1] == "renamed.csv: 2 in, 0 added, 2 already there, 0 left out"
     with pytest.raises(ContractError, match=r"bad\.csv row 2: expected a closing quote"):
-        job.main([*flags, str(bad)])
+        job.main([*flags, "--path", str(bad)])
 
-    # The run that found nothing to add is noted, once; the tables it would have added to are as they were.
-    assert (store.version(BRONZE_REVIEWS), store.version(OPS_RUNS)) == (
-        versions[0],
-        versions[1] + 1,
-    )
+    # The run that found nothing to add is recorded, once; bronze is as it was.
+    assert store.version(BRONZE_REVIEWS) == bronze_version
+    assert store.version(OPS_RUNS) == runs_version + 1
     rows = store.read(BRONZE_REVIEWS).select("source_file", "raw_text", "read_fault").collect()
     assert {tuple(row) for row in rows} == {
         ("shop.csv", TEXT, None),

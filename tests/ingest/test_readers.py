@@ -43,7 +43,14 @@ def row(
     split: str | None = None,
     fault: str = "",
 ) -> Record:
-    return Record(number, "", text, label, split, fault or None)
+    return Record(
+        row_number=number,
+        member="",
+        text=text,
+        label=label,
+        split=split,
+        fault=fault or None,
+    )
 
 
 def test_csv_records_are_numbered_from_one_and_keep_their_label_and_split(tmp_path: Path) -> None:
@@ -87,7 +94,9 @@ def test_csv_gives_back_what_was_written(
     tmp_path_factory: pytest.TempPathFactory, texts: list[str]
 ) -> None:
     file = io.StringIO(newline="")
-    csv.writer(file, quoting=csv.QUOTE_ALL).writerows([["text"], *([text] for text in texts)])
+    writer = csv.writer(file, quoting=csv.QUOTE_ALL)
+    writer.writerow(["text"])
+    writer.writerows([text] for text in texts)
     content = file.getvalue().encode()
     assert csv_texts(tmp_path_factory.mktemp("csv"), content) == texts
 
@@ -104,10 +113,8 @@ def test_a_record_with_too_few_or_too_many_fields_is_a_fault_of_that_row(tmp_pat
 
 def test_only_keeps_the_rows_with_a_value_and_their_numbers(tmp_path: Path) -> None:
     source = written(tmp_path, "r.csv", b"text,source\na,imdb\nb,rt\nc,imdb\n")
-    assert [record.row_number for record in read_csv(source, TEXT, only=("source", "imdb"))] == [
-        1,
-        3,
-    ]
+    records = read_csv(source, TEXT, only=("source", "imdb"))
+    assert [record.row_number for record in records] == [1, 3]
 
 
 def test_extra_columns_are_left_out_with_a_word(
@@ -125,9 +132,18 @@ def test_extra_columns_are_left_out_with_a_word(
         (b"\xef\xbb\xbf", "r.csv: expected reviews, found an empty file"),
         (b"\n\n", "r.csv: expected column text, label, split, found columns none"),
         (b"text,label,split\n", "r.csv: expected reviews, found no rows"),
-        (b"review,label,split\na,1,train\n", "r.csv: expected column text, found columns review, label, split. Name"),
-        (b"text,text,label,split\na,b,1,train\n", "r.csv: expected each column once, found text twice"),
-        (b"text,label,split\na,1,later\n", "r.csv row 1, column split: expected train, validation or test, found"),
+        (
+            b"review,label,split\na,1,train\n",
+            "r.csv: expected column text, found columns review, label, split. Name",
+        ),
+        (
+            b"text,text,label,split\na,b,1,train\n",
+            "r.csv: expected each column once, found text twice",
+        ),
+        (
+            b"text,label,split\na,1,later\n",
+            "r.csv row 1, column split: expected train, validation or test, found",
+        ),
         (
             b'text,label,split\na,1,train\n"open,0,test\nb,1,test\n',
             "r.csv row 2: expected a closing quote, found none before the end of the file. "
@@ -135,17 +151,39 @@ def test_extra_columns_are_left_out_with_a_word(
         ),
         (
             b'text,label,split\n"a\nb",1,train\nc,"1,test\nd,"0,test\n',
-            "r.csv row 2: expected a closing quote, found text after one. The record starts on line 4",
+            "r.csv row 2: expected a closing quote, found text after one. "
+            "The record starts on line 4",
         ),
-        (b'text,"label,split\na,1,train\n', "r.csv header: expected a closing quote, found none before"),
-        (b"text,label,split\na,1,train\nb,caf\xe9,test\n", "r.csv line 3: expected utf-8, found byte 0xe9 at offset 32."),
-        (b"text,label,split\na,1,train\nb\xff,0,test\n", "r.csv line 3: expected utf-8, found byte 0xff at offset 28."),
-        (b"text,l\xe9bel,split\na,1,train\n", "r.csv line 1: expected utf-8, found byte 0xe9 at offset 6."),
-        (b"text,label,split\na,1,train\nb,1,test\xe2\x82", "r.csv line 3: expected utf-8, found byte 0xe2 at offset 35."),
-        ("text\nGood".encode("utf-16"), "r.csv: expected utf-8, found a UTF-16 byte order mark. Convert the file, or"),
-        (b"text,label,split\n" + b"x" * (17 << 20) + b",1,test\n", "r.csv row 1: expected a closing quote, found field larger than"),
+        (
+            b'text,"label,split\na,1,train\n',
+            "r.csv header: expected a closing quote, found none before",
+        ),
+        (
+            b"text,label,split\na,1,train\nb,caf\xe9,test\n",
+            "r.csv line 3: expected utf-8, found byte 0xe9 at offset 32.",
+        ),
+        (
+            b"text,label,split\na,1,train\nb\xff,0,test\n",
+            "r.csv line 3: expected utf-8, found byte 0xff at offset 28.",
+        ),
+        (
+            b"text,l\xe9bel,split\na,1,train\n",
+            "r.csv line 1: expected utf-8, found byte 0xe9 at offset 6.",
+        ),
+        (
+            b"text,label,split\na,1,train\nb,1,test\xe2\x82",
+            "r.csv line 3: expected utf-8, found byte 0xe2 at offset 35.",
+        ),
+        (
+            "text\nGood".encode("utf-16"),
+            "r.csv: expected utf-8, found a UTF-16 byte order mark. Convert the file, or",
+        ),
+        (
+            b"text,label,split\n" + b"x" * (17 << 20) + b",1,test\n",
+            "r.csv row 1: expected a closing quote, found field larger than",
+        ),
     ],
-)  # fmt: skip
+)
 def test_a_fault_of_a_csv_file_says_where(tmp_path: Path, content: bytes, message: str) -> None:
     with pytest.raises(ContractError, match=message):
         list(read_csv(written(tmp_path, "r.csv", content), REVIEWS))
@@ -232,7 +270,7 @@ def test_json_lines_without_a_line_are_refused(tmp_path: Path, content: bytes) -
 
 
 def parquet(folder: Path, table: pa.Table) -> Source:
-    pq.write_table(table, folder / "r.parquet", write_page_checksum=True)  # type: ignore[no-untyped-call]
+    pq.write_table(table, folder / "r.parquet", write_page_checksum=True)  # type: ignore[no-untyped-call]  # no stubs
     return Source(folder / "r.parquet", "r.parquet")
 
 
@@ -289,10 +327,12 @@ def test_a_fault_of_a_parquet_file_names_file_row_and_column(
 @pytest.mark.parametrize("damage", ["flipped", "cut", "empty"])
 def test_a_damaged_parquet_file_is_refused(tmp_path: Path, damage: str) -> None:
     source = parquet(tmp_path, pa.table({"text": [f"review {n}" for n in range(1000)]}))
-    content = bytearray(source.path.read_bytes())
-    content[200] ^= 1
-    source.path.write_bytes(
-        {"flipped": bytes(content), "cut": bytes(content[:-20]), "empty": b""}[damage]
-    )
+    content = source.path.read_bytes()
+    damaged = {
+        "flipped": content[:200] + bytes([content[200] ^ 1]) + content[201:],
+        "cut": content[:-20],
+        "empty": b"",
+    }
+    source.path.write_bytes(damaged[damage])
     with pytest.raises(InputError, match=r"r\.parquet: expected a whole Parquet file, found: "):
         list(read_parquet(source, TEXT))
