@@ -8,6 +8,8 @@ import shutil
 import socket
 import subprocess
 import sys
+import threading
+from collections.abc import Iterator
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -18,6 +20,7 @@ from pyspark.sql import SparkSession
 
 from pipelines import program
 from pipelines.errors import SetupError
+from pipelines.java_noise import Forwarder
 from pipelines.lake.config import LakeConfig
 from pipelines.lake.jars import DELTA_PACKAGE, EXCLUDED_MODULES, jar_settings
 
@@ -29,6 +32,8 @@ CONNECT_PORT = 15002  # if the URL names none
 TIME_ZONE = "spark.sql.session.timeZone"
 LOG4J_OPTION = "-Dlog4j2.configurationFile="
 MIN_JAVA = 17
+STDERR = 2  # the file descriptor that a child process inherits
+CHUNK_BYTES = 65_536
 MIN_FREE_BYTES = 2_000_000_000  # the demo's lake takes about 600 MB; Spark spills beside it
 
 # These must be set before the JVM starts, so they are written to spark-defaults.conf too.
@@ -75,11 +80,44 @@ def get_session(app: str, config: LakeConfig) -> SparkSession:
     if "SPARK_LOCAL_IP" not in os.environ:
         program.set_environment({"SPARK_LOCAL_IP": "127.0.0.1"})
     try:
-        session = _local_builder(app, config).getOrCreate()
+        with _quiet_java():
+            session = _local_builder(app, config).getOrCreate()
         session.sql("SHOW SCHEMAS")  # loads the catalog, and with it Delta's classes
     except (PySparkException, Py4JError) as error:
         raise SetupError(_start_fault(error, is_submitted)) from error
     return session
+
+
+@contextlib.contextmanager
+def _quiet_java() -> Iterator[None]:
+    """Give a JVM that starts in this block a stderr without the lines it writes at every start.
+
+    The JVM keeps its end of the pipe, so the thread forwards its progress bars for as long as it
+    runs. If it fails to start, what it wrote is shown before the block raises.
+    """
+    read_end, write_end = os.pipe()
+    own_stderr = os.dup(STDERR)
+    forwarder = threading.Thread(target=_forward, args=(read_end, own_stderr), daemon=True)
+    os.dup2(write_end, STDERR)
+    os.close(write_end)
+    forwarder.start()
+    try:
+        yield
+    except BaseException:
+        os.dup2(own_stderr, STDERR)
+        forwarder.join(timeout=5)
+        raise
+    else:
+        os.dup2(own_stderr, STDERR)
+
+
+def _forward(read_end: int, stderr: int) -> None:
+    java = Forwarder()
+    while chunk := os.read(read_end, CHUNK_BYTES):
+        os.write(stderr, java.feed(chunk))
+    os.write(stderr, java.rest())
+    os.close(read_end)
+    os.close(stderr)
 
 
 def _given_session(app: str) -> SparkSession:

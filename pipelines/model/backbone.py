@@ -6,17 +6,7 @@ import os
 import pickle
 from pathlib import Path
 
-import torch
-from huggingface_hub import HfApi, snapshot_download
-from huggingface_hub.errors import (  # type: ignore[attr-defined]  # HTTPError is httpx's or httpx2's, by version
-    HFValidationError,
-    HTTPError,
-    LocalEntryNotFoundError,
-    RepositoryNotFoundError,
-)
-from safetensors.torch import save_file
 from tokenizers import Tokenizer
-from transformers import AutoTokenizer
 
 from pipelines.errors import InputError, SetupError
 from pipelines.model.manifest import manifest_sha256
@@ -69,6 +59,13 @@ def _packaged() -> Path:
 
 
 def _from_hub(name: str, endpoint: str | None) -> Path:
+    from huggingface_hub import HfApi, snapshot_download  # half a second to import
+    from huggingface_hub.errors import (  # type: ignore[attr-defined]  # HTTPError is httpx's or httpx2's, by version
+        HFValidationError,
+        HTTPError,
+        RepositoryNotFoundError,
+    )
+
     try:
         found = HfApi(endpoint=endpoint).model_info(name, timeout=HUB_TIMEOUT_S)
         files = {sibling.rfilename for sibling in found.siblings or []}
@@ -90,6 +87,9 @@ def _from_hub(name: str, endpoint: str | None) -> Path:
 
 
 def _from_cache(name: str, error: Exception) -> Path:
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import LocalEntryNotFoundError
+
     try:
         directory = Path(snapshot_download(name, allow_patterns=HUB_FILES, local_files_only=True))
     except LocalEntryNotFoundError:
@@ -108,6 +108,9 @@ def _convert_pickled(directory: Path) -> None:
         raise InputError(
             f"{directory}: expected weights in model.safetensors or {PICKLED}, found neither."
         )
+    import torch  # seconds to import, and a backbone in safetensors needs none of it
+    from safetensors.torch import save_file
+
     try:
         state = torch.load(source, map_location="cpu", weights_only=True)
     except (
@@ -140,6 +143,8 @@ def load_tokenizer(directory: Path) -> Tokenizer:
     file = directory / "tokenizer.json"
     if file.is_file():
         return Tokenizer.from_file(str(file))
+    from transformers import AutoTokenizer  # seconds to import
+
     loaded = AutoTokenizer.from_pretrained(
         directory, local_files_only=True, trust_remote_code=False
     )

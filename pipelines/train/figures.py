@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import MaxNLocator, PercentFormatter
+from matplotlib.ticker import MaxNLocator, PercentFormatter, StrMethodFormatter
 from numpy.typing import NDArray
 from sklearn.metrics import roc_curve
 
@@ -14,24 +14,75 @@ from pipelines.model.classifier import LABELS
 from pipelines.model.metrics import Confusion, calibration_bins, expected_calibration_error, roc_auc
 from pipelines.train.loop import EpochRow
 
-BLUE, ORANGE, GREY = "#1f5fa8", "#d9730d", "#8a8a8a"
+BLUE, ORANGE, GREY, GRID = "#1f5fa8", "#d9730d", "#8a8a8a", "#e3e3e3"
+MEAN_WINDOWS = 20  # the running mean of the loss is taken over this part of all steps
+LEGEND_ROOM = (
+    1.3  # the loss axis is longer than the losses by this factor, so that the legend hides none
+)
 
 
-def learning_curves(history: Sequence[EpochRow]) -> Figure:
-    """Loss of both splits, and the validation figures, by epoch."""
+def learning_curves(history: Sequence[EpochRow], step_losses: Sequence[float]) -> Figure:
+    """Loss of both splits by step, and the validation figures of the one epoch or of each."""
     figure, (left, right) = _figure(2)
-    epochs = [row.epoch for row in history]
-    _line(left, epochs, [row.train_loss for row in history], "train", BLUE)
-    _line(left, epochs, [row.valid_loss for row in history], "validation", ORANGE)
-    _label(left, "Loss", "epoch", "cross entropy, nats")
-    _line(right, epochs, _or_gap([row.valid_accuracy for row in history]), "accuracy", BLUE)
-    _line(right, epochs, _or_gap([row.valid_f1 for row in history]), "F1", ORANGE)
-    _label(right, "Validation figures", "epoch", "share of reviews")
-    right.yaxis.set_major_formatter(PercentFormatter(1.0))
-    for axes in (left, right):
-        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
-        axes.legend(frameon=False)
+    _losses_by_step(left, history, step_losses)
+    if len(history) == 1:
+        _figures_of_epoch(right, history[0])
+    else:
+        _figures_by_epoch(right, history)
     return figure
+
+
+def _losses_by_step(axes: Axes, history: Sequence[EpochRow], step_losses: Sequence[float]) -> None:
+    """Draw the training loss of each step and its running mean, the validation loss at the end of each epoch."""
+    losses = np.asarray(step_losses, dtype=np.float64)  # (n_steps,)
+    steps = np.arange(1, len(losses) + 1)
+    window = len(losses) // MEAN_WINDOWS
+    axes.plot(steps, losses, color=BLUE, alpha=0.3, linewidth=0.8, label="training, each step")
+    if window > 1:
+        mean = np.convolve(losses, np.full(window, 1 / window), mode="valid")
+        name = f"training, mean of {window} steps"
+        axes.plot(steps[window - 1 :], mean, color=BLUE, linewidth=2, label=name)
+    ends = [len(losses) * (number + 1) / len(history) for number in range(len(history))]
+    valid_losses = [row.valid_loss for row in history]
+    line = "-" if len(history) > 1 else "none"
+    axes.plot(ends, valid_losses, color=ORANGE, marker="o", linestyle=line, label="validation")
+    for end in ends[:-1]:
+        axes.axvline(end, color=GREY, linestyle=":", linewidth=1)
+    name = "step (a dotted line ends an epoch)" if len(history) > 1 else "step"
+    _label(axes, "Loss", name, "cross entropy, nats")
+    axes.grid(visible=True, axis="y", color=GRID)
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True, steps=[1, 2, 5, 10]))
+    axes.xaxis.set_major_formatter(StrMethodFormatter("{x:,.0f}"))
+    axes.set_ylim(0.0, LEGEND_ROOM * axes.get_ylim()[1])
+    axes.legend(loc="upper right", facecolor="white", edgecolor="none", framealpha=0.85)
+
+
+def _figures_of_epoch(axes: Axes, row: EpochRow) -> None:
+    """Draw the validation figures of a single epoch as bars, each with its value."""
+    values = {
+        "accuracy": row.valid_accuracy,
+        "precision": row.valid_precision,
+        "recall": row.valid_recall,
+        "F1": row.valid_f1,
+    }
+    bars = axes.bar(list(values), [value or 0.0 for value in values.values()], 0.6, color=BLUE)
+    texts = ["undefined" if value is None else f"{value:.1%}" for value in values.values()]
+    axes.bar_label(bars, texts, padding=3)
+    _label(axes, f"Validation figures after epoch {row.epoch}", "", "share of reviews")
+    axes.set_ylim(0.0, 1.08)
+    axes.set_yticks([0.0, 0.2, 0.4, 0.6, 0.8, 1.0])
+    axes.yaxis.set_major_formatter(PercentFormatter(1.0))
+
+
+def _figures_by_epoch(axes: Axes, history: Sequence[EpochRow]) -> None:
+    """Draw accuracy and F1 of the validation split over the epochs, with a gap where one is undefined."""
+    epochs = [row.epoch for row in history]
+    _line(axes, epochs, _or_gap([row.valid_accuracy for row in history]), "accuracy", BLUE)
+    _line(axes, epochs, _or_gap([row.valid_f1 for row in history]), "F1", ORANGE)
+    _label(axes, "Validation figures", "epoch", "share of reviews")
+    axes.yaxis.set_major_formatter(PercentFormatter(1.0, decimals=1))
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    axes.legend(frameon=False)
 
 
 def confusion_matrix(confusion: Confusion) -> Figure:
@@ -110,7 +161,7 @@ def _figure(n_axes: int) -> tuple[Figure, list[Axes]]:
 
 def _line(axes: Axes, x: Sequence[int], y: Sequence[float], name: str, colour: str) -> None:
     axes.plot(x, y, color=colour, marker="o", linewidth=2, label=name)
-    axes.grid(visible=True, color="#e3e3e3")
+    axes.grid(visible=True, color=GRID)
 
 
 def _label(axes: Axes, title: str, x: str, y: str) -> None:
@@ -124,7 +175,7 @@ def _unit_square(axes: Axes) -> None:
     axes.set_xlim(-0.02, 1.02)
     axes.set_ylim(-0.02, 1.02)
     axes.set_aspect("equal")
-    axes.grid(visible=True, color="#e3e3e3")
+    axes.grid(visible=True, color=GRID)
 
 
 def _or_gap(values: Sequence[float | None]) -> list[Any]:

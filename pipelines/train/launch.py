@@ -168,8 +168,9 @@ def _threads_of_each(settings: TrainSettings) -> int:
 def _inherited(meeting: str, threads: int) -> Iterator[None]:
     """The environment that ranks on this machine start with: our code, their threads, nothing beyond loopback.
 
-    torchrun's own meeting point is a port that listens on every interface, unless it is told to use a file (by the
-    last two); then it takes its fixed `localhost:0` for the name of one in the directory that it starts in.
+    torchrun's own meeting point is a port that listens on every interface. The last two variables make it a file
+    instead, but torchrun then takes its fixed endpoint `localhost:0` as the file's name, relative to its working
+    directory. TorchDistributor passes no working directory on, so this process must change its own.
     """
     loopback = next(name for _, name in socket.if_nameindex() if name.startswith("lo"))
     path = [
@@ -180,7 +181,7 @@ def _inherited(meeting: str, threads: int) -> Iterator[None]:
             if part
         ),
     ]
-    changed = {
+    variables = {
         "PYTHONPATH": os.pathsep.join(path),
         "OMP_NUM_THREADS": str(threads),
         "RAYON_NUM_THREADS": str(threads),  # the tokenizer's
@@ -190,14 +191,8 @@ def _inherited(meeting: str, threads: int) -> Iterator[None]:
         "PET_RDZV_CONF": "store_type=file",
         "TORCH_DISABLE_SHARE_RDZV_TCP_STORE": "1",
     }
-    before = {name: os.environ.get(name) for name in changed}
-    os.environ.update(changed)
-    try:
-        with contextlib.chdir(meeting):
-            yield
-    finally:
-        for name, value in before.items():
-            os.environ.pop(name) if value is None else os.environ.update({name: value})
+    with program.environment(**variables), contextlib.chdir(meeting):
+        yield
 
 
 def train_rank(

@@ -1,7 +1,6 @@
 """Training: settings, length-grouped batches, the loop. Arrays in, weights and history out; no files, no tracking."""
 
 import math
-import os
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -32,9 +31,6 @@ from pipelines.train.tokens import predict_policy
 
 MAX_GRADIENT_NORM = 1.0
 TRAIN_ATTENTION = "eager"  # on short rows faster than the fused one, whose backward pass recomputes
-os.environ.setdefault(
-    "CUBLAS_WORKSPACE_CONFIG", ":4096:8"
-)  # before CUDA's first product: deterministic ones want it
 OnStep = Callable[[int, float, float], None]
 
 

@@ -25,9 +25,11 @@ class TrainingLog:
         self.client = client
         self.run_id = run_id
         self.metrics: list[Metric] = []
+        self.step_losses: list[float] = []
 
     def step(self, step: int, loss: float, rate: float) -> None:
         """One optimiser step's loss and learning rate."""
+        self.step_losses.append(loss)
         self._add({"step_loss": loss, "step_learning_rate": rate}, step)
 
     def epoch(self, row: EpochRow) -> None:
@@ -59,7 +61,7 @@ class TrainingLog:
         mlflow.log_table(slices, "test_slices.json")
         runs.log_predictions(evaluation.prediction_table(learned))
         pictures = {
-            "learning_curves": figures.learning_curves(learned.fitted.history),
+            "learning_curves": figures.learning_curves(learned.fitted.history, self.step_losses),
             "confusion_matrix": figures.confusion_matrix(confusion_of(label, prediction)),
             "roc": figures.roc(probability, label),
             "calibration": figures.calibration(probability, label),

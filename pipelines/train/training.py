@@ -10,7 +10,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 from tokenizers import Tokenizer
 
-from pipelines.lake.snapshot import SPLITS, labels_of, open_snapshot, rows_of
+from pipelines.lake.snapshot import labels_of, open_snapshot, rows_of
 from pipelines.model import classifier
 from pipelines.model.classifier import Lexical, Policy, blended, probability_of
 from pipelines.model.metrics import fit_blend
@@ -20,6 +20,7 @@ from pipelines.train.lexical import fit_lexical
 from pipelines.train.loop import EpochRow, Fit, OnStep, deterministic, fit, predicted, require_rows
 from pipelines.train.settings import TrainSettings
 from pipelines.train.tokens import predict_policy, tokenise_rows, train_policy
+from schemas import SPLITS
 
 
 @dataclass(frozen=True)

@@ -26,7 +26,7 @@ from pipelines.model.classifier import (
     token_budget_batches,
     tokenise,
 )
-from pipelines.model.manifest import manifest_of, verify_manifest
+from pipelines.model.manifest import ManifestError, manifest_of, verify_manifest
 from pipelines.train.encoder import load_for_training
 from tests.support.tiny_encoder import CLS, SEP, SPECIAL_TOKENS, build, tokenizer_of
 
@@ -268,26 +268,26 @@ def test_a_changed_missing_or_extra_file_is_named(copied: Path) -> None:
     weights = (copied / "model.safetensors").read_bytes()
     (copied / "model.safetensors").write_bytes(weights[:-1] + bytes([weights[-1] ^ 1]))  # one bit
     with pytest.raises(
-        ModelFilesError,
+        ManifestError,
         match=rf"model\.safetensors: the manifest says {len(weights)} bytes of SHA-256",
     ):
         verify_manifest(copied, manifest)
     (copied / "model.safetensors").write_bytes(weights + b"\0")
     with pytest.raises(
-        ModelFilesError, match=rf"model\.safetensors: .*found {len(weights) + 1} bytes"
+        ManifestError, match=rf"model\.safetensors: .*found {len(weights) + 1} bytes"
     ):
         verify_manifest(copied, manifest)
     (copied / "model.safetensors").write_bytes(weights)
     (copied / "nested").mkdir()
     (copied / "nested" / "extra.py").write_text("")
     with pytest.raises(
-        ModelFilesError, match=r"nested/extra\.py: the manifest says no such file, found 0 bytes"
+        ManifestError, match=r"nested/extra\.py: the manifest says no such file, found 0 bytes"
     ):
         verify_manifest(copied, manifest)
     (copied / "nested" / "extra.py").unlink()
     (copied / "policy.json").unlink()
     with pytest.raises(
-        ModelFilesError, match=r"policy\.json: the manifest says \d+ bytes .*, found no such file"
+        ManifestError, match=r"policy\.json: the manifest says \d+ bytes .*, found no such file"
     ):
         verify_manifest(copied, manifest)
 

@@ -1,0 +1,350 @@
+"""The classifier: tokenisation policy, inference, manifest. The only code that travels inside a logged model.
+
+Self-contained on purpose: MLflow logs this very file as the model's code, and training and scoring import the
+same functions from it, so the policy stands once. It must never import `pipelines` or `schemas`.
+"""
+
+import contextlib
+import dataclasses
+import functools
+import json
+import logging
+import time
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+import mlflow
+import numpy as np
+import pandas as pd
+import torch
+from mlflow.models import ModelSignature
+from mlflow.pyfunc.model import PythonModel, PythonModelContext
+from mlflow.types.schema import ColSpec, DataType, Schema
+from numpy.typing import NDArray
+from safetensors.numpy import load_file, save_file
+from tokenizers import Tokenizer
+from transformers import AutoModelForSequenceClassification
+from transformers.utils import logging as transformers_logging
+
+MODEL_FILES = ("config.json", "lexical.safetensors", "model.safetensors", "policy.json", "tokenizer.json")
+LABELS = ("negative", "positive")
+PRECISION_TRIALS = 7
+HOPELESS = 4.0  # times as slow: no more trials
+LEAST_GAIN = 1.3  # of bf16 over fp32; below it, full precision is worth more than the time
+PREDICT_ATTENTION = "sdpa"  # fused: 1.5 times as many reviews a second at 256 tokens on two cores as "eager"
+PAIR_FACTOR = 1_000_003  # odd: spreads pairs of tokens over their buckets
+TOKEN_BUDGET = 8_192  # rows x longest row of one forward pass; keeps the activations of a MiniLM under 1 GB
+OUTPUTS = {"probability": DataType.double, "prediction": DataType.long, "is_truncated": DataType.boolean}
+SIGNATURE = ModelSignature(
+    inputs=Schema([ColSpec(DataType.string, "text")]),
+    outputs=Schema([ColSpec(type_, name) for name, type_ in OUTPUTS.items()]),
+)
+
+log = logging.getLogger("reviewlake")
+
+
+class ModelFilesError(ValueError):
+    """A model directory that is not what was logged, or that would run code of its own."""
+
+
+Progress = Callable[[Iterable[Any]], Iterable[Any]]
+
+
+class Rows(Protocol):
+    """Token ids of many reviews, row by row: a list of arrays, or one flat array with offsets."""
+
+    def __len__(self) -> int: ...
+    def __getitem__(self, row: int, /) -> NDArray[np.int32]: ...
+
+
+@dataclass(frozen=True)
+class Policy:
+    """How a text becomes tokens, and logits become a prediction. Stored beside the weights."""
+
+    max_tokens: int = 128
+    head_share: float = 0.25
+    temperature: float = 1.0
+    threshold: float = 0.5
+    precision: str = "auto"
+    pooling: str = "own"
+    lexical_weight: float = 0.0
+    bias: float = 0.0
+
+
+@dataclass(frozen=True)
+class Lexical:
+    """A linear model over all tokens of a text and all pairs of neighbours, those too that the encoder never sees.
+
+    idf, weight  (n_tokens + n_pairs,): of each token, then of each bucket that pairs are hashed to; n_pairs may be 0
+    Source: Cheng et al. 2016, "Wide & Deep Learning": the wide part beside the deep one.
+    """
+
+    idf: NDArray[np.float32]
+    weight: NDArray[np.float32]
+    bias: float
+    n_tokens: int
+
+    def margin(self, bodies: Rows) -> NDArray[np.float64]:
+        """How far each text leans to positive, (n,): the bias for a text without a token."""
+        rows, ids, values = tf_idf(bodies, self.idf, self.n_tokens)
+        return np.asarray(np.bincount(rows, values * self.weight[ids], minlength=len(bodies)) + self.bias, np.float64)
+
+
+def tf_idf(
+    bodies: Rows, idf: NDArray[np.float32], n_tokens: int
+) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.float64]]:
+    """Row, id and value of each token and pair of a text: (1 + ln count) x idf, scaled to unit length a text."""
+    found = [np.unique(_terms(bodies[row], n_tokens, len(idf)), return_counts=True) for row in range(len(bodies))]
+    rows = np.repeat(np.arange(len(found)), [len(ids) for ids, _ in found])
+    ids = np.concatenate([np.empty(0, np.int64), *(ids for ids, _ in found)]).astype(np.int64)
+    counts = np.concatenate([np.empty(0, np.int64), *(counts for _, counts in found)])
+    values = (1.0 + np.log(counts)) * idf[ids]
+    norms = np.sqrt(np.bincount(rows, values**2, minlength=len(found)))
+    return rows, ids, values / norms[rows]
+
+
+def head_and_tail(token_ids: NDArray[np.int32], max_tokens: int, head: int) -> NDArray[np.int32]:
+    """Shorten one review by keeping its first `head` tokens and its last `max_tokens - head`.
+
+    token_ids  (T,) no special tokens        returns  (min(T, max_tokens),)
+    Raises ValueError unless 0 <= head <= max_tokens. Source: Sun et al. 2019, "How to Fine-Tune BERT", long texts.
+    """
+    if not 0 <= head <= max_tokens:
+        raise ValueError(f"head must be 0..{max_tokens} (max_tokens), got {head}")
+    if len(token_ids) <= max_tokens:
+        return token_ids
+    return np.concatenate([token_ids[:head], token_ids[len(token_ids) - (max_tokens - head) :]])
+
+
+def tokenise(
+    tokenizer: Tokenizer, texts: Sequence[str], policy: Policy
+) -> tuple[list[NDArray[np.int32]], NDArray[np.bool_], list[NDArray[np.int32]]]:
+    """Token ids of each text, special tokens included and at most `max_tokens` long; which texts were cut; all ids."""
+    tokenizer.no_truncation()  # tokenizer.json may hold both: MiniLM's cuts at 128 and pads every text to 128
+    tokenizer.no_padding()
+    before, after = _special_tokens(tokenizer)
+    room = policy.max_tokens - len(before) - len(after)
+    try:
+        encoded = tokenizer.encode_batch_fast(list(texts), add_special_tokens=False)
+    except (TypeError, UnicodeEncodeError) as error:
+        raise ValueError(_name_offender(texts)) from error
+    head = round(room * policy.head_share)
+    bodies = [np.asarray(one.ids, dtype=np.int32) for one in encoded]
+    rows = [np.concatenate([before, head_and_tail(body, room, head), after]) for body in bodies]
+    return rows, np.array([len(body) > room for body in bodies], dtype=np.bool_), bodies
+
+
+def token_budget_batches(lengths: NDArray[np.int64], budget: int) -> list[NDArray[np.int64]]:
+    """Row numbers in batches of similar length, rows x longest <= budget; a row over the budget goes alone."""
+    order = np.argsort(lengths, kind="stable")
+    batches: list[NDArray[np.int64]] = []
+    start = 0
+    for end in range(1, len(order) + 1):
+        if end == len(order) or (end + 1 - start) * lengths[order[end]] > budget:
+            batches.append(order[start:end])
+            start = end
+    return batches
+
+
+def autocast(device: torch.device, precision: str) -> contextlib.AbstractContextManager[Any]:
+    """bf16 where asked for, or where `auto` measures a gain; full precision otherwise."""
+    is_bf16 = uses_bf16(device, precision)
+    return torch.autocast(device.type, dtype=torch.bfloat16) if is_bf16 else contextlib.nullcontext()
+
+
+def uses_bf16(device: torch.device, precision: str) -> bool:
+    """Whether bf16 is asked for, or `auto` finds it faster here."""
+    return precision == "bf16" or (precision == "auto" and faster_precision(device.type) == "bf16")
+
+
+def best_device() -> torch.device:
+    """The accelerator that this machine has, else its processor."""
+    return torch.accelerator.current_accelerator(check_available=True) or torch.device("cpu")
+
+
+@functools.cache
+def faster_precision(device_type: str) -> str:
+    """bf16 where this machine multiplies matrices clearly faster in it, else fp32: measured once.
+
+    2.7 times on AVX512-BF16; where a processor has none, torch computes bf16 by detours that may take a hundred times.
+    """
+    seconds: dict[torch.dtype, list[float]] = {torch.float32: [], torch.bfloat16: []}
+    for _ in range(PRECISION_TRIALS):  # in turn: what else the machine does then hits both
+        for dtype, found in seconds.items():
+            found.append(_seconds_of_product(device_type, dtype))
+        if seconds[torch.bfloat16][0] > HOPELESS * seconds[torch.float32][0]:
+            break
+    gain = min(seconds[torch.float32]) / min(seconds[torch.bfloat16])
+    chosen = "bf16" if gain >= LEAST_GAIN else "fp32"
+    log.info("precision %s: products in bf16 take 1/%.1f of the time of fp32 on this %s", chosen, gain, device_type)
+    return chosen
+
+
+def pad(token_ids: Rows, rows: NDArray[np.int64], pad_id: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """Input ids and attention mask of the chosen rows, padded to the longest of them."""
+    chosen = [token_ids[int(row)] for row in rows]
+    lengths = np.array([len(one) for one in chosen])
+    mask = np.arange(lengths.max())[None, :] < lengths[:, None]
+    ids = np.full(mask.shape, pad_id, dtype=np.int64)
+    ids[mask] = np.concatenate(chosen)
+    return torch.from_numpy(ids), torch.from_numpy(mask.astype(np.int64))
+
+
+def forward(model: Any, ids: torch.Tensor, mask: torch.Tensor, pooling: str) -> torch.Tensor:
+    """Logits (n, 2) of one padded batch. own: the architecture's way, BERT's [CLS]; mean: of all tokens' states."""
+    ids, mask = ids.to(model.device), mask.to(model.device)
+    if pooling == "own":
+        return model(input_ids=ids, attention_mask=mask).logits  # type: ignore[no-any-return]
+    states = model.base_model(input_ids=ids, attention_mask=mask).last_hidden_state.float()
+    weights = mask[..., None].float()
+    return model.classifier((states * weights).sum(1) / weights.sum(1))  # type: ignore[no-any-return]
+
+
+def use_attention(model: Any, implementation: str) -> None:
+    """Choose how attention is computed, where the architecture has a choice; the results agree to bf16's rounding."""
+    if getattr(model, "_supports_sdpa", False):
+        model.set_attn_implementation(implementation)
+
+
+def predict_logits(
+    model: Any, token_ids: Rows, policy: Policy, budget: int = TOKEN_BUDGET, progress: Progress = iter
+) -> NDArray[np.float32]:
+    """Logits (n, 2), in the order given; `progress` may show how the batches go."""
+    lengths = np.array([len(token_ids[row]) for row in range(len(token_ids))], dtype=np.int64)
+    logits = np.empty((len(lengths), len(LABELS)), dtype=np.float32)
+    model.eval()
+    use_attention(model, PREDICT_ATTENTION)
+    with torch.inference_mode(), autocast(model.device, policy.precision):
+        for rows in progress(token_budget_batches(lengths, budget)):
+            ids, mask = pad(token_ids, rows, model.config.pad_token_id or 0)
+            logits[rows] = forward(model, ids, mask, policy.pooling).float().cpu().numpy()
+    return logits
+
+
+def blended(
+    logits: NDArray[np.float32], lexical_margin: NDArray[np.float64] | float, policy: Policy
+) -> NDArray[np.float32]:
+    """The encoder's logits with the lexical margin, times its weight, and the bias on the positive side."""
+    more = policy.lexical_weight * lexical_margin + policy.bias
+    return np.stack([logits[:, 0], logits[:, 1] + more], axis=1).astype(np.float32)
+
+
+def probability_of(logits: NDArray[np.float32], temperature: float) -> NDArray[np.float64]:
+    """P(positive) by softmax at a temperature; NaN where the logits are not finite."""
+    difference = logits[:, 1].astype(np.float64) - logits[:, 0].astype(np.float64)
+    return 0.5 * (1.0 + np.tanh(difference / (2.0 * temperature)))
+
+
+@dataclass(frozen=True)
+class Classifier:
+    """Weights, tokenizer and policy, ready to score texts; without a lexical part the encoder decides alone."""
+
+    model: Any
+    tokenizer: Tokenizer
+    policy: Policy
+    lexical: Lexical | None = None
+
+    def predict(self, texts: Sequence[str]) -> pd.DataFrame:
+        """One row a text, in the order given: probability, prediction, is_truncated. ValueError names a bad text."""
+        token_ids, is_truncated, bodies = tokenise(self.tokenizer, texts, self.policy)
+        margin = self.lexical.margin(bodies) if self.lexical and self.policy.lexical_weight else 0.0
+        logits = blended(predict_logits(self.model, token_ids, self.policy), margin, self.policy)
+        probability = probability_of(logits, self.policy.temperature)
+        prediction = (probability >= self.policy.threshold).astype(np.int64)
+        return pd.DataFrame({"probability": probability, "prediction": prediction, "is_truncated": is_truncated})
+
+
+def save(directory: Path, model: Any, tokenizer: Tokenizer, policy: Policy, lexical: Lexical | None = None) -> None:
+    """Write the five files that `load` reads, and nothing else, to an empty or absent directory."""
+    model.save_pretrained(directory, safe_serialization=True)
+    nothing = np.zeros(tokenizer.get_vocab_size(), np.float32)
+    part = lexical or Lexical(nothing, nothing, 0.0, len(nothing))
+    arrays = {"idf": part.idf, "weight": part.weight, "bias": np.array([part.bias])}
+    save_file(arrays, directory / "lexical.safetensors")
+    tokenizer.save(str(directory / "tokenizer.json"))
+    policy_text = json.dumps(dataclasses.asdict(policy), indent=2, sort_keys=True)  # equal policies, equal bytes
+    (directory / "policy.json").write_text(policy_text + "\n", encoding="utf-8")
+
+
+def load(directory: str | Path, device: Any = None) -> Classifier:
+    """Load a classifier to the accelerator there is, if any. Runs no code from its files; verify them all the same."""
+    root = Path(directory)
+    found = sorted(path.name for path in root.iterdir()) if root.is_dir() else []
+    if found != list(MODEL_FILES):
+        raise ModelFilesError(f"{root}: expected {', '.join(MODEL_FILES)}, found {', '.join(found) or 'nothing'}")
+    _refuse_own_code(root / "config.json")
+    transformers_logging.disable_progress_bar()  # type: ignore[no-untyped-call]  # one for every process that scores
+    model, loading = AutoModelForSequenceClassification.from_pretrained(
+        root, local_files_only=True, trust_remote_code=False, use_safetensors=True,
+        attn_implementation="eager", dtype=torch.float32, output_loading_info=True,
+    )  # fmt: skip
+    if loading["missing_keys"]:  # transformers would fill them with random numbers and go on
+        raise ModelFilesError(f"{root}/model.safetensors: lacks {', '.join(sorted(loading['missing_keys']))}")
+    policy = Policy(**json.loads((root / "policy.json").read_text(encoding="utf-8")))
+    tokenizer = Tokenizer.from_file(str(root / "tokenizer.json"))
+    part, n_tokens = load_file(root / "lexical.safetensors"), tokenizer.get_vocab_size()
+    if not n_tokens <= len(part["idf"]) == len(part["weight"]):
+        raise ModelFilesError(f"{root}/lexical.safetensors: expected {n_tokens} tokens and some pairs, found others")
+    lexical = Lexical(part["idf"], part["weight"], float(part["bias"][0]), n_tokens)
+    return Classifier(model.to(device or best_device()).eval(), tokenizer, policy, lexical)
+
+
+class ReviewClassifier(PythonModel):
+    """The logged model. Its one artifact, `model`, is a directory that `save` wrote."""
+
+    def load_context(self, context: PythonModelContext) -> None:
+        """Load the classifier once, when MLflow opens the model."""
+        self.classifier = load(context.artifacts["model"])
+
+    def predict(self, context: Any, model_input: pd.DataFrame, params: Any = None) -> pd.DataFrame:  # noqa: ARG002
+        """Score the column `text`; the signature makes MLflow refuse anything else."""
+        return self.classifier.predict(model_input["text"].tolist())
+
+
+def _seconds_of_product(device_type: str, dtype: torch.dtype) -> float:
+    """Time of a product of a MiniLM's size, after one that warms up; of many on an accelerator, which starts late."""
+    left, right = (torch.ones(shape, dtype=dtype, device=device_type) for shape in ((512, 384), (384, 1536)))
+    for _ in range(2):
+        started_s = time.perf_counter()
+        for _ in range(1 if device_type == "cpu" else 100):
+            product = left @ right
+        product[0, 0].item()  # waits for an accelerator
+    return time.perf_counter() - started_s
+
+
+def _terms(body: NDArray[np.int32], n_tokens: int, n_terms: int) -> NDArray[np.int64]:
+    """The ids of a text's tokens, and behind them those of the buckets of each two in a row."""
+    ids = body.astype(np.int64)
+    pairs = (ids[:-1] * PAIR_FACTOR + ids[1:]) % (n_terms - n_tokens) if n_terms > n_tokens else ids[:0]
+    return np.append(ids, n_tokens + pairs)
+
+
+def _special_tokens(tokenizer: Tokenizer) -> tuple[NDArray[np.int32], NDArray[np.int32]]:
+    """What the tokenizer puts before and after a text: [CLS] and [SEP], <s> and </s>, or nothing."""
+    bare = tokenizer.encode("a", add_special_tokens=False).ids
+    whole = tokenizer.encode("a", add_special_tokens=True).ids
+    start = next(i for i in range(len(whole)) if whole[i : i + len(bare)] == bare)
+    return np.array(whole[:start], dtype=np.int32), np.array(whole[start + len(bare) :], dtype=np.int32)
+
+
+def _name_offender(texts: Sequence[object]) -> str:
+    """Say which row is no text: null, a number, or a string that UTF-8 cannot hold (half a surrogate pair)."""
+    for row, text in enumerate(texts):
+        if not isinstance(text, str) or text.encode("utf-8", "replace").decode("utf-8") != text:
+            return f"text of row {row}: expected a string that UTF-8 can hold, found {type(text).__name__}"
+    return "texts: expected what the tokenizer reads, found something else"
+
+
+def _refuse_own_code(config_file: Path) -> None:
+    """Refuse a config that names Python code, or whose labels are not ours in our order."""
+    config = json.loads(config_file.read_text(encoding="utf-8"))
+    if "auto_map" in config:
+        raise ModelFilesError(f"{config_file}: expected no auto_map, which makes transformers run code; found one")
+    if config.get("id2label") != {str(number): name for number, name in enumerate(LABELS)}:
+        raise ModelFilesError(f"{config_file}: expected id2label {', '.join(LABELS)}, found {config.get('id2label')}")
+
+
+if __name__ != "pipelines.classifier":  # MLflow runs the file under a name of its own to find the model
+    mlflow.models.set_model(ReviewClassifier())

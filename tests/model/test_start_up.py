@@ -1,0 +1,24 @@
+"""A job's flags and its check for being done import nothing that takes seconds. Needs no Spark."""
+
+import subprocess
+import sys
+
+# pandas too: it takes half a second. tokenizers takes 20 ms.
+SLOW = ("torch", "transformers", "mlflow", "pyspark", "huggingface_hub", "pandas")
+PROGRAM = f"""
+import sys
+from pipelines.model import backbone, manifest
+from pipelines.train import settings
+directory = backbone.find(settings.TrainSettings().backbone)
+assert len(backbone.fingerprint(directory)) == 64
+assert backbone.load_tokenizer(directory).get_vocab_size() > 30_000
+assert manifest.manifest_of(directory)
+print([name for name in {SLOW} if name in sys.modules])
+"""
+
+
+def test_settings_backbone_and_manifest_work_without_a_slow_import() -> None:
+    run = subprocess.run(
+        [sys.executable, "-c", PROGRAM], capture_output=True, text=True, check=False
+    )
+    assert run.stdout == "[]\n", run.stderr
