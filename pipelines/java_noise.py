@@ -8,10 +8,11 @@ IVY_ENDS = (b" artifacts copied, ", b" already retrieved (")
 
 
 class Forwarder:
-    """Forwards a JVM's stderr without that warning and without Ivy's report, if that is complete.
+    """Forwards a JVM's stderr, leaving out that warning and Ivy's report.
 
-    Of the report the first download is shown: it may take a while. Lines are forwarded when they
-    are complete, progress bars, which start with a carriage return, as they come.
+    The report's first download is shown, since it may take a while. A report that does not reach
+    its end is shown too. Lines are forwarded when they are complete; progress bars, which start
+    with a carriage return, at once.
     """
 
     def __init__(self) -> None:

@@ -1,6 +1,6 @@
 """A job as a graph of tasks: what each task runs or compares, its dependencies, its arguments.
 
-Only what databricks.yml uses is supported: Python files and comparisons of two texts.
+Supports only the kinds of task in databricks.yml: Python files and comparisons of two texts.
 """
 
 import json
@@ -82,13 +82,13 @@ class Job:
 
 @dataclass(frozen=True)
 class TaskResult:
-    """The result of a task; its texts are those of its work, with every {{...}} replaced."""
+    """The result of a task. `texts` are those of its work, with every {{...}} replaced."""
 
     state: str
     texts: list[str] = field(default_factory=list)
     exit_code: int = 0
     duration_s: float = 0.0
-    values: dict[str, Any] = field(default_factory=dict)  # that the task has set
+    values: dict[str, Any] = field(default_factory=dict)  # set by the task
     outcome: str | None = None  # of a condition
 
 
@@ -105,7 +105,7 @@ def job_of(definition: Mapping[str, Any], name: str) -> Job:
 
 
 def ordered(job: str, tasks: Sequence[Task]) -> tuple[Task, ...]:
-    """Return the tasks with each one behind its dependencies, and otherwise in the given order."""
+    """Return the tasks with each one after its dependencies, otherwise in the given order."""
     by_key = {task.key: task for task in tasks}
     if len(by_key) < len(tasks):
         keys = [task.key for task in tasks]

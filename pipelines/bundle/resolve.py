@@ -31,10 +31,7 @@ KEYED = {
     "environments": "environment_key",
     "parameters": "name",
 }
-UNREAD = (
-    "artifacts",
-    "definitions",
-)  # how to build the wheel, and anchors for the rest of the file
+UNREAD = ("artifacts", "definitions")  # the build of the wheel; anchors for the file
 DECLARATION = {"default", "description", "type", "lookup"}  # keys that declare a variable
 Place = tuple[str | int, ...]
 
@@ -142,7 +139,7 @@ def prefix_names(resources: DictConfig, short: str) -> None:
         for key, resource in written.get(kind, {}).items():
             resources[kind][key]["name"] = f"dev_{short}_{resource['name']}"
     for experiment in resources.get("experiments", {}).values():
-        # Resolved here: the prefix goes behind the folder, which may come from a variable.
+        # Resolved here: the prefix goes after the folder, which may come from a variable.
         folder, slash, name = experiment["name"].rpartition("/")
         experiment["name"] = f"{folder}{slash}[dev {short}] {name}"
 

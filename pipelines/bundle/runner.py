@@ -1,4 +1,4 @@
-"""Run a job's tasks one after another on this machine, as the cloud would run them."""
+"""Run a job's tasks one after another on this machine, as Databricks would."""
 
 import dataclasses
 import json
@@ -40,8 +40,8 @@ from pipelines.provenance import ROOT
 log = logging.getLogger("reviewlake")
 LOG4J = ROOT / "pipelines" / "lake" / "log4j2.properties"
 CHUNK_BYTES = 65_536
-# Runs a script of the checkout whose root is given, which writes its task values to the file given
-# last. Returns the exit code.
+# Runs a script. Arguments: the root of the checkout, the script, the file for its task values.
+# Returns the exit code.
 Execute = Callable[[Path, Script, Path], int]
 
 
@@ -154,7 +154,7 @@ def in_process(root: Path, script: Script, values_file: Path) -> int:
         try:
             main = runpy.run_path(str(root / script.file))["main"]
             return program.attempt(main, list(script.argv))
-        except SystemExit as ended:  # argparse has refused the arguments
+        except SystemExit as ended:  # argparse refused the arguments
             return ended.code if isinstance(ended.code, int) else 1
 
 
@@ -200,7 +200,7 @@ def load_state(file: Path) -> dict[str, TaskResult]:
 
 
 def save_state(file: Path, results: Mapping[str, TaskResult]) -> None:
-    """Keep the results."""
+    """Write the results for a later --resume."""
     write_json(file, {key: dataclasses.asdict(result) for key, result in results.items()})
 
 
@@ -221,7 +221,7 @@ def _run_task(
     """Run a task, unless its earlier result is a success with the same arguments."""
     try:
         work = filled_work(task.work, partial(filled, values=values))
-    except InputError as error:  # a value that no task has set fails this task, not the runner
+    except InputError as error:  # a missing value fails this task, not the runner
         log.error("InputError: task %s: %s", task.key, error)
         return TaskResult(FAILED, exit_code=error.exit_code)
     if earlier and earlier.state == SUCCEEDED and earlier.texts == work.texts:

@@ -12,7 +12,10 @@ FILE = "REVIEWLAKE_TASK_VALUES"
 
 
 def set_value(name: str, value: int | str) -> None:
-    """Set a value for later tasks: {{tasks.<this task>.values.<name>}}. Does nothing outside a job."""
+    """Set a value that later tasks get for {{tasks.<this task>.values.<name>}}.
+
+    Does nothing outside a job.
+    """
     if "DATABRICKS_RUNTIME_VERSION" in os.environ:
         from databricks.sdk.runtime import dbutils
 

@@ -1,9 +1,9 @@
-"""Hold databricks.yml against the real Databricks CLI and a workspace on loopback.
+"""Deploy databricks.yml with the real Databricks CLI to a fake workspace on loopback.
 
-    python -m tests.bundle.bundle_check            # every target, arguments against bundle_argv.json
-    python -m tests.bundle.bundle_check --write    # write bundle_argv.json anew
+    python -m tests.bundle.bundle_check            # compare all arguments with bundle_argv.json
+    python -m tests.bundle.bundle_check --write    # replace bundle_argv.json
 
-The CLI works in a copy of the tracked files, with a home and a configuration of its own.
+The CLI works in a copy of the tracked files, with its own home directory and configuration.
 
 Reads   databricks.yml, jobs/, the wheel's sources
 Writes  nothing; with --write tests/bundle_argv.json
@@ -30,7 +30,7 @@ ARGV = ROOT / "tests" / "bundle_argv.json"
 TARGETS = ("local", "dev", "staging", "prod")
 SERVICE_PRINCIPAL = "00000000-0000-4000-8000-000000000001"
 CALL_TIMEOUT_S = 300
-PARAMETERS = "job.parameters"  # beside a job's tasks: its parameters with their defaults
+PARAMETERS = "job.parameters"  # key, beside the tasks, of a job's parameters and their defaults
 Argv = dict[str, dict[str, dict[str, Any]]]  # target, job, task
 
 
@@ -43,7 +43,7 @@ class BundleCheckConfig:
 
 @dataclass(frozen=True)
 class Bundle:
-    """The CLI, the copy that it works in, and the workspace that it talks to."""
+    """The CLI, the directory in which it works, the workspace it connects to, and a target."""
 
     binary: Path
     directory: Path
@@ -51,7 +51,10 @@ class Bundle:
     target: str
 
     def run(self, *words: str, exits: int = 0) -> str:
-        """Stdout of `databricks bundle …`; IntegrityError, with the CLI's words, where it exits otherwise."""
+        """Run `databricks bundle …` and return its output.
+
+        Raises IntegrityError with that output if the exit code is not `exits`.
+        """
         command = [str(self.binary), "bundle", *words, "--target", self.target]
         environment = environment_of(os.environ, self.workspace.url, self.directory.parent)
         done = subprocess.run(
@@ -73,7 +76,7 @@ class Bundle:
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    """Validate all targets, take those that are deployed through their whole life, compare the arguments."""
+    """Validate and deploy all targets, destroy them again, and compare the tasks' arguments."""
     config = cli.parse(BundleCheckConfig, argv, __doc__)
     binary = find_binary(os.environ)
     created: Argv = {}
@@ -90,14 +93,14 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 
 def checked(bundle: Bundle) -> dict[str, dict[str, Any]]:
-    """Take one target through its life, and return the arguments of its tasks."""
+    """Validate, deploy and destroy one target, and return the arguments of its tasks."""
     step(bundle, "validate --strict", lambda bundle: bundle.run("validate", "--strict"))
     step(bundle, "deploy", lambda bundle: bundle.run("deploy"))
     created = argv_of(summary_of(bundle), bundle.workspace)
-    # Target local is deployed for its arguments alone: no real workspace has a catalog without name.
+    # Target local is deployed only for its arguments: a real workspace has no catalog without name.
     if bundle.target != "local":
         step(bundle, "a second plan finds nothing to do", require_settled)
-        step(bundle, "destroy spares what holds data, until told not to", require_destroyed)
+        step(bundle, "destroy deletes data only with kept=false", require_destroyed)
     if unknown := bundle.workspace.unknown:
         raise IntegrityError(
             f"target {bundle.target}: the fake workspace does not know {', '.join(unknown)}"
@@ -106,19 +109,19 @@ def checked(bundle: Bundle) -> dict[str, dict[str, Any]]:
 
 
 def find_binary(environment: Mapping[str, str]) -> Path:
-    """The CLI that DATABRICKS_CLI names, or else the one on PATH."""
+    """Return the CLI that DATABRICKS_CLI names, else the one on PATH."""
     named = environment.get("DATABRICKS_CLI") or "databricks"
     binary = shutil.which(named, path=environment.get("PATH"))
     if not binary:
         raise SetupError(
-            f"{named}: expected the Databricks CLI on PATH or named by DATABRICKS_CLI, found none. Install it, or do "
-            "without: nothing else needs it (exit 5, which make turns into 2)."
+            f"{named}: the Databricks CLI is not on PATH, and DATABRICKS_CLI does not name it. "
+            "Install it; only this check needs it (exit 5, which make turns into 2)."
         )
     return Path(binary)
 
 
 def environment_of(outer: Mapping[str, str], url: str, home: Path) -> dict[str, str]:
-    """What the CLI sees: nothing of the user's Databricks settings, all of what `uv build` needs."""
+    """Return the CLI's environment: the user's, without Databricks settings and with a new home."""
     kept = {
         name: value
         for name, value in outer.items()
@@ -128,7 +131,7 @@ def environment_of(outer: Mapping[str, str], url: str, home: Path) -> dict[str, 
     settings = outer.get("XDG_CONFIG_HOME", str(default))
     return kept | {
         "HOME": str(home),
-        "XDG_CONFIG_HOME": settings,  # where uv is told of an index
+        "XDG_CONFIG_HOME": settings,  # `uv build` reads the package index from there
         "DATABRICKS_HOST": url,
         "DATABRICKS_TOKEN": "none",
         "DATABRICKS_CONFIG_FILE": str(home / "databrickscfg"),
@@ -140,7 +143,7 @@ def environment_of(outer: Mapping[str, str], url: str, home: Path) -> dict[str, 
 
 
 def copied(root: Path, target: Path) -> Path:
-    """A copy of the tracked files as they are now, so that no build or state is left beside the real ones."""
+    """Copy the tracked files, so that the CLI leaves no build and no state in the checkout."""
     command = ["git", "ls-files", "-z"]
     listed = subprocess.run(command, cwd=root, capture_output=True, text=True, check=True)
     for name in listed.stdout.split("\0"):
@@ -151,7 +154,7 @@ def copied(root: Path, target: Path) -> Path:
 
 
 def step(bundle: Bundle, name: str, do: Callable[[Bundle], object]) -> None:
-    """Do it, and print one line with its name and time."""
+    """Run one step and print a line with its name and duration."""
     started_s = time.monotonic()
     do(bundle)
     print(f"{bundle.target}: {name} ({time.monotonic() - started_s:.1f} s)", flush=True)
@@ -166,7 +169,10 @@ def require_settled(bundle: Bundle) -> None:
 
 
 def changes(plan: Mapping[str, Any]) -> list[str]:
-    """What a plan would do, without new wheels: each build has a new time, which dev makes part of the version."""
+    """Return the changes of a plan as lines.
+
+    A new wheel is no change: in target dev the version of each build contains its time.
+    """
     lines = []
     for resource, planned in plan["plan"].items():
         if planned["action"] == "skip":
@@ -181,19 +187,19 @@ def changes(plan: Mapping[str, Any]) -> list[str]:
 
 
 def require_destroyed(bundle: Bundle) -> None:
-    """Raise IntegrityError unless what holds data withstands a destroy, and nothing is left after one that is meant."""
-    if bundle.target != "dev":  # a developer's copy may go
+    """Raise IntegrityError unless destroy spares data, and with kept=false leaves nothing."""
+    if bundle.target != "dev":  # a developer's copy is not protected
         require_refused(bundle)
     bundle.run("destroy", "--auto-approve", "--var", "kept=false")
-    if left := [*bundle.workspace.left, *bundle.workspace.files]:
+    if left := [*bundle.workspace.remaining, *bundle.workspace.files]:
         raise IntegrityError(
-            f"destroy, target {bundle.target}: expected nothing to be left, found {', '.join(left)}"
+            f"destroy, target {bundle.target}: expected no resource, found {', '.join(left)}"
         )
 
 
 def require_refused(bundle: Bundle) -> None:
-    """Raise IntegrityError unless a destroy is refused for the sake of each resource that is no job, and leaves all."""
-    before = bundle.workspace.left
+    """Raise IntegrityError unless a destroy is refused for each resource except the jobs."""
+    before = bundle.workspace.remaining
     kinds = summary_of(bundle)["resources"]
     refusal = bundle.run("destroy", "--auto-approve", exits=1)
     bare = []
@@ -201,20 +207,21 @@ def require_refused(bundle: Bundle) -> None:
         names = [f"{kind}.{key}" for key in kinds[kind]]
         refused = "resources.{} has lifecycle.prevent_destroy set"
         bare += [name for name in names if refused.format(name) not in refusal]
-    if bare or bundle.workspace.left != before:
+    if bare or bundle.workspace.remaining != before:
         raise IntegrityError(
-            f"destroy, target {bundle.target}: expected prevent_destroy on everything that holds "
-            f"data, found none for {', '.join(sorted(bare))}; left: {', '.join(bundle.workspace.left)}"
+            f"destroy, target {bundle.target}: expected a refusal for every resource except jobs, "
+            f"and no deletion; not refused: {', '.join(sorted(bare)) or 'none'}; "
+            f"remaining: {', '.join(bundle.workspace.remaining) or 'none'}"
         )
 
 
 def summary_of(bundle: Bundle) -> Any:
-    """What the CLI says of the bundle as deployed: its resources with their ids, its paths."""
+    """Return the CLI's summary of the deployed bundle: resources with their ids, paths."""
     return json.loads(bundle.run("summary", "--output", "json"))
 
 
 def argv_of(summary: Mapping[str, Any], workspace: FakeWorkspace) -> dict[str, dict[str, Any]]:
-    """File and arguments of every task that runs one, and the job's parameters, as jobs/create told the workspace."""
+    """Return file and arguments of the tasks, and parameters of the jobs, that were created."""
     prefix = f"{summary['workspace']['file_path']}/"
     jobs = {}
     for key, job in sorted(summary["resources"]["jobs"].items()):
@@ -234,7 +241,7 @@ def argv_of(summary: Mapping[str, Any], workspace: FakeWorkspace) -> dict[str, d
 
 
 def as_text(argv: Argv) -> str:
-    """JSON with one line a task, so that a diff shows which task changed."""
+    """Return JSON with one line per task, so that a diff shows which task changed."""
     target_texts = []
     for target, jobs in argv.items():
         job_texts = []
@@ -246,19 +253,19 @@ def as_text(argv: Argv) -> str:
 
 
 def require_equal(created: Argv, written: Argv) -> None:
-    """Raise IntegrityError naming the first task whose arguments are not those that are written down."""
+    """Raise IntegrityError with the first task whose arguments differ from the file."""
     created_tasks = flattened(created)
     written_tasks = flattened(written)
     for name in sorted(created_tasks.keys() | written_tasks.keys()):
         if created_tasks.get(name) != written_tasks.get(name):
             raise IntegrityError(
                 f"{name}: expected {written_tasks.get(name)}, found {created_tasks.get(name)}. "
-                "If it is meant: python -m tests.bundle.bundle_check --write, commit."
+                "If intended, run python -m tests.bundle.bundle_check --write and commit."
             )
 
 
 def flattened(argv: Argv) -> dict[str, Any]:
-    """Target, job and task as one name."""
+    """Return the tasks by one name made of target, job and task."""
     flat = {}
     for target, jobs in argv.items():
         for job, tasks in jobs.items():

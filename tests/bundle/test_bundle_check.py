@@ -1,4 +1,4 @@
-"""The check of the bundle, as far as it goes without the Databricks CLI: its workspace and its judgement."""
+"""bundle_check without the Databricks CLI: the fake workspace and the comparisons. No Spark."""
 
 import json
 import os
@@ -62,11 +62,11 @@ def test_without_the_cli_the_check_says_so_in_one_line_and_exits_5(tmp_path: Pat
         )
         assert (done.returncode, done.stdout) == (5, "")
         assert re.fullmatch(
-            r"SetupError: \S*databricks: expected the Databricks CLI on PATH .*\n", done.stderr
+            r"SetupError: \S*databricks: the Databricks CLI is not on PATH, .*\n", done.stderr
         )
 
 
-def test_the_workspace_keeps_what_was_created_and_forgets_what_was_deleted(
+def test_the_workspace_keeps_created_resources_and_forgets_deleted_ones(
     workspace: FakeWorkspace,
 ) -> None:
     bronze = {"catalog_name": "c", "name": "bronze"}
@@ -79,10 +79,10 @@ def test_the_workspace_keeps_what_was_created_and_forgets_what_was_deleted(
     assert workspace.jobs[str(created["job_id"])] == {"name": "pipeline", "tasks": []}
     _, job = ask(workspace, "GET", f"/api/2.2/jobs/get?job_id={created['job_id']}")
     assert job["creator_user_name"] == USER
-    assert workspace.left == ["job pipeline", "schema c.bronze", "volume c.bronze.landing"]
+    assert workspace.remaining == ["job pipeline", "schema c.bronze", "volume c.bronze.landing"]
     ask(workspace, "POST", "/api/2.2/jobs/delete", {"job_id": created["job_id"]})
     ask(workspace, "DELETE", f"{UC}/volumes/c.bronze.landing")
-    assert workspace.left == ["schema c.bronze"]
+    assert workspace.remaining == ["schema c.bronze"]
     assert ask(workspace, "GET", f"{UC}/volumes/c.bronze.landing")[0] == 404
     assert workspace.unknown == []
 
@@ -113,7 +113,7 @@ def test_the_workspace_keeps_files_grants_and_permissions(workspace: FakeWorkspa
     ]
 
 
-def test_a_question_that_the_workspace_does_not_know_is_a_404_and_is_remembered(
+def test_an_unknown_call_gets_a_404_and_is_listed(
     workspace: FakeWorkspace,
 ) -> None:
     status, answer = ask(workspace, "GET", "/api/2.0/lakeview/dashboards?page=1")
@@ -141,7 +141,7 @@ def test_only_a_new_wheel_may_differ_in_a_second_plan() -> None:
         assert changes({"plan": {"jobs.score": planned}}) == expected
 
 
-def test_the_first_task_with_other_arguments_is_named_with_both() -> None:
+def test_the_first_task_with_different_arguments_is_named_with_both() -> None:
     written = {"dev": {"score": {"clean": {"file": "jobs/clean.py", "argv": ["--lake", "lake"]}}}}
     require_equal(written, json.loads(as_text(written)))
     other = {"dev": {"score": {"clean": {"file": "jobs/clean.py", "argv": []}}}}
@@ -186,7 +186,7 @@ def test_the_copy_holds_the_tracked_files_as_they_are(tmp_path: Path) -> None:
     assert (copy / "jobs" / "clean.py").read_text(encoding="utf-8") == "now"
 
 
-def test_the_arguments_that_the_cloud_gets_are_written_for_every_target_and_job() -> None:
+def test_the_file_of_arguments_holds_every_target_and_job() -> None:
     written = json.loads(ARGV.read_text(encoding="utf-8"))
     assert tuple(written) == TARGETS
     for target, jobs in written.items():
@@ -199,7 +199,7 @@ def test_the_arguments_that_the_cloud_gets_are_written_for_every_target_and_job(
     assert as_text(written) == ARGV.read_text(encoding="utf-8")
 
 
-def test_the_packages_of_the_bundle_are_those_that_the_project_pins() -> None:
+def test_the_bundle_pins_the_same_packages_as_the_project() -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
     bundle = (ROOT / "databricks.yml").read_text(encoding="utf-8")
     packages = re.findall(r"[\w-]+==[\w.]+", re.sub(r"#.*", "", bundle))

@@ -1,4 +1,4 @@
-"""What of a JVM's stderr is shown, on lines recorded from Spark 4.2. Needs no Spark."""
+"""The filter of a JVM's stderr, on lines recorded from Spark 4.2. Needs no Spark."""
 
 import pytest
 

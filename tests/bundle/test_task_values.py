@@ -1,3 +1,5 @@
+"""Task values: in a Databricks runtime, under the local runner, outside a job. Needs no Spark."""
+
 import sys
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
@@ -18,7 +20,9 @@ def test_under_the_local_runner_values_go_to_its_file_and_the_last_of_a_name_cou
     assert task_values.read_values(file) == {"gold_version": 2, "note": "a\nb"}
 
 
-def test_outside_a_job_nobody_listens(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_outside_a_job_a_value_goes_nowhere(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.delenv(task_values.FILE, raising=False)
     monkeypatch.chdir(tmp_path)
     task_values.set_value("gold_version", 1)

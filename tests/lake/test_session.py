@@ -1,7 +1,10 @@
 """The session checks its flags, Java, disk and jars, and is safe by default. Needs Spark."""
 
+import os
 import re
 import shutil
+import subprocess
+import sys
 from collections import namedtuple
 from pathlib import Path
 
@@ -169,3 +172,38 @@ def test_a_flipped_bit_in_a_data_page_is_an_error(spark: SparkSession, tmp_path:
     file.write_bytes(content)
     with pytest.raises((PySparkException, Py4JJavaError), match="CRC checksum verification failed"):
         spark.read.parquet(str(directory)).selectExpr("bit_xor(n)").collect()
+
+
+START = """
+from pipelines.lake.config import LakeConfig
+from pipelines.lake.session import get_session
+get_session("quiet", LakeConfig(lake={lake!r}))
+"""
+
+
+def start_elsewhere(lake: Path, **variables: str) -> subprocess.CompletedProcess[str]:
+    """Start a session in a process of its own, with these environment variables."""
+    hidden = ("PYSPARK_GATEWAY_PORT", "PYSPARK_GATEWAY_SECRET")
+    environment = {name: value for name, value in os.environ.items() if name not in hidden}
+    return subprocess.run(
+        [sys.executable, "-c", START.format(lake=str(lake))],
+        cwd=Path(__file__).resolve().parents[2],
+        env=environment | variables,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+def test_a_session_starts_without_a_word_on_stderr(tmp_path: Path) -> None:
+    started = start_elsewhere(tmp_path / "lake")
+    assert (started.returncode, started.stderr) == (0, "")
+
+
+def test_the_message_of_a_java_that_does_not_start_comes_before_the_error(tmp_path: Path) -> None:
+    wrong = "--conf spark.driver.memory=much pyspark-shell"
+    failed = start_elsewhere(tmp_path / "lake", PYSPARK_SUBMIT_ARGS=wrong)
+    java, _, ours = failed.stderr.partition("Traceback")
+    assert failed.returncode == 1
+    assert "much" in java
+    assert "Java's own message is above" in ours

@@ -1,6 +1,7 @@
-"""The keys that databricks.yml may hold, of the kinds that this project uses; a key misspelt is else only a warning.
+"""Keys that databricks.yml may hold: of a misspelt key the CLI only warns, and CI has no CLI.
 
-Field names as in Databricks' published bundle schema (CLI 1.13); what that schema calls deprecated is left out.
+The names are those of Databricks' published bundle schema (CLI 1.13), for the kinds of resource
+that this project uses and without deprecated ones.
 """
 
 from collections.abc import Iterator, Mapping
@@ -9,14 +10,14 @@ from typing import Any
 
 from pipelines.bundle.resolve import place_name, read
 
-Keys = Any  # a mapping of keys, a list of one such, or None: what stands below is not looked at
+Keys = Any  # a mapping of keys, a list of one such mapping, or None for a part that is not checked
 
 
 def _keys(names: str, **deeper: Keys) -> dict[str, Keys]:
     return dict.fromkeys(names.split()) | deeper
 
 
-_EACH = "*"  # in the place of a key: any name, all of one kind
+_EACH = "*"  # stands for any name
 _LIFECYCLE = _keys("prevent_destroy")
 _GRANTS = [_keys("principal privileges")]
 _PERMISSIONS = [_keys("level user_name group_name service_principal_name")]
@@ -92,14 +93,14 @@ _SHARED = _keys(
     sync=_keys("include exclude paths"),
 )
 ROOT_KEYS = _SHARED | {
-    "definitions": None,  # the file's own anchors
+    "definitions": None,  # anchors for the rest of the file
     "variables": {_EACH: _VARIABLE},
     "targets": {_EACH: _SHARED | {"mode": None, "default": None, "variables": None}},
 }
 
 
 def unknown_keys(file: Path) -> Iterator[str]:
-    """A sentence for each key that stands where the schema has none of that name."""
+    """Yield a line for each key that the schema does not have."""
     for path in _unknown(read(file), ROOT_KEYS, ()):
         yield f"{place_name(path)}: no key of the bundle's schema. Correct its spelling."
 

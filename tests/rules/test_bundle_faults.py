@@ -125,7 +125,7 @@ def test_a_sound_definition_has_no_fault(tmp_path: Path) -> None:
         (
             WAITS,
             "max_retries: 1",
-            "task look: {{tasks.count.values.n}}: task count is not upstream. Add it to depends_on.",
+            "task look: {{tasks.count.values.n}}: task count is not upstream. Add it to depends",
         ),
         (
             WAITS,

@@ -171,8 +171,7 @@ def test_a_created_table_has_everything_in_its_contract(
         for column in spark.catalog.listColumns(table.name)
     }
     assert created == {
-        column.name: (column.type, column.nullable, column.comment)
-        for column in table.columns
+        column.name: (column.type, column.nullable, column.comment) for column in table.columns
     }
     detail = spark.sql(f"DESCRIBE DETAIL {table.name}").collect()[0]
     constraints = {f"delta.constraints.{name}": rule for name, rule in table.checks.items()}

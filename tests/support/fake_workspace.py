@@ -1,7 +1,7 @@
-"""A workspace on loopback: what `databricks bundle` asks of one when it deploys our bundle, kept in memory.
+"""A fake Databricks workspace on loopback, in memory, for deployments of our bundle.
 
-It answers the CLI's own checks, the workspace's files, and create, read, update and delete of the kinds of resource
-that databricks.yml has. All else is a 404 that is remembered, so that a test can say which question nobody answers.
+It serves the CLI's own checks, workspace files, and the creation, reading, update and deletion of
+the kinds of resource in databricks.yml. Any other call gets a 404 and is listed in `unknown`.
 """
 
 import json
@@ -24,17 +24,17 @@ Value = TypeVar("Value")
 UNITY_CATALOG_KINDS = {"schemas": "schema", "volumes": "volume", "models": "registered_model"}
 
 
-class NotThereError(Exception):
-    """A resource, or an endpoint, that this workspace does not have."""
+class MissingError(Exception):
+    """The resource does not exist."""
 
 
-class AlreadyThereError(Exception):
-    """Something is to be created where there is one."""
+class ExistsError(Exception):
+    """The resource to create exists already."""
 
 
 @dataclass(frozen=True)
 class Request:
-    """One call: its path's variable parts, its query, its body."""
+    """One call: the variable parts of its path, its query, its content."""
 
     parts: tuple[str, ...]
     query: dict[str, str]
@@ -42,14 +42,14 @@ class Request:
 
     @property
     def body(self) -> Json:
-        """The body as JSON."""
+        """Parse the content as JSON."""
         parsed: Json = json.loads(self.content or b"{}")
         return parsed
 
 
 @dataclass
 class FakeWorkspace:
-    """The state of the workspace, and the server in front of it: `with FakeWorkspace() as workspace: workspace.url`."""
+    """The state of the workspace and its server: `with FakeWorkspace() as workspace: ...`."""
 
     jobs: dict[str, Json] = field(default_factory=dict)
     securables: dict[tuple[str, str], Json] = field(default_factory=dict)
@@ -78,19 +78,19 @@ class FakeWorkspace:
 
     @property
     def url(self) -> str:
-        """Where the CLI finds it: the value of DATABRICKS_HOST."""
+        """Return the value for DATABRICKS_HOST."""
         return f"http://127.0.0.1:{self._server.server_port}"
 
     @property
-    def left(self) -> list[str]:
-        """Names of the resources that are there; empty after a complete destroy."""
+    def remaining(self) -> list[str]:
+        """Return the names of the existing resources; none after a complete destroy."""
         jobs = [f"job {job['name']}" for job in self.jobs.values()]
         experiments = [f"experiment {part['name']}" for part in self.experiments.values()]
         securables = [f"{UNITY_CATALOG_KINDS[kind]} {name}" for kind, name in self.securables]
         return sorted([*jobs, *experiments, *securables])
 
     def answer(self, method: str, url: str, content: bytes) -> tuple[HTTPStatus, Any]:
-        """Status and body for one call. Calls take turns, as the CLI makes several at a time."""
+        """Return status and body for one call. Concurrent calls of the CLI are serialised."""
         parsed = urlsplit(url)
         query = {name: values[-1] for name, values in parse_qs(parsed.query).items()}
         for route_method, pattern, call in ROUTES:
@@ -105,11 +105,11 @@ class FakeWorkspace:
         with self._lock:
             try:
                 return HTTPStatus.OK, call(self, request)
-            except NotThereError as error:
+            except MissingError as error:
                 return _refusal(HTTPStatus.NOT_FOUND, "RESOURCE_DOES_NOT_EXIST", str(error))
             except KeyError as error:
                 return _refusal(HTTPStatus.BAD_REQUEST, "INVALID_PARAMETER_VALUE", f"no {error}")
-            except AlreadyThereError as error:
+            except ExistsError as error:
                 return _refusal(HTTPStatus.CONFLICT, "RESOURCE_ALREADY_EXISTS", str(error))
 
     # The workspace's files
@@ -117,7 +117,7 @@ class FakeWorkspace:
     def import_file(self, request: Request) -> Json:
         path = "/" + request.parts[0].lstrip("/")
         if path in self.files and request.query.get("overwrite") != "true":
-            raise AlreadyThereError(f"Path ({path}) already exists.")
+            raise ExistsError(f"Path ({path}) already exists.")
         self.files[path] = request.content
         self._make_folders(path.rpartition("/")[0])
         return {}
@@ -137,11 +137,11 @@ class FakeWorkspace:
             return {"path": path, "object_type": "FILE", "object_id": 1, "resource_id": "1"}
         if path in self.folders:
             return {"path": path, "object_type": "DIRECTORY", "object_id": 2, "resource_id": "2"}
-        raise NotThereError(f"Path ({path}) doesn't exist.")
+        raise MissingError(f"Path ({path}) doesn't exist.")
 
     def export_file(self, request: Request) -> bytes:
         path = "/" + request.parts[0].lstrip("/") if request.parts else request.query["path"]
-        return _there(self.files, path)
+        return _existing(self.files, path)
 
     def delete_path(self, request: Request) -> Json:
         path = request.body["path"]
@@ -161,14 +161,14 @@ class FakeWorkspace:
             parents.append(body["schema_name"])
         name = ".".join([*parents, body["name"]])
         if (kind, name) in self.securables:
-            raise AlreadyThereError(f"{UNITY_CATALOG_KINDS[kind]} {name} already exists")
+            raise ExistsError(f"{UNITY_CATALOG_KINDS[kind]} {name} already exists")
         if len(parents) == 2 and ("schemas", ".".join(parents)) not in self.securables:
-            raise NotThereError(f"schema {'.'.join(parents)} does not exist")
+            raise MissingError(f"schema {'.'.join(parents)} does not exist")
         self.securables[kind, name] = body | {"full_name": name, "owner": USER}
         return self.securables[kind, name]
 
     def read_securable(self, request: Request) -> Json:
-        return _there(self.securables, (request.parts[0], request.parts[1]))
+        return _existing(self.securables, (request.parts[0], request.parts[1]))
 
     def update_securable(self, request: Request) -> Json:
         self.read_securable(request).update(request.body)
@@ -205,7 +205,7 @@ class FakeWorkspace:
 
     def read_job(self, request: Request) -> Json:
         job_id = request.query["job_id"]
-        settings = _there(self.jobs, job_id)
+        settings = _existing(self.jobs, job_id)
         runs_as = (settings.get("run_as") or {"user_name": USER}).values()
         return {
             "job_id": int(job_id),
@@ -216,12 +216,12 @@ class FakeWorkspace:
 
     def update_job(self, request: Request) -> Json:
         job_id = str(request.body["job_id"])
-        _there(self.jobs, job_id)
+        _existing(self.jobs, job_id)
         self.jobs[job_id] = request.body["new_settings"]
         return {}
 
     def delete_job(self, request: Request) -> Json:
-        _there(self.jobs, str(request.body["job_id"]))
+        _existing(self.jobs, str(request.body["job_id"]))
         del self.jobs[str(request.body["job_id"])]
         return {}
 
@@ -234,10 +234,10 @@ class FakeWorkspace:
         return {"experiment_id": experiment_id}
 
     def read_experiment(self, request: Request) -> Json:
-        return {"experiment": _there(self.experiments, request.query["experiment_id"])}
+        return {"experiment": _existing(self.experiments, request.query["experiment_id"])}
 
     def delete_experiment(self, request: Request) -> Json:
-        _there(self.experiments, request.body["experiment_id"])
+        _existing(self.experiments, request.body["experiment_id"])
         del self.experiments[request.body["experiment_id"]]
         return {}
 
@@ -268,10 +268,10 @@ def _is_within(path: str, folder: str) -> bool:
     return path == folder or path.startswith(folder + "/")
 
 
-def _there(kept: dict[Key, Value], key: Key) -> Value:
-    if key not in kept:
-        raise NotThereError(f"{key} does not exist")
-    return kept[key]
+def _existing(resources: dict[Key, Value], key: Key) -> Value:
+    if key not in resources:
+        raise MissingError(f"{key} does not exist")
+    return resources[key]
 
 
 Call = Callable[[FakeWorkspace, Request], Any]
@@ -319,10 +319,10 @@ def _handler_of(workspace: FakeWorkspace) -> type[BaseHTTPRequestHandler]:
             self.end_headers()
             self.wfile.write(payload)
 
-        # The base class gives these names.
+        # The base class prescribes these names.
         do_GET = do_POST = do_PUT = do_PATCH = do_DELETE = reply  # noqa: N815
 
-        def log_message(self, *_: Any) -> None:  # stderr is the caller's
+        def log_message(self, *_: Any) -> None:  # no log on the caller's stderr
             return
 
     return Handler
