@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 
 from mlflow.tracking import MlflowClient
+from pyspark.sql import SparkSession
 
 from pipelines.bundle import resolve, runner
 from pipelines.bundle.graph import job_of
@@ -78,7 +79,8 @@ def summary(store: TableStore, client: MlflowClient, max_rows: int, is_refused: 
     if is_refused:
         parts.append(REFUSED)
     parts += [_tables(store), _rows_by_stage(store), _model(client)]
-    if store.is_started and store.exists(GOLD_SCORES):
+    has_spark = SparkSession.getActiveSession() is not None  # some stage had work to do
+    if has_spark and store.exists(GOLD_SCORES):
         parts.append(_question(store))
     return "\n\n".join(parts)
 

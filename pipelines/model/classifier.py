@@ -13,7 +13,7 @@ import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import mlflow
 import numpy as np
@@ -39,13 +39,11 @@ LABELS = ("negative", "positive")
 PRECISION_TRIALS = 7
 HOPELESS = 4.0  # times as slow: no more trials
 LEAST_GAIN = 1.3  # of bf16 over fp32; below it, full precision is worth more than the time
-PREDICT_ATTENTION = (
-    "sdpa"  # fused: 1.5 times as many reviews a second at 256 tokens on two cores as "eager"
-)
+# Fused: 1.5 times as many reviews a second at 256 tokens on two cores as "eager".
+PREDICT_ATTENTION = "sdpa"
 PAIR_FACTOR = 1_000_003  # odd: spreads pairs of tokens over their buckets
-TOKEN_BUDGET = (
-    8_192  # rows x longest row of one forward pass; keeps the activations of a MiniLM under 1 GB
-)
+# Rows x longest row of one forward pass; keeps the activations of a MiniLM under 1 GB.
+TOKEN_BUDGET = 8_192
 OUTPUTS = {
     "probability": DataType.double,
     "prediction": DataType.long,
@@ -91,58 +89,76 @@ class Policy:
 class Lexical:
     """A linear model over all tokens of a text and all pairs of neighbours, those too that the encoder never sees.
 
-    idf, weight  (n_tokens + n_pairs,): of each token, then of each bucket that pairs are hashed to; n_pairs may be 0
     Source: Cheng et al. 2016, "Wide & Deep Learning": the wide part beside the deep one.
     """
 
-    idf: NDArray[np.float32]
-    weight: NDArray[np.float32]
+    idf: NDArray[np.float32]  # (n_tokens + n_pairs,) of each token, then of each bucket of pairs
+    weight: NDArray[np.float32]  # (n_tokens + n_pairs,) likewise; n_pairs may be 0
     bias: float
     n_tokens: int
 
     def margin(self, bodies: Rows) -> NDArray[np.float64]:
         """How far each text leans to positive, (n,): the bias for a text without a token."""
-        rows, ids, values = tf_idf(bodies, self.idf, self.n_tokens)
-        return np.asarray(
-            np.bincount(rows, values * self.weight[ids], minlength=len(bodies)) + self.bias,
-            np.float64,
-        )
+        terms = tf_idf(bodies, self.idf, self.n_tokens)
+        weighted = terms.values * self.weight[terms.ids]  # (nnz,)
+        sums = np.bincount(terms.rows, weighted, minlength=len(bodies))  # (n,)
+        return np.asarray(sums + self.bias, np.float64)
 
 
-def tf_idf(
-    bodies: Rows, idf: NDArray[np.float32], n_tokens: int
-) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.float64]]:
+@dataclass(frozen=True)
+class Terms:
+    """The terms of many reviews: one entry for each distinct token or pair of each review."""
+
+    rows: NDArray[np.int64]  # (nnz,) review of each term
+    ids: NDArray[np.int64]  # (nnz,) token or bucket of pairs
+    values: NDArray[np.float64]  # (nnz,) tf-idf, of unit length per review
+
+
+def tf_idf(bodies: Rows, idf: NDArray[np.float32], n_tokens: int) -> Terms:
     """Row, id and value of each token and pair of a text: (1 + ln count) x idf, scaled to unit length a text."""
-    found = [
-        np.unique(_terms(bodies[row], n_tokens, len(idf)), return_counts=True)
-        for row in range(len(bodies))
-    ]
-    rows = np.repeat(np.arange(len(found)), [len(ids) for ids, _ in found])
-    ids = np.concatenate([np.empty(0, np.int64), *(ids for ids, _ in found)]).astype(np.int64)
-    counts = np.concatenate([np.empty(0, np.int64), *(counts for _, counts in found)])
-    values = (1.0 + np.log(counts)) * idf[ids]
-    norms = np.sqrt(np.bincount(rows, values**2, minlength=len(found)))
-    return rows, ids, values / norms[rows]
+    nothing = np.empty(0, np.int64)  # lets concatenate take no reviews at all
+    ids_by_row = [nothing]
+    counts_by_row = [nothing]
+    for row in range(len(bodies)):
+        term_ids = _term_ids(bodies[row], n_tokens, len(idf))
+        unique_ids, counts = np.unique(term_ids, return_counts=True)
+        ids_by_row.append(unique_ids)
+        counts_by_row.append(counts)
+    n_terms_by_row = np.array([len(ids) for ids in ids_by_row[1:]], dtype=np.int64)
+    rows = np.repeat(np.arange(len(bodies)), n_terms_by_row)
+    ids = np.concatenate(ids_by_row)
+    values = (1.0 + np.log(np.concatenate(counts_by_row))) * idf[ids]
+    norms = np.sqrt(np.bincount(rows, values**2, minlength=len(bodies)))  # (n,)
+    return Terms(rows=rows, ids=ids, values=values / norms[rows])
 
 
 def head_and_tail(token_ids: NDArray[np.int32], max_tokens: int, head: int) -> NDArray[np.int32]:
     """Shorten one review by keeping its first `head` tokens and its last `max_tokens - head`.
 
     token_ids  (T,) no special tokens        returns  (min(T, max_tokens),)
-    Raises ValueError unless 0 <= head <= max_tokens. Source: Sun et al. 2019, "How to Fine-Tune BERT", long texts.
+    Raises ValueError unless 0 <= head <= max_tokens.
+    Source: Sun et al. 2019, "How to Fine-Tune BERT", long texts.
     """
     if not 0 <= head <= max_tokens:
         raise ValueError(f"head must be 0..{max_tokens} (max_tokens), got {head}")
     if len(token_ids) <= max_tokens:
         return token_ids
-    return np.concatenate([token_ids[:head], token_ids[len(token_ids) - (max_tokens - head) :]])
+    tail_start = len(token_ids) - (max_tokens - head)
+    return np.concatenate([token_ids[:head], token_ids[tail_start:]])
 
 
-def tokenise(
-    tokenizer: Tokenizer, texts: Sequence[str], policy: Policy
-) -> tuple[list[NDArray[np.int32]], NDArray[np.bool_], list[NDArray[np.int32]]]:
+class Tokenised(NamedTuple):
+    """Texts as token ids, in the order given."""
+
+    token_ids: list[NDArray[np.int32]]  # n of (T <= max_tokens,), special tokens included
+    is_truncated: NDArray[np.bool_]  # (n,)
+    bodies: list[NDArray[np.int32]]  # n of (T,): all tokens of the text, no special ones
+
+
+def tokenise(tokenizer: Tokenizer, texts: Sequence[str], policy: Policy) -> Tokenised:
     """Token ids of each text, special tokens included and at most `max_tokens` long; which texts were cut; all ids."""
-    tokenizer.no_truncation()  # tokenizer.json may hold both: MiniLM's cuts at 128 and pads every text to 128
+    # tokenizer.json may hold both: MiniLM's cuts at 128 tokens and pads every text to 128.
+    tokenizer.no_truncation()
     tokenizer.no_padding()
     before, after = _special_tokens(tokenizer)
     room = policy.max_tokens - len(before) - len(after)
@@ -151,9 +167,13 @@ def tokenise(
     except (TypeError, UnicodeEncodeError) as error:
         raise ValueError(_name_offender(texts)) from error
     head = round(room * policy.head_share)
-    bodies = [np.asarray(one.ids, dtype=np.int32) for one in encoded]
-    rows = [np.concatenate([before, head_and_tail(body, room, head), after]) for body in bodies]
-    return rows, np.array([len(body) > room for body in bodies], dtype=np.bool_), bodies
+    bodies = [np.asarray(encoding.ids, dtype=np.int32) for encoding in encoded]
+    kept = [head_and_tail(body, room, head) for body in bodies]
+    return Tokenised(
+        token_ids=[np.concatenate([before, ids, after]) for ids in kept],
+        is_truncated=np.array([len(body) > room for body in bodies], dtype=np.bool_),
+        bodies=bodies,
+    )
 
 
 def token_budget_batches(lengths: NDArray[np.int64], budget: int) -> list[NDArray[np.int64]]:
@@ -170,10 +190,9 @@ def token_budget_batches(lengths: NDArray[np.int64], budget: int) -> list[NDArra
 
 def autocast(device: torch.device, precision: str) -> contextlib.AbstractContextManager[Any]:
     """bf16 where asked for, or where `auto` measures a gain; full precision otherwise."""
-    is_bf16 = uses_bf16(device, precision)
-    return (
-        torch.autocast(device.type, dtype=torch.bfloat16) if is_bf16 else contextlib.nullcontext()
-    )
+    if uses_bf16(device, precision):
+        return torch.autocast(device.type, dtype=torch.bfloat16)
+    return contextlib.nullcontext()
 
 
 def uses_bf16(device: torch.device, precision: str) -> bool:
@@ -194,8 +213,8 @@ def faster_precision(device_type: str) -> str:
     """
     seconds: dict[torch.dtype, list[float]] = {torch.float32: [], torch.bfloat16: []}
     for _ in range(PRECISION_TRIALS):  # in turn: what else the machine does then hits both
-        for dtype, found in seconds.items():
-            found.append(_seconds_of_product(device_type, dtype))
+        for dtype, trials in seconds.items():
+            trials.append(_seconds_of_product(device_type, dtype))
         if seconds[torch.bfloat16][0] > HOPELESS * seconds[torch.float32][0]:
             break
     gain = min(seconds[torch.float32]) / min(seconds[torch.bfloat16])
@@ -212,21 +231,24 @@ def faster_precision(device_type: str) -> str:
 def pad(token_ids: Rows, rows: NDArray[np.int64], pad_id: int) -> tuple[torch.Tensor, torch.Tensor]:
     """Input ids and attention mask of the chosen rows, padded to the longest of them."""
     chosen = [token_ids[int(row)] for row in rows]
-    lengths = np.array([len(one) for one in chosen])
-    mask = np.arange(lengths.max())[None, :] < lengths[:, None]
-    ids = np.full(mask.shape, pad_id, dtype=np.int64)
+    lengths = np.array([len(ids) for ids in chosen])  # (n,)
+    mask = np.arange(lengths.max())[None, :] < lengths[:, None]  # (n, longest)
+    ids = np.full(mask.shape, pad_id, dtype=np.int64)  # (n, longest)
     ids[mask] = np.concatenate(chosen)
     return torch.from_numpy(ids), torch.from_numpy(mask.astype(np.int64))
 
 
-def forward(model: Any, ids: torch.Tensor, mask: torch.Tensor, pooling: str) -> torch.Tensor:
+def forward(model: Any, ids: torch.Tensor, mask: torch.Tensor, *, pooling: str) -> torch.Tensor:
     """Logits (n, 2) of one padded batch. own: the architecture's way, BERT's [CLS]; mean: of all tokens' states."""
-    ids, mask = ids.to(model.device), mask.to(model.device)
+    inputs = {"input_ids": ids.to(model.device), "attention_mask": mask.to(model.device)}
+    logits: torch.Tensor  # (n, 2)
     if pooling == "own":
-        return model(input_ids=ids, attention_mask=mask).logits  # type: ignore[no-any-return]
-    states = model.base_model(input_ids=ids, attention_mask=mask).last_hidden_state.float()
-    weights = mask[..., None].float()
-    return model.classifier((states * weights).sum(1) / weights.sum(1))  # type: ignore[no-any-return]
+        logits = model(**inputs).logits
+    else:
+        states = model.base_model(**inputs).last_hidden_state.float()  # (n, T, hidden)
+        weights = inputs["attention_mask"][..., None].float()  # (n, T, 1)
+        logits = model.classifier((states * weights).sum(1) / weights.sum(1))
+    return logits
 
 
 def use_attention(model: Any, implementation: str) -> None:
@@ -239,18 +261,20 @@ def predict_logits(
     model: Any,
     token_ids: Rows,
     policy: Policy,
+    *,
     budget: int = TOKEN_BUDGET,
     progress: Progress = iter,
 ) -> NDArray[np.float32]:
     """Logits (n, 2), in the order given; `progress` may show how the batches go."""
     lengths = np.array([len(token_ids[row]) for row in range(len(token_ids))], dtype=np.int64)
-    logits = np.empty((len(lengths), len(LABELS)), dtype=np.float32)
+    logits = np.empty((len(lengths), len(LABELS)), dtype=np.float32)  # (n, 2)
     model.eval()
     use_attention(model, PREDICT_ATTENTION)
     with torch.inference_mode(), autocast(model.device, policy.precision):
         for rows in progress(token_budget_batches(lengths, budget)):
             ids, mask = pad(token_ids, rows, model.config.pad_token_id or 0)
-            logits[rows] = forward(model, ids, mask, policy.pooling).float().cpu().numpy()
+            batch_logits = forward(model, ids, mask, pooling=policy.pooling)
+            logits[rows] = batch_logits.float().cpu().numpy()
     return logits
 
 
@@ -279,13 +303,19 @@ class Classifier:
 
     def predict(self, texts: Sequence[str]) -> pd.DataFrame:
         """One row a text, in the order given: probability, prediction, is_truncated. ValueError names a bad text."""
-        token_ids, is_truncated, bodies = tokenise(self.tokenizer, texts, self.policy)
-        margin = self.lexical.margin(bodies) if self.lexical and self.policy.lexical_weight else 0.0
-        logits = blended(predict_logits(self.model, token_ids, self.policy), margin, self.policy)
+        tokenised = tokenise(self.tokenizer, texts, self.policy)
+        encoder_logits = predict_logits(self.model, tokenised.token_ids, self.policy)
+        margin: NDArray[np.float64] | float = 0.0
+        if self.lexical and self.policy.lexical_weight:
+            margin = self.lexical.margin(tokenised.bodies)
+        logits = blended(encoder_logits, margin, self.policy)
         probability = probability_of(logits, self.policy.temperature)
-        prediction = (probability >= self.policy.threshold).astype(np.int64)
         return pd.DataFrame(
-            {"probability": probability, "prediction": prediction, "is_truncated": is_truncated}
+            {
+                "probability": probability,
+                "prediction": (probability >= self.policy.threshold).astype(np.int64),
+                "is_truncated": tokenised.is_truncated,
+            }
         )
 
 
@@ -303,39 +333,29 @@ def save(
     arrays = {"idf": part.idf, "weight": part.weight, "bias": np.array([part.bias])}
     save_file(arrays, directory / "lexical.safetensors")
     tokenizer.save(str(directory / "tokenizer.json"))
-    policy_text = json.dumps(
-        dataclasses.asdict(policy), indent=2, sort_keys=True
-    )  # equal policies, equal bytes
+    # Sorted: equal policies give equal bytes.
+    policy_text = json.dumps(dataclasses.asdict(policy), indent=2, sort_keys=True)
     (directory / "policy.json").write_text(policy_text + "\n", encoding="utf-8")
 
 
 def load(directory: str | Path, device: Any = None) -> Classifier:
     """Load a classifier to the accelerator there is, if any. Runs no code from its files; verify them all the same."""
     root = Path(directory)
-    found = sorted(path.name for path in root.iterdir()) if root.is_dir() else []
-    if found != list(MODEL_FILES):
+    names = sorted(path.name for path in root.iterdir()) if root.is_dir() else []
+    if names != list(MODEL_FILES):
         raise ModelFilesError(
-            f"{root}: expected {', '.join(MODEL_FILES)}, found {', '.join(found) or 'nothing'}"
+            f"{root}: expected {', '.join(MODEL_FILES)}, found {', '.join(names) or 'nothing'}"
         )
     _refuse_own_code(root / "config.json")
-    transformers_logging.disable_progress_bar()  # type: ignore[no-untyped-call]  # one for every process that scores
-    model, loading = AutoModelForSequenceClassification.from_pretrained(
-        root, local_files_only=True, trust_remote_code=False, use_safetensors=True,
-        attn_implementation="eager", dtype=torch.float32, output_loading_info=True,
-    )  # fmt: skip
-    if loading["missing_keys"]:  # transformers would fill them with random numbers and go on
-        raise ModelFilesError(
-            f"{root}/model.safetensors: lacks {', '.join(sorted(loading['missing_keys']))}"
-        )
+    model = _load_model(root)
     policy = Policy(**json.loads((root / "policy.json").read_text(encoding="utf-8")))
     tokenizer = Tokenizer.from_file(str(root / "tokenizer.json"))
-    part, n_tokens = load_file(root / "lexical.safetensors"), tokenizer.get_vocab_size()
-    if not n_tokens <= len(part["idf"]) == len(part["weight"]):
-        raise ModelFilesError(
-            f"{root}/lexical.safetensors: expected {n_tokens} tokens and some pairs, found others"
-        )
-    lexical = Lexical(part["idf"], part["weight"], float(part["bias"][0]), n_tokens)
-    return Classifier(model.to(device or best_device()).eval(), tokenizer, policy, lexical)
+    return Classifier(
+        model=model.to(device or best_device()).eval(),
+        tokenizer=tokenizer,
+        policy=policy,
+        lexical=_load_lexical(root / "lexical.safetensors", tokenizer.get_vocab_size()),
+    )
 
 
 class ReviewClassifier(PythonModel):
@@ -350,26 +370,60 @@ class ReviewClassifier(PythonModel):
         return self.classifier.predict(model_input["text"].tolist())
 
 
+def _load_model(root: Path) -> Any:
+    """The encoder and its head, with every weight from the file."""
+    # One bar for every process that scores.
+    transformers_logging.disable_progress_bar()  # type: ignore[no-untyped-call]
+    model, loading = AutoModelForSequenceClassification.from_pretrained(
+        root,
+        local_files_only=True,
+        trust_remote_code=False,
+        use_safetensors=True,
+        attn_implementation="eager",
+        dtype=torch.float32,
+        output_loading_info=True,
+    )
+    if loading["missing_keys"]:  # transformers would fill them with random numbers and go on
+        raise ModelFilesError(
+            f"{root}/model.safetensors: lacks {', '.join(sorted(loading['missing_keys']))}"
+        )
+    return model
+
+
+def _load_lexical(file: Path, n_tokens: int) -> Lexical:
+    """The lexical part of a tokenizer with so many tokens."""
+    arrays = load_file(file)
+    if not n_tokens <= len(arrays["idf"]) == len(arrays["weight"]):
+        raise ModelFilesError(f"{file}: expected {n_tokens} tokens and some pairs, found others")
+    return Lexical(
+        idf=arrays["idf"],
+        weight=arrays["weight"],
+        bias=float(arrays["bias"][0]),
+        n_tokens=n_tokens,
+    )
+
+
 def _seconds_of_product(device_type: str, dtype: torch.dtype) -> float:
     """Time of a product of a MiniLM's size, after one that warms up; of many on an accelerator, which starts late."""
-    left, right = (
-        torch.ones(shape, dtype=dtype, device=device_type) for shape in ((512, 384), (384, 1536))
-    )
+    left = torch.ones((512, 384), dtype=dtype, device=device_type)
+    right = torch.ones((384, 1536), dtype=dtype, device=device_type)
+    n_products = 1 if device_type == "cpu" else 100
     for _ in range(2):
         started_s = time.perf_counter()
-        for _ in range(1 if device_type == "cpu" else 100):
+        for _ in range(n_products):
             product = left @ right
         product[0, 0].item()  # waits for an accelerator
     return time.perf_counter() - started_s
 
 
-def _terms(body: NDArray[np.int32], n_tokens: int, n_terms: int) -> NDArray[np.int64]:
+def _term_ids(body: NDArray[np.int32], n_tokens: int, n_terms: int) -> NDArray[np.int64]:
     """The ids of a text's tokens, and behind them those of the buckets of each two in a row."""
-    ids = body.astype(np.int64)
-    pairs = (
-        (ids[:-1] * PAIR_FACTOR + ids[1:]) % (n_terms - n_tokens) if n_terms > n_tokens else ids[:0]
-    )
-    return np.append(ids, n_tokens + pairs)
+    ids = body.astype(np.int64)  # (T,)
+    n_buckets = n_terms - n_tokens
+    if n_buckets == 0:
+        return ids
+    buckets = (ids[:-1] * PAIR_FACTOR + ids[1:]) % n_buckets  # (T - 1,)
+    return np.append(ids, n_tokens + buckets)
 
 
 def _special_tokens(tokenizer: Tokenizer) -> tuple[NDArray[np.int32], NDArray[np.int32]]:
@@ -377,16 +431,17 @@ def _special_tokens(tokenizer: Tokenizer) -> tuple[NDArray[np.int32], NDArray[np
     bare = tokenizer.encode("a", add_special_tokens=False).ids
     whole = tokenizer.encode("a", add_special_tokens=True).ids
     start = next(i for i in range(len(whole)) if whole[i : i + len(bare)] == bare)
-    return np.array(whole[:start], dtype=np.int32), np.array(
-        whole[start + len(bare) :], dtype=np.int32
-    )
+    before = np.array(whole[:start], dtype=np.int32)
+    after = np.array(whole[start + len(bare) :], dtype=np.int32)
+    return before, after
 
 
 def _name_offender(texts: Sequence[object]) -> str:
     """Say which row is no text: null, a number, or a string that UTF-8 cannot hold (half a surrogate pair)."""
     for row, text in enumerate(texts):
         if not isinstance(text, str) or text.encode("utf-8", "replace").decode("utf-8") != text:
-            return f"text of row {row}: expected a string that UTF-8 can hold, found {type(text).__name__}"
+            kind = type(text).__name__
+            return f"text of row {row}: expected a string that UTF-8 can hold, found {kind}"
     return "texts: expected what the tokenizer reads, found something else"
 
 
@@ -397,13 +452,13 @@ def _refuse_own_code(config_file: Path) -> None:
         raise ModelFilesError(
             f"{config_file}: expected no auto_map, which makes transformers run code; found one"
         )
-    if config.get("id2label") != {str(number): name for number, name in enumerate(LABELS)}:
+    names = {str(number): name for number, name in enumerate(LABELS)}
+    if config.get("id2label") != names:
         raise ModelFilesError(
             f"{config_file}: expected id2label {', '.join(LABELS)}, found {config.get('id2label')}"
         )
 
 
-if (
-    __name__ != "pipelines.model.classifier"
-):  # MLflow runs the file under a name of its own to find the model
+# MLflow runs the file under a name of its own to find the model.
+if __name__ != "pipelines.model.classifier":
     mlflow.models.set_model(ReviewClassifier())

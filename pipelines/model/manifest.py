@@ -16,29 +16,34 @@ ModelFile = tuple[str, int, str]  # path, bytes, SHA-256
 
 def manifest_of(directory: Path) -> list[ModelFile]:
     """Path, size in bytes and SHA-256 of every file below a directory, sorted by path."""
-    files = [file for file in directory.rglob("*") if file.is_file()]
-    return sorted(
-        (file.relative_to(directory).as_posix(), file.stat().st_size, sha256_of(file))
-        for file in files
-    )
+    files: list[ModelFile] = []
+    for file in directory.rglob("*"):
+        if file.is_file():
+            path = file.relative_to(directory).as_posix()
+            files.append((path, file.stat().st_size, sha256_of(file)))
+    return sorted(files)
 
 
 def verify_manifest(directory: Path, manifest: Iterable[ModelFile]) -> None:
     """Raise ManifestError, naming the file, unless the directory holds exactly the manifest's files."""
-    expected, found = (
-        {row[0]: [str(row[1]), row[2]] for row in rows}
-        for rows in (manifest, manifest_of(directory))
-    )
-    for path in sorted(expected | found):
-        if expected.get(path) != found.get(path):
-            said = [
-                " bytes of SHA-256 ".join(rows.get(path, ["no such file"]))
-                for rows in (expected, found)
-            ]
-            raise ManifestError(f"{directory}/{path}: the manifest says {said[0]}, found {said[1]}")
+    expected = {path: (size, sha256) for path, size, sha256 in manifest}
+    actual = {path: (size, sha256) for path, size, sha256 in manifest_of(directory)}
+    for path in sorted(expected.keys() | actual.keys()):
+        if expected.get(path) != actual.get(path):
+            raise ManifestError(
+                f"{directory}/{path}: the manifest says {_shown(expected.get(path))}, "
+                f"found {_shown(actual.get(path))}"
+            )
 
 
 def manifest_sha256(files: Iterable[ModelFile]) -> str:
     """SHA-256 of a manifest, in the form `sha256sum` reads: a line a file, sorted by path."""
     lines = [f"{sha256}  {path}\n" for path, _, sha256 in sorted(files)]
     return hashlib.sha256("".join(lines).encode()).hexdigest()
+
+
+def _shown(file: tuple[int, str] | None) -> str:
+    if file is None:
+        return "no such file"
+    size, sha256 = file
+    return f"{size} bytes of SHA-256 {sha256}"

@@ -47,22 +47,24 @@ class McNemar(NamedTuple):
 
 def confusion_of(label: NDArray[np.int64], prediction: NDArray[np.int64]) -> Confusion:
     """Count labels against predictions, both 0 or 1."""
-    counts = np.bincount(2 * label + prediction, minlength=4)
+    counts = np.bincount(2 * label + prediction, minlength=4)  # (4,) tn, fp, fn, tp
     return Confusion(tp=int(counts[3]), fp=int(counts[1]), fn=int(counts[2]), tn=int(counts[0]))
 
 
 def point_metrics(confusion: Confusion) -> dict[str, float | None]:
     """accuracy, precision, recall and f1 of class 1, and recall_gap = |recall of class 1 - recall of class 0|."""
     c = confusion
-    recall, recall_negative = _ratio(c.tp, c.tp + c.fn), _ratio(c.tn, c.tn + c.fp)
+    recall = _ratio(c.tp, c.tp + c.fn)
+    recall_negative = _ratio(c.tn, c.tn + c.fp)
+    recall_gap = None
+    if recall is not None and recall_negative is not None:
+        recall_gap = abs(recall - recall_negative)
     return {
         "accuracy": _ratio(c.tp + c.tn, c.tp + c.fp + c.fn + c.tn),
         "precision": _ratio(c.tp, c.tp + c.fp),
         "recall": recall,
         "f1": _ratio(2 * c.tp, 2 * c.tp + c.fp + c.fn),
-        "recall_gap": None
-        if recall is None or recall_negative is None
-        else abs(recall - recall_negative),
+        "recall_gap": recall_gap,
     }
 
 
@@ -84,14 +86,14 @@ def wilson(n_right: int, n: int) -> Interval | None:
     if n == 0:
         return None
     limits = binomtest(n_right, n).proportion_ci(CONFIDENCE, method="wilson")
-    return Interval(n_right / n, float(limits.low), float(limits.high))
+    return Interval(value=n_right / n, low=float(limits.low), high=float(limits.high))
 
 
 def calibration_bins(
     probability: NDArray[np.float64], label: NDArray[np.int64], bins: int = 15
 ) -> pd.DataFrame:
     """Equal-width bins of P(positive), empty ones left out: n, mean probability, share of positive labels."""
-    number = np.minimum((probability * bins).astype(np.int64), bins - 1)
+    number = np.minimum((probability * bins).astype(np.int64), bins - 1)  # (N,) bin of each row
     rows = pd.DataFrame({"bin": number, "probability": probability, "label": label})
     return rows.groupby("bin").agg(
         n=("label", "size"),
@@ -104,22 +106,23 @@ def expected_calibration_error(
     probability: NDArray[np.float64], label: NDArray[np.int64], bins: int = 15
 ) -> float:
     """Mean over rows of |mean P(positive) - share of positives| of the row's bin; 0 = calibrated."""
-    found = calibration_bins(probability, label, bins)
-    gaps = (found["mean_probability"] - found["positive_share"]).abs()
-    return float(np.average(gaps, weights=found["n"]))
+    by_bin = calibration_bins(probability, label, bins)
+    gaps = (by_bin["mean_probability"] - by_bin["positive_share"]).abs()
+    return float(np.average(gaps, weights=by_bin["n"]))
 
 
 def roc_auc(probability: NDArray[np.float64], label: NDArray[np.int64]) -> float | None:
     """Area under the ROC curve; None where one class is absent."""
-    return float(roc_auc_score(label, probability)) if 0 < label.sum() < len(label) else None
+    has_both_classes = 0 < label.sum() < len(label)
+    return float(roc_auc_score(label, probability)) if has_both_classes else None
 
 
 def with_length_quartile(frame: pd.DataFrame) -> pd.DataFrame:
     """The frame plus `length_quartile`: 1 shortest .. 4 longest by n_tokens, equal lengths in one quartile."""
-    limits = frame["n_tokens"].quantile([0.25, 0.5, 0.75]).to_numpy()
-    return frame.assign(
-        **{LENGTH_QUARTILE: np.searchsorted(limits, frame["n_tokens"].to_numpy(), side="left") + 1}
-    )
+    n_tokens = frame["n_tokens"]
+    limits = n_tokens.quantile([0.25, 0.5, 0.75]).to_numpy()
+    quartile = np.searchsorted(limits, n_tokens.to_numpy(), side="left") + 1
+    return frame.assign(**{LENGTH_QUARTILE: quartile})
 
 
 def by_slice(frame: pd.DataFrame, slices: Sequence[str]) -> pd.DataFrame:
@@ -127,9 +130,11 @@ def by_slice(frame: pd.DataFrame, slices: Sequence[str]) -> pd.DataFrame:
     rows = []
     for name in slices:
         for value, part in frame.groupby(name, sort=True):
-            found = wilson(int((part["label"] == part["prediction"]).sum()), len(part))
-            if found is not None:  # groupby gives no empty group
-                rows.append((name, str(value), len(part), found.value, found.low, found.high))
+            n_right = int((part["label"] == part["prediction"]).sum())
+            accuracy = wilson(n_right, len(part))
+            if accuracy is not None:  # groupby gives no empty group
+                limits = (accuracy.value, accuracy.low, accuracy.high)
+                rows.append((name, str(value), len(part), *limits))
     return pd.DataFrame(rows, columns=["slice", "value", "n", "accuracy", "low", "high"])
 
 
@@ -139,15 +144,16 @@ def mcnemar(correct_a: NDArray[np.bool_], correct_b: NDArray[np.bool_]) -> McNem
         raise ValueError(
             f"expected the same rows for both, found {len(correct_a)} and {len(correct_b)}"
         )
-    only_a, only_b = int((correct_a & ~correct_b).sum()), int((~correct_a & correct_b).sum())
-    if only_a + only_b == 0:
-        return McNemar(0, 0, 1.0, 1.0)
-    two_sided = binomtest(only_a, only_a + only_b, 0.5).pvalue
+    only_a = int((correct_a & ~correct_b).sum())
+    only_b = int((~correct_a & correct_b).sum())
+    n_apart = only_a + only_b
+    if n_apart == 0:
+        return McNemar(only_a=0, only_b=0, p_value=1.0, p_a_worse=1.0)
     return McNemar(
-        only_a,
-        only_b,
-        float(two_sided),
-        float(binomtest(only_a, only_a + only_b, 0.5, "less").pvalue),
+        only_a=only_a,
+        only_b=only_b,
+        p_value=float(binomtest(only_a, n_apart, 0.5).pvalue),
+        p_a_worse=float(binomtest(only_a, n_apart, 0.5, "less").pvalue),
     )
 
 
@@ -155,8 +161,9 @@ def cross_entropy(
     logits: NDArray[np.float32], label: NDArray[np.int64], temperature: float = 1.0
 ) -> float:
     """Mean negative log likelihood in nats."""
-    margin = np.diff(logits.astype(np.float64), axis=1)[:, 0] / temperature
-    return float(np.mean(np.logaddexp(0.0, np.where(label == 1, -margin, margin))))
+    margin = np.diff(logits.astype(np.float64), axis=1)[:, 0] / temperature  # (N,)
+    wrong = np.where(label == 1, -margin, margin)  # (N,) how far each row leans to the other label
+    return float(np.mean(np.logaddexp(0.0, wrong)))
 
 
 def fit_blend(
@@ -167,13 +174,13 @@ def fit_blend(
     The model says sigmoid((margin of the logits + weight x lexical margin + bias) / temperature). Source: Platt 1999,
     "Probabilistic Outputs", with a second margin; without the bias a model may favour a class.
     """
-    encoder = np.diff(logits.astype(np.float64), axis=1)[:, 0]
-    margins = np.stack([encoder, lexical_margin, np.ones_like(encoder)], axis=1)
-    sign = np.where(label == 1, -1.0, 1.0)
+    encoder = np.diff(logits.astype(np.float64), axis=1)[:, 0]  # (N,)
+    margins = np.stack([encoder, lexical_margin, np.ones_like(encoder)], axis=1)  # (N, 3)
+    sign = np.where(label == 1, -1.0, 1.0)  # (N,)
 
     def loss(shares: NDArray[np.float64]) -> tuple[float, NDArray[np.float64]]:
-        wrong = sign * (margins @ shares)
-        slope = sign / (1.0 + np.exp(-np.clip(wrong, -700, 700)))
+        wrong = sign * (margins @ shares)  # (N,)
+        slope = sign / (1.0 + np.exp(-np.clip(wrong, -700, 700)))  # (N,)
         return float(np.logaddexp(0.0, wrong).mean()), slope @ margins / len(label)
 
     limits = [
@@ -181,8 +188,9 @@ def fit_blend(
         (0.0, MOST_SHARE),
         (-MOST_SHARE, MOST_SHARE),
     ]
-    found = minimize(loss, x0=np.array([1.0, 0.0, 0.0]), jac=True, bounds=limits, method="L-BFGS-B")
-    share, lexical, bias = (float(share) for share in found.x)
+    start = np.array([1.0, 0.0, 0.0])
+    fitted = minimize(loss, x0=start, jac=True, bounds=limits, method="L-BFGS-B")
+    share, lexical, bias = fitted.x.tolist()
     return {"temperature": 1 / share, "lexical_weight": lexical / share, "bias": bias / share}
 
 
@@ -196,10 +204,10 @@ def _bootstrap_f1(confusion: Confusion, seed: int, n_resamples: int) -> Interval
     value = point_metrics(confusion)["f1"]
     if value is None:
         return None
-    drawn = np.random.default_rng(seed).multinomial(
-        counts.sum(), counts / counts.sum(), size=n_resamples
-    )
+    n_rows = counts.sum()
+    rng = np.random.default_rng(seed)
+    drawn = rng.multinomial(n_rows, counts / n_rows, size=n_resamples)  # (n_resamples, 4)
     wrong = drawn[:, 1] + drawn[:, 2]
-    scores = 2 * drawn[:, 0] / np.maximum(2 * drawn[:, 0] + wrong, 1)
+    scores = 2 * drawn[:, 0] / np.maximum(2 * drawn[:, 0] + wrong, 1)  # (n_resamples,)
     low, high = np.quantile(scores, [(1 - CONFIDENCE) / 2, (1 + CONFIDENCE) / 2])
-    return Interval(value, float(low), float(high))
+    return Interval(value=value, low=float(low), high=float(high))

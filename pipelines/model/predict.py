@@ -9,9 +9,9 @@ from pipelines.errors import IntegrityError
 
 SCORE_COLUMNS = ("probability", "prediction", "is_truncated", "score_error")
 
-Predict = Callable[
-    [list[str]], pd.DataFrame
-]  # columns probability, prediction, is_truncated; a row a text, in order
+# Columns probability, prediction, is_truncated; a row a text, in order.
+Predict = Callable[[list[str]], pd.DataFrame]
+Score = tuple[float | None, int | None, bool, str | None]  # the values of SCORE_COLUMNS
 # What a tokenizer or torch raises for one bad text; anything else is a fault of the machine or the code.
 TEXT_FAULTS = (RuntimeError, ValueError, TypeError, KeyError, IndexError)
 
@@ -19,10 +19,9 @@ TEXT_FAULTS = (RuntimeError, ValueError, TypeError, KeyError, IndexError)
 def score_texts(texts: pd.Series, predict: Predict) -> pd.DataFrame:
     """Score one batch; a row that has no score says why in `score_error`, never by its text."""
     faults = [_fault_of_text(text) for text in texts]
-    sound = [row for row, fault in enumerate(faults) if fault is None]
-    predicted = _predict_or_halve([texts.iloc[row] for row in sound], predict)
-    found = dict(zip(sound, predicted, strict=True))
-    rows = [found[row] if fault is None else _no_score(fault) for row, fault in enumerate(faults)]
+    sound = [text for text, fault in zip(texts, faults, strict=True) if fault is None]
+    predicted = iter(_predict_or_halve(sound, predict))
+    rows = [next(predicted) if fault is None else _no_score(fault) for fault in faults]
     scored = pd.DataFrame(rows, columns=SCORE_COLUMNS)
     return scored.astype(
         {
@@ -34,7 +33,7 @@ def score_texts(texts: pd.Series, predict: Predict) -> pd.DataFrame:
     )
 
 
-def _predict_or_halve(texts: list[str], predict: Predict) -> list[tuple[Any, ...]]:
+def _predict_or_halve(texts: list[str], predict: Predict) -> list[Score]:
     """Predict all at once; where that raises, halve until the poisonous text stands alone."""
     if not texts:
         return []
@@ -44,9 +43,8 @@ def _predict_or_halve(texts: list[str], predict: Predict) -> list[tuple[Any, ...
         if len(texts) == 1:
             return [_no_score(type(error).__name__)]  # its message may quote the review
         middle = len(texts) // 2
-        return _predict_or_halve(texts[:middle], predict) + _predict_or_halve(
-            texts[middle:], predict
-        )
+        first = _predict_or_halve(texts[:middle], predict)
+        return first + _predict_or_halve(texts[middle:], predict)
     missing = set(SCORE_COLUMNS[:3]) - set(predicted.columns)
     if missing:
         raise IntegrityError(
@@ -60,7 +58,7 @@ def _predict_or_halve(texts: list[str], predict: Predict) -> list[tuple[Any, ...
     return [_checked(*row) for row in zip(*columns, strict=True)]
 
 
-def _checked(probability: Any, prediction: Any, is_truncated: Any) -> tuple[Any, ...]:
+def _checked(probability: Any, prediction: Any, is_truncated: Any) -> Score:
     """One score, or why it is none: Spark would turn a NaN into NULL without a word."""
     if pd.isna(probability):
         return _no_score("probability is NaN")
@@ -71,7 +69,7 @@ def _checked(probability: Any, prediction: Any, is_truncated: Any) -> tuple[Any,
     return float(probability), int(prediction), bool(is_truncated), None
 
 
-def _no_score(reason: str) -> tuple[Any, ...]:
+def _no_score(reason: str) -> Score:
     return None, None, False, reason
 
 

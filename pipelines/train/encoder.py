@@ -26,12 +26,19 @@ def load_for_training(
     config = _training_config(directory, dropout)
     _refuse_too_long(config, max_tokens)
     torch.manual_seed(seed)
-    transformers_logging.set_verbosity_error()  # type: ignore[no-untyped-call]  # reports the fresh head as a fault
+    # transformers reports the fresh head as a fault.
+    transformers_logging.set_verbosity_error()  # type: ignore[no-untyped-call]
     transformers_logging.disable_progress_bar()  # type: ignore[no-untyped-call]
     model, loading = AutoModelForSequenceClassification.from_pretrained(
-        directory, config=config, local_files_only=True, trust_remote_code=False, use_safetensors=True,
-        attn_implementation="eager", dtype=torch.float32, output_loading_info=True,
-    )  # fmt: skip
+        directory,
+        config=config,
+        local_files_only=True,
+        trust_remote_code=False,
+        use_safetensors=True,
+        attn_implementation="eager",
+        dtype=torch.float32,
+        output_loading_info=True,
+    )
     body = f"{model.base_model_prefix}."
     missing = sorted(
         key for key in loading["missing_keys"] if key.startswith(body) and ".pooler." not in key
@@ -57,36 +64,40 @@ def freeze(model: Any, freeze_layers: int) -> int:
     if freeze_layers == FREEZE_NOTHING:
         return 0
     body = model.base_model
-    n_layers = model.config.num_hidden_layers
-    lists = [
-        part
-        for part in body.modules()
-        if isinstance(part, torch.nn.ModuleList) and len(part) == n_layers
-    ]
-    layers: list[Any] = (
-        list(lists[0]) if lists else []
-    )  # ALBERT shares one layer: there is none to freeze by number
+    layers = _layers_of(body, model.config.num_hidden_layers)
     if freeze_layers > len(layers):
         limits = f"{FREEZE_HALF}..{len(layers)} (the backbone's layers)"
         raise InputError(f"--freeze-layers must be {limits}, got {freeze_layers}")
-    untrained = (body.embeddings, *layers[: n_frozen_layers(freeze_layers, len(layers))])
-    frozen = [p for part in untrained for p in part.parameters()]
-    for parameter in frozen:
-        parameter.requires_grad_(False)
-    return sum(parameter.numel() for parameter in frozen)
+    n_frozen = n_frozen_layers(freeze_layers, len(layers))
+    n_parameters = 0
+    for part in (body.embeddings, *layers[:n_frozen]):
+        for parameter in part.parameters():
+            parameter.requires_grad_(False)
+            n_parameters += parameter.numel()
+    return n_parameters
+
+
+def _layers_of(body: Any, n_layers: int) -> list[Any]:
+    """The encoder's layers; none where it has no list of them: ALBERT shares one layer."""
+    for part in body.modules():
+        if isinstance(part, torch.nn.ModuleList) and len(part) == n_layers:
+            return list(part)
+    return []
 
 
 def _training_config(directory: Path, dropout: float) -> Any:
-    if "auto_map" in json.loads((directory / "config.json").read_text(encoding="utf-8")):
+    config_text = (directory / "config.json").read_text(encoding="utf-8")
+    if "auto_map" in json.loads(config_text):
         raise InputError(
             f"{directory}/config.json: expected a built-in architecture, found auto_map, which runs code."
         )
     config = AutoConfig.from_pretrained(directory, local_files_only=True, trust_remote_code=False)
     config.id2label = dict(enumerate(LABELS))
     config.label2id = {name: number for number, name in enumerate(LABELS)}
-    names = [name for name in config.to_dict() if name.endswith(("dropout", "dropout_prob"))]
-    for name in names if dropout != KEEP_DROPOUT else ():
-        setattr(config, name, dropout)
+    if dropout != KEEP_DROPOUT:
+        for name in config.to_dict():
+            if name.endswith(("dropout", "dropout_prob")):
+                setattr(config, name, dropout)
     return config
 
 

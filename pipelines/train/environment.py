@@ -6,14 +6,8 @@ from pathlib import Path
 
 from pipelines.provenance import ROOT, git_commit, git_is_dirty, sha256_of
 
-CPU_FLAGS = (
-    "avx2",
-    "avx512f",
-    "avx512_bf16",
-    "amx_bf16",
-    "asimd",
-    "bf16",
-)  # those that choose torch's kernels
+# Those that choose torch's kernels.
+CPU_FLAGS = ("avx2", "avx512f", "avx512_bf16", "amx_bf16", "asimd", "bf16")
 
 
 def environment(threads: int) -> dict[str, str]:

@@ -10,7 +10,6 @@ from numpy.typing import NDArray
 
 from pipelines.model.metrics import (
     LENGTH_QUARTILE,
-    Interval,
     by_slice,
     confusion_of,
     expected_calibration_error,
@@ -31,17 +30,16 @@ def held_out_metrics(
 ) -> dict[str, float]:
     """test_accuracy, test_accuracy_low, test_accuracy_high … as logged; a figure that is undefined is left out."""
     confusion = confusion_of(label, (probability >= threshold).astype(np.int64))
-    found: dict[str, float | None] = {
-        f"test_{name}": value for name, value in point_metrics(confusion).items()
-    }
+    figures: dict[str, float | None] = {**point_metrics(confusion)}
     for name, interval in with_intervals(confusion).items():
         if interval is not None:
-            found |= {f"test_{name}_low": interval.low, f"test_{name}_high": interval.high}
-    found |= {f"test_{name}": count for name, count in dataclasses.asdict(confusion).items()}
-    found["test_roc_auc"] = roc_auc(probability, label)
-    found["test_calibration_error"] = expected_calibration_error(probability, label)
-    found["test_rows"] = len(label)
-    return {name: float(value) for name, value in found.items() if value is not None}
+            figures[f"{name}_low"] = interval.low
+            figures[f"{name}_high"] = interval.high
+    figures |= dataclasses.asdict(confusion)
+    figures["roc_auc"] = roc_auc(probability, label)
+    figures["calibration_error"] = expected_calibration_error(probability, label)
+    figures["rows"] = len(label)
+    return {f"test_{name}": float(value) for name, value in figures.items() if value is not None}
 
 
 def slices_of(
@@ -52,53 +50,51 @@ def slices_of(
     return by_slice(with_length_quartile(frame.assign(label=label, prediction=prediction)), SLICES)
 
 
-def prediction_table(learned: TrainedModel) -> pa.Table:
+def prediction_table(trained: TrainedModel) -> pa.Table:
     """The held-out rows by id with label, probability and prediction: what a reproduction is compared with."""
     return pa.table(
         {
-            "review_id": learned.test_rows["review_id"],
-            "label": pa.array(learned.test_labels),
-            "probability": pa.array(learned.test_probability),
-            "prediction": pa.array(learned.test_predictions),
+            "review_id": trained.test_rows["review_id"],
+            "label": pa.array(trained.test_labels),
+            "probability": pa.array(trained.test_probability),
+            "prediction": pa.array(trained.test_predictions),
         }
     )
 
 
 def slice_metrics(slices: pd.DataFrame) -> dict[str, float]:
     """The same as metrics: slice.source.imdb.accuracy."""
-    columns = ("slice", "value", "accuracy")
-    return {
-        f"slice.{s}.{v}.accuracy": float(a)
-        for s, v, a in zip(*(slices[c] for c in columns), strict=True)
-    }
+    rows = zip(slices["slice"], slices["value"], slices["accuracy"], strict=True)
+    return {f"slice.{name}.{value}.accuracy": float(accuracy) for name, value, accuracy in rows}
 
 
 def epoch_metrics(row: EpochRow) -> dict[str, float]:
     """One epoch's figures as metrics, its number left out."""
-    found = {name: getattr(row, name) for name in EPOCH_METRICS}
-    return {name: value for name, value in found.items() if value is not None}
+    figures = {name: getattr(row, name) for name in EPOCH_METRICS}
+    return {name: value for name, value in figures.items() if value is not None}
 
 
 def model_card(
     name: str,
+    *,
     tags: Mapping[str, str],
     metrics: Mapping[str, float],
     slices: pd.DataFrame,
     history: Sequence[EpochRow],
 ) -> str:
     """Markdown that stands with the model version: what it is for, learned from, worth, and not to be used for."""
-    accuracy = Interval(
-        metrics["test_accuracy"], metrics["test_accuracy_low"], metrics["test_accuracy_high"]
-    )
+    accuracy = metrics["test_accuracy"]
+    limits = f"{metrics['test_accuracy_low']:.4f}-{metrics['test_accuracy_high']:.4f}"
     lines = [
         f"# {name}",
         "",
         "Tells whether an English film review is positive (1) or negative (0).",
         "",
-        f"- TrainedModel from `gold.reviews` version {tags['delta.version']} (content hash `{tags['content_hash']}`), "
-        f"backbone `{tags['backbone']}`, code `{tags['git.commit'][:12]}`, {len(history)} epoch(s).",
-        f"- On {metrics['test_rows']:,.0f} held-out rows: accuracy {accuracy.value:.4f} "
-        f"(95 % {accuracy.low:.4f}-{accuracy.high:.4f}), calibration error {metrics['test_calibration_error']:.4f}.",
+        f"- TrainedModel from `gold.reviews` version {tags['delta.version']} "
+        f"(content hash `{tags['content_hash']}`), backbone `{tags['backbone']}`, "
+        f"code `{tags['git.commit'][:12]}`, {len(history)} epoch(s).",
+        f"- On {metrics['test_rows']:,.0f} held-out rows: accuracy {accuracy:.4f} "
+        f"(95 % {limits}), calibration error {metrics['test_calibration_error']:.4f}.",
         "- Not for other languages, other subjects, or a person's fate; short and ironic texts are its weak side.",
         "",
         "| slice | value | rows | accuracy | 95 % |",

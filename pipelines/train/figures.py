@@ -1,7 +1,6 @@
 """Pictures of a training run and of its test figures, as matplotlib figures that need no display."""
 
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -49,7 +48,7 @@ def _losses_by_step(axes: Axes, history: Sequence[EpochRow], step_losses: Sequen
     for end in ends[:-1]:
         axes.axvline(end, color=GREY, linestyle=":", linewidth=1)
     name = "step (a dotted line ends an epoch)" if len(history) > 1 else "step"
-    _label(axes, "Loss", name, "cross entropy, nats")
+    _label(axes, "Loss", x=name, y="cross entropy, nats")
     axes.grid(visible=True, axis="y", color=GRID)
     axes.xaxis.set_major_locator(MaxNLocator(integer=True, steps=[1, 2, 5, 10]))
     axes.xaxis.set_major_formatter(StrMethodFormatter("{x:,.0f}"))
@@ -68,7 +67,7 @@ def _figures_of_epoch(axes: Axes, row: EpochRow) -> None:
     bars = axes.bar(list(values), [value or 0.0 for value in values.values()], 0.6, color=BLUE)
     texts = ["undefined" if value is None else f"{value:.1%}" for value in values.values()]
     axes.bar_label(bars, texts, padding=3)
-    _label(axes, f"Validation figures after epoch {row.epoch}", "", "share of reviews")
+    _label(axes, f"Validation figures after epoch {row.epoch}", x="", y="share of reviews")
     axes.set_ylim(0.0, 1.08)
     axes.set_yticks([0.0, 0.2, 0.4, 0.6, 0.8, 1.0])
     axes.yaxis.set_major_formatter(PercentFormatter(1.0))
@@ -77,9 +76,10 @@ def _figures_of_epoch(axes: Axes, row: EpochRow) -> None:
 def _figures_by_epoch(axes: Axes, history: Sequence[EpochRow]) -> None:
     """Draw accuracy and F1 of the validation split over the epochs, with a gap where one is undefined."""
     epochs = [row.epoch for row in history]
-    _line(axes, epochs, _or_gap([row.valid_accuracy for row in history]), "accuracy", BLUE)
-    _line(axes, epochs, _or_gap([row.valid_f1 for row in history]), "F1", ORANGE)
-    _label(axes, "Validation figures", "epoch", "share of reviews")
+    accuracies = [row.valid_accuracy for row in history]
+    _line(axes, epochs, accuracies, name="accuracy", colour=BLUE)
+    _line(axes, epochs, [row.valid_f1 for row in history], name="F1", colour=ORANGE)
+    _label(axes, "Validation figures", x="epoch", y="share of reviews")
     axes.yaxis.set_major_formatter(PercentFormatter(1.0, decimals=1))
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.legend(frameon=False)
@@ -88,29 +88,18 @@ def _figures_by_epoch(axes: Axes, history: Sequence[EpochRow]) -> None:
 def confusion_matrix(confusion: Confusion) -> Figure:
     """Labels against predictions: reviews, and share of the label's reviews."""
     figure, (axes,) = _figure(1)
-    counts = np.array([[confusion.tn, confusion.fp], [confusion.fn, confusion.tp]])
+    counts = np.array([[confusion.tn, confusion.fp], [confusion.fn, confusion.tp]])  # (2, 2)
     shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
     axes.imshow(shares, cmap="Blues", vmin=0.0, vmax=1.0)
     for (row, column), count in np.ndenumerate(counts):
         share = shares[row, column]
         text = f"{count:,}\n{share:.1%}"
-        axes.text(
-            column,
-            row,
-            text,
-            ha="center",
-            va="center",
-            color="white" if share > 0.6 else "black",
-            fontsize=13,
-        )
+        colour = "white" if share > 0.6 else "black"
+        axes.text(column, row, text, ha="center", va="center", color=colour, fontsize=13)
     axes.set_xticks([0, 1], LABELS)
     axes.set_yticks([0, 1], LABELS, rotation=90, va="center")
-    _label(
-        axes,
-        f"Confusion matrix, {counts.sum():,} reviews",
-        "predicted",
-        "labelled (shares add up by row)",
-    )
+    title = f"Confusion matrix, {counts.sum():,} reviews"
+    _label(axes, title, x="predicted", y="labelled (shares add up by row)")
     return figure
 
 
@@ -123,7 +112,7 @@ def roc(probability: NDArray[np.float64], label: NDArray[np.int64]) -> Figure:
         false_positives, true_positives, _ = roc_curve(label, probability)
         axes.plot(false_positives, true_positives, color=BLUE, linewidth=2, label="model")
     title = "ROC curve: one class is absent" if area is None else f"ROC curve, area {area:.4f}"
-    _label(axes, title, "false positive rate", "true positive rate (recall)")
+    _label(axes, title, x="false positive rate", y="true positive rate (recall)")
     _unit_square(axes)
     axes.legend(frameon=False, loc="lower right")
     return figure
@@ -135,19 +124,21 @@ def calibration(probability: NDArray[np.float64], label: NDArray[np.int64]) -> F
     bins = calibration_bins(probability, label)
     error = expected_calibration_error(probability, label)
     axes.plot([0, 1], [0, 1], color=GREY, linestyle="--", linewidth=1, label="calibrated")
-    axes.plot(
-        bins["mean_probability"], bins["positive_share"], color=BLUE, linewidth=1.5, label="model"
-    )
+    mean = bins["mean_probability"]
+    share = bins["positive_share"]
+    area = 20 + 280 * bins["n"] / bins["n"].max()
+    axes.plot(mean, share, color=BLUE, linewidth=1.5, label="model")
     axes.scatter(
-        bins["mean_probability"], bins["positive_share"], s=20 + 280 * bins["n"] / bins["n"].max(),
-        color=BLUE, alpha=0.6, linewidths=0, label="area = reviews",
-    )  # fmt: skip
-    _label(
-        axes,
-        f"Calibration, expected error {error:.4f}",
-        "P(positive), mean of the bin",
-        "share of positive labels",
+        mean,
+        share,
+        s=area,
+        color=BLUE,
+        alpha=0.6,
+        linewidths=0,
+        label="area = reviews",
     )
+    title = f"Calibration, expected error {error:.4f}"
+    _label(axes, title, x="P(positive), mean of the bin", y="share of positive labels")
     _unit_square(axes)
     axes.legend(frameon=False, loc="upper left", markerscale=0.5)
     return figure
@@ -159,12 +150,15 @@ def _figure(n_axes: int) -> tuple[Figure, list[Axes]]:
     return figure, [figure.add_subplot(1, n_axes, number + 1) for number in range(n_axes)]
 
 
-def _line(axes: Axes, x: Sequence[int], y: Sequence[float], name: str, colour: str) -> None:
-    axes.plot(x, y, color=colour, marker="o", linewidth=2, label=name)
+def _line(
+    axes: Axes, x: Sequence[int], y: Sequence[float | None], *, name: str, colour: str
+) -> None:
+    with_gaps = [np.nan if value is None else value for value in y]
+    axes.plot(x, with_gaps, color=colour, marker="o", linewidth=2, label=name)
     axes.grid(visible=True, color=GRID)
 
 
-def _label(axes: Axes, title: str, x: str, y: str) -> None:
+def _label(axes: Axes, title: str, *, x: str, y: str) -> None:
     axes.set_title(title, fontsize=12)
     axes.set_xlabel(x)
     axes.set_ylabel(y)
@@ -176,7 +170,3 @@ def _unit_square(axes: Axes) -> None:
     axes.set_ylim(-0.02, 1.02)
     axes.set_aspect("equal")
     axes.grid(visible=True, color=GRID)
-
-
-def _or_gap(values: Sequence[float | None]) -> list[Any]:
-    return [np.nan if value is None else value for value in values]

@@ -1,7 +1,7 @@
 """Training: settings, length-grouped batches, the loop. Arrays in, weights and history out; no files, no tracking."""
 
 import math
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
@@ -12,7 +12,7 @@ import torch
 from numpy.typing import NDArray
 from tqdm import tqdm
 
-from pipelines.errors import InputError, IntegrityError
+from pipelines.errors import IntegrityError
 from pipelines.model.classifier import (
     Rows,
     autocast,
@@ -27,11 +27,11 @@ from pipelines.model.metrics import confusion_of, cross_entropy, point_metrics
 from pipelines.train.encoder import freeze, refuse_pooling
 from pipelines.train.ranks import ALONE, Ranks, epoch_batches
 from pipelines.train.settings import TrainSettings
-from pipelines.train.tokens import predict_policy
+from pipelines.train.tokens import LabelledRows, predict_policy, require_rows
 
 MAX_GRADIENT_NORM = 1.0
-TRAIN_ATTENTION = "eager"  # on short rows faster than the fused one, whose backward pass recomputes
-OnStep = Callable[[int, float, float], None]
+# On short rows faster than the fused one, whose backward pass recomputes.
+TRAIN_ATTENTION = "eager"
 
 
 @dataclass(frozen=True)
@@ -47,25 +47,43 @@ class EpochRow:
     valid_f1: float | None
 
 
+OnStep = Callable[[int, float, float], None]  # the step's number from 1, its loss, its rate
+OnEpoch = Callable[[EpochRow], None]
+
+
 @dataclass(frozen=True)
 class Fit:
     """What training gave. The model passed in holds the best epoch's weights."""
 
     history: list[EpochRow]
     best_epoch: int
-    valid_logits: NDArray[np.float32]
+    valid_logits: NDArray[np.float32]  # (N, 2) of the best epoch
     n_steps: int
+
+
+@dataclass(frozen=True)
+class _Best:
+    """The epoch of lowest validation loss so far."""
+
+    epoch: int
+    valid_loss: float
+    valid_logits: NDArray[np.float32]  # (N, 2)
+    weights: Mapping[str, torch.Tensor]
+
+
+NO_EPOCH = _Best(
+    epoch=0, valid_loss=math.inf, valid_logits=np.empty((0, 2), np.float32), weights={}
+)
 
 
 def fit(
     model: Any,
-    train: Rows,
-    train_labels: NDArray[np.int64],
-    valid: Rows,
-    valid_labels: NDArray[np.int64],
+    train: LabelledRows,
+    *,
+    validation: LabelledRows,
     settings: TrainSettings,
     on_step: OnStep = lambda *_: None,
-    on_epoch: Callable[[EpochRow], None] = lambda _: None,
+    on_epoch: OnEpoch = lambda _: None,
     ranks: Ranks = ALONE,
 ) -> Fit:
     """Train in place, keep the epoch of lowest validation loss. Equal seed and threads give bit-identical weights.
@@ -73,144 +91,183 @@ def fit(
     on_step gets the step from 1, its loss and its rate; on_epoch the row that the history gets. The batches are the
     same however many ranks share them; each ends with the same weights.
     """
-    require_rows(
-        {"train": train, "validation": valid}, {"train": train_labels, "validation": valid_labels}
-    )
-    lengths = np.array([len(train[row]) for row in range(len(train))], dtype=np.int64)
-    n_steps = settings.n_steps(len(train))
-    history: list[EpochRow] = []
-    best_state: dict[str, torch.Tensor] = {}
-    best_epoch, best_logits, best_loss = 0, np.empty((0, 2), np.float32), math.inf
+    require_rows("train", train)
+    require_rows("validation", validation)
     model.to(best_device())
     is_bf16 = ranks.agreed(uses_bf16(model.device, settings.precision))
     settings = replace(settings, precision="bf16" if is_bf16 else "fp32")
     refuse_pooling(model, settings.pooling)
     freeze(model, settings.freeze_layers)
+    n_rows = len(train.tokens)
+    lengths = np.array([len(train.tokens[row]) for row in range(n_rows)], dtype=np.int64)  # (N,)
+    history: list[EpochRow] = []
+    best = NO_EPOCH
     with (
         deterministic(settings, ranks.rank),
-        tqdm(total=n_steps, desc="train", unit=" steps") as bar,
+        tqdm(total=settings.n_steps(n_rows), desc="train", unit=" steps") as bar,
     ):
-        optimizer, scheduler = optimizer_of(
-            model, n_steps, learning_rate=settings.learning_rate, weight_decay=settings.weight_decay,
-            warmup_share=settings.warmup_share, schedule=settings.schedule,
-        )  # fmt: skip
+        stepper = _stepper_of(model, train, settings=settings, ranks=ranks)
         for epoch in range(1, settings.epochs + 1):
-            losses = 0.0
-            model.train()
-            use_attention(model, TRAIN_ATTENTION)
-            for rows in epoch_batches(lengths, settings.batch_size, settings.seed, epoch):
-                rate = scheduler.get_last_lr()[0]
-                loss = _step(model, train, train_labels, rows, optimizer, settings, ranks)
-                scheduler.step()
-                bar.update()
-                if not math.isfinite(loss):
-                    raise IntegrityError(
-                        f"training step {bar.n} (epoch {epoch}): expected a finite loss, found {loss}. "
-                        "Lower --learning-rate, or use --precision fp32."
-                    )
-                losses += loss * len(rows)
-                on_step(int(bar.n), loss, rate)
-            logits = ranks.gathered(
-                predicted(model, ranks.own(valid), settings, "validate"), len(valid)
-            )
-            history.append(_epoch_row(epoch, losses / len(train), logits, valid_labels))
-            on_epoch(history[-1])
-            if history[-1].valid_loss < best_loss:
-                best_epoch, best_logits, best_loss = epoch, logits, history[-1].valid_loss
-                best_state = {
-                    name: value.detach().clone() for name, value in model.state_dict().items()
-                }
-            if epoch - best_epoch >= settings.patience:
+            batches = epoch_batches(lengths, settings.batch_size, seed=settings.seed, epoch=epoch)
+            train_loss = _train_epoch(stepper, batches, epoch=epoch, bar=bar, on_step=on_step)
+            own_rows = ranks.own(validation.tokens)
+            own_logits = predicted(model, own_rows, settings=settings, title="validate")
+            logits = ranks.gathered(own_logits, len(validation.tokens))
+            row = _epoch_row(epoch, train_loss, logits=logits, labels=validation.labels)
+            history.append(row)
+            on_epoch(row)
+            if row.valid_loss < best.valid_loss:
+                best = _Best(
+                    epoch=epoch,
+                    valid_loss=row.valid_loss,
+                    valid_logits=logits,
+                    weights=_copied_weights(model),
+                )
+            if epoch - best.epoch >= settings.patience:
                 break
-    if not best_state:
+    if best is NO_EPOCH:
         raise IntegrityError(
             "training: expected a finite validation loss, found none. Lower --learning-rate."
         )
-    model.load_state_dict(best_state)
+    model.load_state_dict(best.weights)
     model.eval()
-    return Fit(history, best_epoch, best_logits, int(bar.n))
+    return Fit(
+        history=history,
+        best_epoch=best.epoch,
+        valid_logits=best.valid_logits,
+        n_steps=int(bar.n),
+    )
 
 
 @contextmanager
 def deterministic(settings: TrainSettings, rank: int = 0) -> Iterator[None]:
     """Seeds (a rank's own, for dropout), threads, deterministic algorithms while training; then what stood before."""
-    before = torch.are_deterministic_algorithms_enabled(), torch.get_num_threads()
+    was_deterministic = torch.are_deterministic_algorithms_enabled()
+    n_threads = torch.get_num_threads()
     torch.manual_seed(settings.seed + rank)
     torch.use_deterministic_algorithms(True)
-    torch.set_num_threads(settings.threads or before[1])
+    torch.set_num_threads(settings.threads or n_threads)
     try:
         yield
     finally:
-        torch.use_deterministic_algorithms(before[0])
-        torch.set_num_threads(before[1])
+        torch.use_deterministic_algorithms(was_deterministic)
+        torch.set_num_threads(n_threads)
 
 
-def _step(
-    model: Any, train: Rows, labels: NDArray[np.int64], batch: NDArray[np.int64], optimizer: Any,
-    settings: TrainSettings, ranks: Ranks,
-) -> float:  # fmt: skip
-    """One step on one batch; returns its loss, which is checked before the next."""
-    rows, share = ranks.part_of(batch)
-    ids, mask = pad(train, rows, model.config.pad_token_id or 0)
-    with autocast(model.device, settings.precision):
-        logits = forward(model, ids, mask, settings.pooling)
-    loss = share * torch.nn.functional.cross_entropy(
-        logits.float(), torch.from_numpy(labels[rows]).to(model.device)
-    )
-    optimizer.zero_grad()
-    loss.backward()  # type: ignore[no-untyped-call]
-    whole_loss = ranks.summed(model, loss)
-    torch.nn.utils.clip_grad_norm_(model.parameters(), MAX_GRADIENT_NORM)
-    optimizer.step()
-    return whole_loss
+@dataclass(frozen=True, kw_only=True)
+class _Stepper:
+    """A training step, with all that it needs besides its batch."""
+
+    model: Any
+    train: LabelledRows
+    optimizer: Any
+    scheduler: Any
+    settings: TrainSettings
+    ranks: Ranks
+
+    def step(self, batch: NDArray[np.int64]) -> float:
+        """Take one step on the rows of one batch, which all ranks share; returns the whole batch's loss."""
+        rows, share = self.ranks.part_of(batch)
+        ids, mask = pad(self.train.tokens, rows, self.model.config.pad_token_id or 0)
+        labels = torch.from_numpy(self.train.labels[rows])
+        with autocast(self.model.device, self.settings.precision):
+            logits = forward(self.model, ids, mask, pooling=self.settings.pooling)
+        loss = share * torch.nn.functional.cross_entropy(
+            logits.float(), labels.to(self.model.device)
+        )
+        self.optimizer.zero_grad()
+        loss.backward()  # type: ignore[no-untyped-call]
+        whole_loss = self.ranks.summed(self.model, loss)
+        torch.nn.utils.clip_grad_norm_(self.model.parameters(), MAX_GRADIENT_NORM)
+        self.optimizer.step()
+        self.scheduler.step()
+        return whole_loss
+
+
+def _train_epoch(
+    stepper: _Stepper,
+    batches: Sequence[NDArray[np.int64]],
+    *,
+    epoch: int,
+    bar: Any,
+    on_step: OnStep,
+) -> float:
+    """Take a step on each batch; returns the mean loss of the epoch's rows."""
+    loss_sum = 0.0
+    stepper.model.train()
+    use_attention(stepper.model, TRAIN_ATTENTION)
+    for rows in batches:
+        rate = stepper.scheduler.get_last_lr()[0]
+        loss = stepper.step(rows)
+        bar.update()
+        if not math.isfinite(loss):
+            raise IntegrityError(
+                f"training step {bar.n} (epoch {epoch}): expected a finite loss, found {loss}. "
+                "Lower --learning-rate, or use --precision fp32."
+            )
+        loss_sum += loss * len(rows)
+        on_step(int(bar.n), loss, rate)
+    return loss_sum / sum(len(rows) for rows in batches)
+
+
+def _copied_weights(model: Any) -> dict[str, torch.Tensor]:
+    return {name: value.detach().clone() for name, value in model.state_dict().items()}
 
 
 def _epoch_row(
-    epoch: int, train_loss: float, logits: NDArray[np.float32], labels: NDArray[np.int64]
+    epoch: int, train_loss: float, *, logits: NDArray[np.float32], labels: NDArray[np.int64]
 ) -> EpochRow:
     figures = point_metrics(confusion_of(labels, logits.argmax(axis=1)))
     return EpochRow(
-        epoch, train_loss, cross_entropy(logits, labels),
-        figures["accuracy"], figures["precision"], figures["recall"], figures["f1"],
-    )  # fmt: skip
+        epoch=epoch,
+        train_loss=train_loss,
+        valid_loss=cross_entropy(logits, labels),
+        valid_accuracy=figures["accuracy"],
+        valid_precision=figures["precision"],
+        valid_recall=figures["recall"],
+        valid_f1=figures["f1"],
+    )
 
 
-def predicted(model: Any, rows: Rows, settings: TrainSettings, title: str) -> NDArray[np.float32]:
+def predicted(
+    model: Any, rows: Rows, *, settings: TrainSettings, title: str
+) -> NDArray[np.float32]:
     """Logits of a split, with a progress bar where it takes more than a few seconds."""
     progress = partial(tqdm, desc=title, unit=" batches", delay=3, mininterval=1.0, leave=False)
     return predict_logits(model, rows, predict_policy(settings), progress=progress)
 
 
-def require_rows(tokens: Mapping[str, Rows], labels: Mapping[str, NDArray[np.int64]]) -> None:
-    """Raise InputError for a split that is empty, or has not a label a row."""
-    for split, rows in tokens.items():
-        if len(rows) == 0 or len(rows) != len(labels[split]):
-            found = f"{len(labels[split])} and {len(rows)}"
-            raise InputError(
-                f"{split} split: expected as many labels as token rows, at least 1; found {found}. "
-                "Ingest more labelled reviews, or choose another --split-policy."
-            )
-
-
-def optimizer_of(
-    model: Any,
-    n_steps: int,
-    *,
-    learning_rate: float,
-    weight_decay: float,
-    warmup_share: float,
-    schedule: str,
-) -> tuple[Any, Any]:
+def _stepper_of(
+    model: Any, train: LabelledRows, *, settings: TrainSettings, ranks: Ranks
+) -> _Stepper:
     """AdamW over what is trained, and the schedule of its rate, a step a batch."""
-    trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
-    optimizer = torch.optim.AdamW(trained, learning_rate, weight_decay=weight_decay, fused=True)
-    scheduler = torch.optim.lr_scheduler.LambdaLR(
-        optimizer, lambda step: rate_share(step, n_steps, warmup_share, schedule)
+    n_steps = settings.n_steps(len(train.tokens))
+    optimizer = torch.optim.AdamW(
+        [parameter for parameter in model.parameters() if parameter.requires_grad],
+        lr=settings.learning_rate,
+        weight_decay=settings.weight_decay,
+        fused=True,
     )
-    return optimizer, scheduler
+
+    def share(step: int) -> float:
+        return rate_share(
+            step,
+            n_steps,
+            warmup_share=settings.warmup_share,
+            schedule=settings.schedule,
+        )
+
+    return _Stepper(
+        model=model,
+        train=train,
+        optimizer=optimizer,
+        scheduler=torch.optim.lr_scheduler.LambdaLR(optimizer, share),
+        settings=settings,
+        ranks=ranks,
+    )
 
 
-def rate_share(step: int, n_steps: int, warmup_share: float, schedule: str) -> float:
+def rate_share(step: int, n_steps: int, *, warmup_share: float, schedule: str) -> float:
     """Share of the peak rate in a step counted from 0: up in a line, then level, or down in a line towards 0."""
     n_warmup = round(n_steps * warmup_share)
     if step < n_warmup:

@@ -40,62 +40,78 @@ class TrainingLog:
         accuracy = "undefined" if row.valid_accuracy is None else f"{row.valid_accuracy:.4f}"
         log.info(
             "epoch %d: train loss %.4f, validation loss %.4f, validation accuracy %s",
-            row.epoch, row.train_loss, row.valid_loss, accuracy,
-        )  # fmt: skip
-
-    def test(self, name: str, learned: TrainedModel, tags: Mapping[str, str]) -> str:
-        """Log what the model is worth on the held-out rows, row by row too; returns its card."""
-        label, probability, prediction = (
-            learned.test_labels,
-            learned.test_probability,
-            learned.test_predictions,
+            row.epoch,
+            row.train_loss,
+            row.valid_loss,
+            accuracy,
         )
-        self._calibration(learned)
-        metrics = evaluation.held_out_metrics(label, probability, learned.policy.threshold)
-        metrics |= {
-            f"test_accuracy_{part}": float((said == label).mean())
-            for part, said in learned.test_parts.items()
-        }
-        slices = evaluation.slices_of(learned.test_rows, label, prediction)
+
+    def test(self, name: str, trained: TrainedModel, tags: Mapping[str, str]) -> str:
+        """Log what the model is worth on the held-out rows, row by row too; returns its card."""
+        label = trained.test_labels
+        probability = trained.test_probability
+        prediction = trained.test_predictions
+        self._calibration(trained)
+        metrics = evaluation.held_out_metrics(label, probability, trained.policy.threshold)
+        for part, part_prediction in trained.test_parts.items():
+            metrics[f"test_accuracy_{part}"] = float((part_prediction == label).mean())
+        slices = evaluation.slices_of(trained.test_rows, label, prediction)
         mlflow.log_metrics(metrics | evaluation.slice_metrics(slices))
         mlflow.log_table(slices, "test_slices.json")
-        runs.log_predictions(evaluation.prediction_table(learned))
+        runs.log_predictions(evaluation.prediction_table(trained))
         pictures = {
-            "learning_curves": figures.learning_curves(learned.fitted.history, self.step_losses),
+            "learning_curves": figures.learning_curves(trained.fitted.history, self.step_losses),
             "confusion_matrix": figures.confusion_matrix(confusion_of(label, prediction)),
             "roc": figures.roc(probability, label),
             "calibration": figures.calibration(probability, label),
         }
         for title, picture in pictures.items():
             mlflow.log_figure(picture, f"figures/{title}.png")
-        card = evaluation.model_card(name, tags, metrics, slices, learned.fitted.history)
+        card = evaluation.model_card(
+            name,
+            tags=tags,
+            metrics=metrics,
+            slices=slices,
+            history=trained.fitted.history,
+        )
         mlflow.log_text(card, "model_card.md")
         log.info(
             "test: accuracy %.4f (95 %% %.4f-%.4f) on %s rows",
-            metrics["test_accuracy"], metrics["test_accuracy_low"], metrics["test_accuracy_high"],
+            metrics["test_accuracy"],
+            metrics["test_accuracy_low"],
+            metrics["test_accuracy_high"],
             f"{len(label):,}",
-        )  # fmt: skip
+        )
         return card
 
-    def _calibration(self, learned: TrainedModel) -> None:
-        fitted, policy, label = learned.fitted, learned.policy, learned.valid_labels
-        before = expected_calibration_error(probability_of(fitted.valid_logits, 1.0), label)
-        after = expected_calibration_error(learned.valid_probability, label)
-        accuracy = float(((learned.valid_probability >= policy.threshold) == label).mean())
+    def _calibration(self, trained: TrainedModel) -> None:
+        fitted = trained.fitted
+        policy = trained.policy
+        label = trained.valid_labels
+        probability_before = probability_of(fitted.valid_logits, 1.0)
+        before = expected_calibration_error(probability_before, label)
+        after = expected_calibration_error(trained.valid_probability, label)
+        accuracy = float(((trained.valid_probability >= policy.threshold) == label).mean())
         mlflow.log_metrics(
             {
-                "temperature": policy.temperature, "lexical_weight": policy.lexical_weight, "bias": policy.bias,
+                "temperature": policy.temperature,
+                "lexical_weight": policy.lexical_weight,
+                "bias": policy.bias,
                 "blended_valid_accuracy": accuracy,
-                "best_epoch": fitted.best_epoch, "n_steps": fitted.n_steps,
+                "best_epoch": fitted.best_epoch,
+                "n_steps": fitted.n_steps,
             }
-        )  # fmt: skip
+        )
         log.info(
             "temperature %.3f, lexical weight %.3f: validation accuracy %.4f, calibration error %.4f, before %.4f",
-            policy.temperature, policy.lexical_weight, accuracy, after, before,
-        )  # fmt: skip
+            policy.temperature,
+            policy.lexical_weight,
+            accuracy,
+            after,
+            before,
+        )
 
     def _add(self, figures_by_name: Mapping[str, float], step: int) -> None:
         now_ms = int(time.time() * 1_000)
-        self.metrics += [
-            Metric(name, value, now_ms, step) for name, value in figures_by_name.items()
-        ]
+        for name, value in figures_by_name.items():
+            self.metrics.append(Metric(key=name, value=value, timestamp=now_ms, step=step))

@@ -56,48 +56,69 @@ class TrainSettings:
     )
 
     def __post_init__(self) -> None:
-        _require("max_tokens", self.max_tokens, 8, 512, " (the usual encoder's position limit)")
-        _require("score_tokens", self.score_tokens, 0, 512)
-        _require("head_share", self.head_share, 0.0, 1.0)
-        _require("epochs", self.epochs, 1, 100)
-        _require("batch_size", self.batch_size, 1, 4_096)
-        _require("learning_rate", self.learning_rate, 1e-8, 1.0)
-        _require("weight_decay", self.weight_decay, 0.0, 1.0)
-        _require("pairs", self.pairs, 0, 2**26)
-        _require("warmup_share", self.warmup_share, 0.0, 1.0)
-        _require("freeze_layers", self.freeze_layers, FREEZE_HALF, 100)
-        _require("patience", self.patience, 1, 100)
-        _require("seed", self.seed, 0, 2**32 - 1)
-        _require("threads", self.threads, 0, 1_024)
-        _require("processes", self.processes, 1, 1_024)
+        _require(
+            "max_tokens",
+            self.max_tokens,
+            low=8,
+            high=512,
+            why=" (the usual encoder's position limit)",
+        )
+        _require("score_tokens", self.score_tokens, low=0, high=512)
+        _require("head_share", self.head_share, low=0.0, high=1.0)
+        _require("epochs", self.epochs, low=1, high=100)
+        _require("batch_size", self.batch_size, low=1, high=4_096)
+        _require("learning_rate", self.learning_rate, low=1e-8, high=1.0)
+        _require("weight_decay", self.weight_decay, low=0.0, high=1.0)
+        _require("pairs", self.pairs, low=0, high=2**26)
+        _require("warmup_share", self.warmup_share, low=0.0, high=1.0)
+        _require("freeze_layers", self.freeze_layers, low=FREEZE_HALF, high=100)
+        _require("patience", self.patience, low=1, high=100)
+        _require("seed", self.seed, low=0, high=2**32 - 1)
+        _require("threads", self.threads, low=0, high=1_024)
+        _require("processes", self.processes, low=1, high=1_024)
         if self.dropout != KEEP_DROPOUT:
-            _require("dropout", self.dropout, 0.0, 0.9, " or -1 (the backbone's own)")
+            _require("dropout", self.dropout, low=0.0, high=0.9, why=" or -1 (the backbone's own)")
 
     def n_steps(self, n_rows: int) -> int:
         """Steps that all epochs over so many rows take."""
         return math.ceil(n_rows / self.batch_size) * self.epochs
 
 
-def _require(name: str, value: float, low: float, high: float, why: str = "") -> None:
+def _require(name: str, value: float, *, low: float, high: float, why: str = "") -> None:
     if not low <= value <= high:
-        raise ValueError(
-            f"--{name.replace('_', '-')} must be {low:g}..{high:g}{why}, got {value:g}"
-        )
+        flag_name = name.replace("_", "-")
+        raise ValueError(f"--{flag_name} must be {low:g}..{high:g}{why}, got {value:g}")
 
 
 # Quality per minute: BENCHMARKS.md.
 BEST_PRESET = TrainSettings(
-    max_tokens=192, score_tokens=256, freeze_layers=FREEZE_A_THIRD, learning_rate=2.5e-4
+    max_tokens=192,
+    score_tokens=256,
+    freeze_layers=FREEZE_A_THIRD,
+    learning_rate=2.5e-4,
 )
 # The seed's own: BERT-tiny on the first 128 tokens at a constant rate, dropout as published.
 SEED_PRESET = TrainSettings(
-    "prajjwal1/bert-tiny", max_tokens=128, head_share=1.0, epochs=10, batch_size=64, learning_rate=2e-5,
-    lexical=False, pooling="own", schedule="constant", warmup_share=0.0, freeze_layers=FREEZE_NOTHING,
-    dropout=KEEP_DROPOUT, patience=10, precision="fp32",
-)  # fmt: skip
+    backbone="prajjwal1/bert-tiny",
+    max_tokens=128,
+    head_share=1.0,
+    epochs=10,
+    batch_size=64,
+    learning_rate=2e-5,
+    lexical=False,
+    pooling="own",
+    schedule="constant",
+    warmup_share=0.0,
+    freeze_layers=FREEZE_NOTHING,
+    dropout=KEEP_DROPOUT,
+    patience=10,
+    precision="fp32",
+)
 PRESETS = {"best": BEST_PRESET, "seed": SEED_PRESET}
 
 
 def n_frozen_layers(freeze_layers: int, n_layers: int) -> int:
     """How many of the layers --freeze-layers leaves untrained: a number as it is, or a share of them."""
-    return n_layers // SHARES[freeze_layers] if freeze_layers in SHARES else max(freeze_layers, 0)
+    if freeze_layers in SHARES:
+        return n_layers // SHARES[freeze_layers]
+    return max(freeze_layers, 0)

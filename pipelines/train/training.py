@@ -1,7 +1,7 @@
 """One training, from a snapshot to calibrated weights and test predictions: what train and reproduce both run."""
 
-from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -10,17 +10,22 @@ import pyarrow as pa
 from numpy.typing import NDArray
 from tokenizers import Tokenizer
 
-from pipelines.lake.snapshot import labels_of, open_snapshot, rows_of
+from pipelines.lake.snapshot import open_snapshot, rows_of
 from pipelines.model import classifier
 from pipelines.model.classifier import Lexical, Policy, blended, probability_of
 from pipelines.model.metrics import fit_blend
 from pipelines.train import launch
 from pipelines.train.encoder import load_for_training
 from pipelines.train.lexical import fit_lexical
-from pipelines.train.loop import EpochRow, Fit, OnStep, deterministic, fit, predicted, require_rows
+from pipelines.train.loop import Fit, OnEpoch, OnStep, deterministic, fit, predicted
 from pipelines.train.settings import TrainSettings
-from pipelines.train.tokens import predict_policy, tokenise_rows, train_policy
-from schemas import SPLITS
+from pipelines.train.tokens import (
+    TokenisedSplit,
+    predict_policy,
+    require_rows,
+    tokenise_split,
+    train_policy,
+)
 
 
 @dataclass(frozen=True)
@@ -33,14 +38,13 @@ class TrainedModel:
     lexical: Lexical | None
     fitted: Fit
     n_rows: dict[str, int]  # by split
-    valid_labels: NDArray[np.int64]
-    valid_probability: NDArray[np.float64]
-    test_rows: pa.Table
-    test_labels: NDArray[np.int64]
-    test_probability: NDArray[np.float64]
-    test_parts: dict[
-        str, NDArray[np.bool_]
-    ]  # by part of the model: the rows that it alone would call positive
+    valid_labels: NDArray[np.int64]  # (N_validation,)
+    valid_probability: NDArray[np.float64]  # (N_validation,)
+    test_rows: pa.Table  # N_test rows of gold.reviews
+    test_labels: NDArray[np.int64]  # (N_test,)
+    test_probability: NDArray[np.float64]  # (N_test,)
+    # By part of the model: (N_test,) the rows that it alone would call positive.
+    test_parts: dict[str, NDArray[np.bool_]]
 
     def save(self, directory: Path) -> None:
         """Write the files of the classifier."""
@@ -57,7 +61,7 @@ def train_model(
     directory: Path,
     settings: TrainSettings,
     on_step: OnStep = lambda *_: None,
-    on_epoch: Callable[[EpochRow], None] = lambda _: None,
+    on_epoch: OnEpoch = lambda _: None,
 ) -> TrainedModel:
     """Train the backbone in `directory` and the lexical part on the snapshot's splits, blend them, predict the test.
 
@@ -66,48 +70,65 @@ def train_model(
     """
     n_tokens = predict_policy(settings).max_tokens
     model, tokenizer = load_for_training(directory, settings.seed, settings.dropout, n_tokens)
-    whole_snapshot = open_snapshot(snapshot)
-    rows = {split: rows_of(whole_snapshot, split) for split in SPLITS}
-    labels = {split: labels_of(rows[split]) for split in SPLITS}
-    policies = dict.fromkeys(SPLITS, predict_policy(settings)) | {"train": train_policy(settings)}
-    tokenised = {split: tokenise_rows(rows[split], tokenizer, policies[split]) for split in SPLITS}
-    seen, whole = ({split: tokenised[split][part] for split in SPLITS} for part in (0, 1))
-    require_rows(seen, labels)
-    vocabulary = tokenizer.get_vocab_size()
-    lexical = (
-        fit_lexical(whole["train"], labels["train"], vocabulary, settings.pairs)
-        if settings.lexical
-        else None
-    )
-    margins = {
-        split: lexical.margin(whole[split]) if lexical else np.zeros(len(labels[split]))
-        for split in ("validation", "test")
-    }
+    reviews = open_snapshot(snapshot)
+    test_rows = rows_of(reviews, "test")
+    policy = predict_policy(settings)
+    train = tokenise_split(rows_of(reviews, "train"), tokenizer, train_policy(settings))
+    validation = tokenise_split(rows_of(reviews, "validation"), tokenizer, policy)
+    test = tokenise_split(test_rows, tokenizer, policy)
+    splits = {"train": train, "validation": validation, "test": test}
+    for name, split in splits.items():
+        require_rows(name, split.for_encoder)
+    lexical = None
+    if settings.lexical:
+        lexical = fit_lexical(
+            train.full,
+            train.labels,
+            n_tokens=tokenizer.get_vocab_size(),
+            n_pairs=settings.pairs,
+        )
+    valid_margin = _margin(lexical, validation)
+    test_margin = _margin(lexical, test)
     with deterministic(settings):  # the threads count in predictions too
         if settings.processes > 1:
-            fitted = launch.fit_in_processes(
-                model, tokenizer, snapshot, settings, on_step, on_epoch
-            )
+            fit_encoder = partial(launch.fit_in_processes, model, tokenizer, snapshot=snapshot)
         else:
-            learned_from = seen["train"], labels["train"], seen["validation"], labels["validation"]
-            fitted = fit(model, *learned_from, settings, on_step, on_epoch)
-        blend = fit_blend(fitted.valid_logits, margins["validation"], labels["validation"])
-        temperature, weight, bias = (
-            blend[name] for name in ("temperature", "lexical_weight", "bias")
-        )
+            fit_encoder = partial(fit, model, train.for_encoder, validation=validation.for_encoder)
+        fitted = fit_encoder(settings=settings, on_step=on_step, on_epoch=on_epoch)
+        blend = fit_blend(fitted.valid_logits, valid_margin, validation.labels)
         policy = replace(
-            predict_policy(settings), temperature=temperature, lexical_weight=weight, bias=bias
+            policy,
+            temperature=blend["temperature"],
+            lexical_weight=blend["lexical_weight"],
+            bias=blend["bias"],
         )
-        test_logits = predicted(model, seen["test"], settings, "test")
-    valid, test = (
-        probability_of(blended(logits, margins[split], policy), policy.temperature)
-        for split, logits in (("validation", fitted.valid_logits), ("test", test_logits))
-    )
-    parts = {"encoder": test_logits[:, 1] > test_logits[:, 0], "lexical": margins["test"] > 0}
-    if lexical is None:
-        del parts["lexical"]
-    n_rows = {split: len(labels[split]) for split in SPLITS}
+        test_logits = predicted(model, test.encoder, settings=settings, title="test")
+    test_parts = {"encoder": test_logits[:, 1] > test_logits[:, 0]}
+    if lexical is not None:
+        test_parts["lexical"] = test_margin > 0
     return TrainedModel(
-        model, tokenizer, policy, lexical, fitted, n_rows, labels["validation"], valid, rows["test"], labels["test"],
-        test, parts,
-    )  # fmt: skip
+        model=model,
+        tokenizer=tokenizer,
+        policy=policy,
+        lexical=lexical,
+        fitted=fitted,
+        n_rows={name: len(split.labels) for name, split in splits.items()},
+        valid_labels=validation.labels,
+        valid_probability=_probability(fitted.valid_logits, valid_margin, policy),
+        test_rows=test_rows,
+        test_labels=test.labels,
+        test_probability=_probability(test_logits, test_margin, policy),
+        test_parts=test_parts,
+    )
+
+
+def _margin(lexical: Lexical | None, split: TokenisedSplit) -> NDArray[np.float64]:
+    """The lexical margin of each review of a split, (N,); 0 without a lexical part."""
+    return lexical.margin(split.full) if lexical else np.zeros(len(split.labels))
+
+
+def _probability(
+    logits: NDArray[np.float32], margin: NDArray[np.float64], policy: Policy
+) -> NDArray[np.float64]:
+    """P(positive) of each review, (N,), from the logits (N, 2) and the lexical margin (N,)."""
+    return probability_of(blended(logits, margin, policy), policy.temperature)

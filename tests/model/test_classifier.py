@@ -37,9 +37,8 @@ TEXTS = ["a good film", "a bad film, and long: " + "very " * 60 + "long", "", "g
 def saved(tmp_path_factory: pytest.TempPathFactory) -> Path:
     root = tmp_path_factory.mktemp("classifier")
     model, tokenizer = load_for_training(build(root / "backbone", TEXTS), seed=1)
-    classifier.save(
-        root / "model", model, tokenizer, Policy(max_tokens=32, temperature=1.5, precision="fp32")
-    )
+    policy = Policy(max_tokens=32, temperature=1.5, precision="fp32")
+    classifier.save(root / "model", model, tokenizer, policy)
     return root / "model"
 
 
@@ -63,8 +62,8 @@ def copied(saved: Path, tmp_path: Path) -> Path:
 def test_head_and_tail_keeps_the_ends_in_order(
     token_ids: list[int], max_tokens: int, head: int, expected: list[int]
 ) -> None:
-    found = head_and_tail(np.array(token_ids, dtype=np.int32), max_tokens, head)
-    assert found.tolist() == expected
+    kept = head_and_tail(np.array(token_ids, dtype=np.int32), max_tokens, head)
+    assert kept.tolist() == expected
 
 
 @pytest.mark.parametrize("head", [-1, 5])
@@ -73,33 +72,29 @@ def test_head_and_tail_refuses_a_head_that_does_not_fit(head: int) -> None:
         head_and_tail(np.arange(9, dtype=np.int32), 4, head)
 
 
-def test_tokenise_adds_special_tokens_within_max_tokens_whatever_the_tokenizer_file_cuts_and_pads_to() -> (
-    None
-):
+def test_tokenise_keeps_to_max_tokens_whatever_the_tokenizer_file_cuts_and_pads_to() -> None:
     words = [f"w{number}" for number in range(30)]
     tokenizer = tokenizer_of([*SPECIAL_TOKENS, *words])  # its own truncation and padding are 16
     first = len(SPECIAL_TOKENS)
     texts = [" ".join(words), "w0 w1", "W2", ""]
     token_ids, is_truncated, _ = tokenise(tokenizer, texts, Policy(max_tokens=22, head_share=0.25))
-    assert token_ids[0].tolist() == [
-        CLS,
-        *range(first, first + 5),
-        *range(first + 15, first + 30),
-        SEP,
-    ]
-    assert [one.tolist() for one in token_ids[1:]] == [
+    head = range(first, first + 5)
+    tail = range(first + 15, first + 30)
+    assert [ids.tolist() for ids in token_ids] == [
+        [CLS, *head, *tail, SEP],
         [CLS, first, first + 1, SEP],
         [CLS, first + 2, SEP],
         [CLS, SEP],
     ]
     assert is_truncated.tolist() == [True, False, False, False]
-    assert all(one.dtype == np.int32 for one in token_ids)
+    assert all(ids.dtype == np.int32 for ids in token_ids)
 
 
 def test_tokenise_calls_a_text_of_exactly_max_tokens_whole() -> None:
     tokenizer = tokenizer_of([*SPECIAL_TOKENS, "w"])
     token_ids, is_truncated, _ = tokenise(tokenizer, ["w " * 8, "w " * 9], Policy(max_tokens=10))
-    assert ([len(one) for one in token_ids], is_truncated.tolist()) == ([10, 10], [False, True])
+    assert [len(ids) for ids in token_ids] == [10, 10]
+    assert is_truncated.tolist() == [False, True]
 
 
 def test_tokenise_of_no_texts_is_empty() -> None:
@@ -130,8 +125,8 @@ def test_tokenise_names_the_row_that_is_no_text(text: object, kind: str) -> None
 def test_batches_go_by_length_and_keep_the_budget(
     lengths: list[int], budget: int, expected: list[list[int]]
 ) -> None:
-    found = token_budget_batches(np.array(lengths, dtype=np.int64), budget)
-    assert [batch.tolist() for batch in found] == expected
+    batches = token_budget_batches(np.array(lengths, dtype=np.int64), budget)
+    assert [batch.tolist() for batch in batches] == expected
 
 
 @given(st.lists(st.integers(1, 600), max_size=80), st.integers(1, 4_000))
@@ -140,34 +135,32 @@ def test_batches_hold_every_row_once_and_only_single_rows_go_over_the_budget(
 ) -> None:
     batches = token_budget_batches(np.array(lengths, dtype=np.int64), budget)
     assert sorted(row for batch in batches for row in batch) == list(range(len(lengths)))
-    assert all(
-        len(batch) == 1 or len(batch) * max(lengths[row] for row in batch) <= budget
-        for batch in batches
-    )
+    for batch in batches:
+        longest = max(lengths[row] for row in batch)
+        assert len(batch) == 1 or len(batch) * longest <= budget
 
 
 def test_predict_gives_one_row_a_text_in_the_order_given(saved: Path) -> None:
     loaded = classifier.load(saved)
-    found = loaded.predict(TEXTS)
-    assert found.dtypes.astype(str).to_dict() == {
-        "probability": "float64", "prediction": "int64", "is_truncated": "bool"
-    }  # fmt: skip
-    assert found["is_truncated"].tolist() == [False, True, False, False]
+    together = loaded.predict(TEXTS)
+    assert together.dtypes.astype(str).to_dict() == {
+        "probability": "float64",
+        "prediction": "int64",
+        "is_truncated": "bool",
+    }
+    assert together["is_truncated"].tolist() == [False, True, False, False]
     alone = pd.concat([loaded.predict([text]) for text in TEXTS], ignore_index=True)
-    np.testing.assert_allclose(found["probability"], alone["probability"], atol=1e-6)
-    assert found["probability"].nunique() == len(TEXTS)
+    np.testing.assert_allclose(together["probability"], alone["probability"], atol=1e-6)
+    assert together["probability"].nunique() == len(TEXTS)
     assert len(loaded.predict([])) == 0
 
 
 def test_padding_changes_no_logit_beyond_rounding(saved: Path) -> None:
     loaded = classifier.load(saved)
     token_ids, _, _ = tokenise(loaded.tokenizer, TEXTS, loaded.policy)
-    together = classifier.predict_logits(
-        loaded.model, token_ids, classifier.Policy(precision="fp32"), budget=10_000
-    )
-    one_by_one = classifier.predict_logits(
-        loaded.model, token_ids, classifier.Policy(precision="fp32"), budget=1
-    )
+    policy = Policy(precision="fp32")
+    together = classifier.predict_logits(loaded.model, token_ids, policy, budget=10_000)
+    one_by_one = classifier.predict_logits(loaded.model, token_ids, policy, budget=1)
     np.testing.assert_allclose(together, one_by_one, atol=1e-5)
 
 
@@ -183,8 +176,8 @@ def test_padding_changes_no_logit_beyond_rounding(saved: Path) -> None:
 def test_temperature_softens_the_probability(
     logits: list[float], temperature: float, expected: float
 ) -> None:
-    found = classifier.probability_of(np.array([logits], dtype=np.float32), temperature)
-    assert found[0] == pytest.approx(expected, abs=1e-6)
+    probability = classifier.probability_of(np.array([logits], dtype=np.float32), temperature)
+    assert probability[0] == pytest.approx(expected, abs=1e-6)
 
 
 def test_a_logit_that_is_not_finite_gives_nan_and_not_a_guess() -> None:
@@ -195,9 +188,8 @@ def test_a_logit_that_is_not_finite_gives_nan_and_not_a_guess() -> None:
 
 def test_the_threshold_decides_the_prediction(saved: Path) -> None:
     loaded = classifier.load(saved)
-    strict, lax = (
-        Classifier(loaded.model, loaded.tokenizer, Policy(threshold=limit)) for limit in (1.0, 0.0)
-    )
+    strict = Classifier(loaded.model, loaded.tokenizer, Policy(threshold=1.0))
+    lax = Classifier(loaded.model, loaded.tokenizer, Policy(threshold=0.0))
     assert strict.predict(["good"])["prediction"].tolist() == [0]
     assert lax.predict(["good"])["prediction"].tolist() == [1]
 
@@ -209,9 +201,8 @@ def test_save_writes_five_files_and_load_reads_back_the_same_weights_and_policy(
     loaded = classifier.load(saved)
     assert loaded.policy == Policy(max_tokens=32, temperature=1.5, precision="fp32")
     classifier.save(tmp_path / "again", loaded.model, loaded.tokenizer, loaded.policy)
-    assert {path: sha256 for path, _, sha256 in manifest_of(tmp_path / "again")}[
-        "model.safetensors"
-    ] == {path: sha256 for path, _, sha256 in manifest_of(saved)}["model.safetensors"]
+    weights = (tmp_path / "again" / "model.safetensors").read_bytes()
+    assert weights == (saved / "model.safetensors").read_bytes()
 
 
 @pytest.mark.parametrize(
@@ -248,10 +239,8 @@ def test_load_refuses_weights_that_lack_the_head(copied: Path) -> None:
 
 def test_load_refuses_missing_and_extra_files(copied: Path, tmp_path: Path) -> None:
     (copied / "pytorch_model.bin").write_bytes(b"pickle")
-    with pytest.raises(
-        ModelFilesError,
-        match=r"found config\.json, lexical\.safetensors, model\.safetensors, policy\.json, pytorch_m",
-    ):
+    words = r"found config\.json, lexical\.safetensors, model\.safetensors, policy\.json, pytorch_m"
+    with pytest.raises(ModelFilesError, match=words):
         classifier.load(copied)
     with pytest.raises(ModelFilesError, match=r"expected config\.json, .*, found nothing"):
         classifier.load(tmp_path / "absent")
@@ -295,34 +284,39 @@ def test_a_changed_missing_or_extra_file_is_named(copied: Path) -> None:
 def test_the_logged_model_is_the_file_itself_and_scores_like_the_classifier(
     saved: Path, tmp_path: Path
 ) -> None:
+    directory = tmp_path / "logged"
     mlflow.pyfunc.save_model(
-        tmp_path / "logged", python_model=classifier.__file__, artifacts={"model": str(saved)},
-        signature=classifier.SIGNATURE, pip_requirements=["torch"],
-    )  # fmt: skip
-    assert not [
-        file
-        for file in (tmp_path / "logged").rglob("*")
-        if file.suffix in {".pkl", ".pickle", ".bin"}
-    ]
-    assert (tmp_path / "logged" / "classifier.py").read_bytes() == Path(
-        classifier.__file__
-    ).read_bytes()
-    logged = mlflow.pyfunc.load_model(str(tmp_path / "logged"))
-    found = logged.predict(pd.DataFrame({"text": TEXTS}))
-    pd.testing.assert_frame_equal(found, classifier.load(saved).predict(TEXTS))
+        directory,
+        python_model=classifier.__file__,
+        artifacts={"model": str(saved)},
+        signature=classifier.SIGNATURE,
+        pip_requirements=["torch"],
+    )
+    assert not {".pkl", ".pickle", ".bin"} & {file.suffix for file in directory.rglob("*")}
+    code = Path(classifier.__file__).read_bytes()
+    assert (directory / "classifier.py").read_bytes() == code
+    logged = mlflow.pyfunc.load_model(str(directory))
+    scores = logged.predict(pd.DataFrame({"text": TEXTS}))
+    pd.testing.assert_frame_equal(scores, classifier.load(saved).predict(TEXTS))
     assert logged.metadata.signature == classifier.SIGNATURE
 
 
 def test_the_file_runs_alone_without_our_packages(saved: Path, tmp_path: Path) -> None:
     alone = tmp_path / "alone.py"
     alone.write_bytes(Path(classifier.__file__).read_bytes())
-    program = f"import sys, alone; print(len(alone.load({str(saved)!r}).predict(['good']))); " + (
-        "print([name for name in sys.modules if name.split('.')[0] in ('pipelines', 'schemas')])"
+    program = f"""
+import sys, alone
+print(len(alone.load({str(saved)!r}).predict(["good"])))
+print([name for name in sys.modules if name.split(".")[0] in ("pipelines", "schemas")])
+"""
+    run = subprocess.run(
+        [sys.executable, "-c", program],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        check=False,
     )
-    done = subprocess.run(
-        [sys.executable, "-c", program], cwd=tmp_path, capture_output=True, text=True, check=False
-    )
-    assert done.stdout.split("\n")[:2] == ["1", "[]"], done.stderr
+    assert run.stdout.split("\n")[:2] == ["1", "[]"], run.stderr
 
 
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
@@ -355,10 +349,8 @@ def test_bf16_is_chosen_where_its_best_time_is_clearly_shorter_than_that_of_fp32
     with caplog.at_level("INFO"):
         assert classifier.faster_precision("cpu") == expected
         assert classifier.faster_precision("cpu") == expected
-    assert (
-        caplog.text.count(f"precision {expected}: products in bf16 take 1/{2 / min(bf16_s):.1f}")
-        == 1
-    )
+    line = f"precision {expected}: products in bf16 take 1/{2 / min(bf16_s):.1f}"
+    assert caplog.text.count(line) == 1
     with classifier.autocast(torch.device("cpu"), "auto"):
         product = torch.ones(2, 2) @ torch.ones(2, 2)
     assert product.dtype == {"fp32": torch.float32, "bf16": torch.bfloat16}[expected]
@@ -368,23 +360,22 @@ def test_bf16_is_chosen_where_its_best_time_is_clearly_shorter_than_that_of_fp32
 def test_a_machine_that_is_hopelessly_slow_in_bf16_is_asked_once(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    asked: list[torch.dtype] = []
+    timed: list[torch.dtype] = []
 
     def seconds(_: str, dtype: torch.dtype) -> float:
-        asked.append(dtype)
+        timed.append(dtype)
         return {torch.float32: 1.0, torch.bfloat16: 4.1}[dtype]
 
     monkeypatch.setattr(classifier, "_seconds_of_product", seconds)
     assert classifier.faster_precision("cpu") == "fp32"
-    assert asked == [torch.float32, torch.bfloat16]
+    assert timed == [torch.float32, torch.bfloat16]
 
 
 def test_a_tokenizer_without_special_tokens_adds_none() -> None:
     tokenizer = Tokenizer.from_str(tokenizer_of([*SPECIAL_TOKENS, "w"]).to_str())
     plain = json.loads(tokenizer.to_str()) | {"post_processor": None}
-    token_ids, _, _ = tokenise(
-        Tokenizer.from_str(json.dumps(plain)), ["w w"], dataclasses.replace(Policy(), max_tokens=8)
-    )
+    without = Tokenizer.from_str(json.dumps(plain))
+    token_ids, _, _ = tokenise(without, ["w w"], Policy(max_tokens=8))
     assert token_ids[0].tolist() == [len(SPECIAL_TOKENS)] * 2
 
 
@@ -393,9 +384,9 @@ def test_a_lexical_part_of_another_vocabulary_is_refused(
     copied: Path, shortened: tuple[str, ...]
 ) -> None:
     arrays = load_file(copied / "lexical.safetensors")
-    save_file(
-        arrays | {name: arrays[name][:-1] for name in shortened}, copied / "lexical.safetensors"
-    )
+    for name in shortened:
+        arrays[name] = arrays[name][:-1]
+    save_file(arrays, copied / "lexical.safetensors")
     with pytest.raises(
         ModelFilesError,
         match=r"lexical\.safetensors: expected \d+ tokens and some pairs, found others",
@@ -431,8 +422,7 @@ def test_the_lexical_part_reads_what_the_encoder_does_not_see(saved: Path, tmp_p
     wide = classifier.load(tmp_path / "wide")
     plain = Classifier(loaded.model, loaded.tokenizer, policy)
     cut = "very " * 20 + "long " + "very " * 20
-    shown, hidden = (
-        model.predict([cut, "very"])["probability"].to_numpy() for model in (wide, plain)
-    )
-    assert shown[0] > hidden[0] + 0.1
-    assert shown[1] == hidden[1]
+    with_lexical = wide.predict([cut, "very"])["probability"].to_numpy()
+    encoder_only = plain.predict([cut, "very"])["probability"].to_numpy()
+    assert with_lexical[0] > encoder_only[0] + 0.1
+    assert with_lexical[1] == encoder_only[1]

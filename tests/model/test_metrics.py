@@ -23,12 +23,9 @@ SEED_RESULT = Confusion(tp=902, fp=131, fn=360, tn=1107)
 
 
 def test_the_seed_s_counts_give_the_seed_s_figures() -> None:
-    found = {
-        name: round(value, 4)
-        for name, value in point_metrics(SEED_RESULT).items()
-        if value is not None
-    }
-    assert found == {
+    figures = point_metrics(SEED_RESULT)
+    rounded = {name: round(value, 4) for name, value in figures.items() if value is not None}
+    assert rounded == {
         "accuracy": 0.8036,
         "precision": 0.8732,
         "recall": 0.7147,
@@ -53,40 +50,34 @@ def test_a_figure_over_nothing_is_none(
 
 
 def test_confusion_counts_each_pair_where_it_belongs() -> None:
-    label, prediction = np.array([1, 1, 1, 0, 0, 0, 0, 1]), np.array([1, 1, 1, 1, 1, 0, 0, 0])
+    label = np.array([1, 1, 1, 0, 0, 0, 0, 1])
+    prediction = np.array([1, 1, 1, 1, 1, 0, 0, 0])
     assert confusion_of(label, prediction) == Confusion(tp=3, fp=2, fn=1, tn=2)
     assert confusion_of(label[:0], prediction[:0]) == Confusion(0, 0, 0, 0)
 
 
 def test_intervals_enclose_their_figure_and_repeat_with_the_seed() -> None:
-    found = with_intervals(SEED_RESULT, seed=7)
-    assert found == with_intervals(SEED_RESULT, seed=7)
-    assert found["f1"] != with_intervals(SEED_RESULT, seed=8)["f1"]
-    for name, interval in found.items():
+    intervals = with_intervals(SEED_RESULT, seed=7)
+    assert intervals == with_intervals(SEED_RESULT, seed=7)
+    assert intervals["f1"] != with_intervals(SEED_RESULT, seed=8)["f1"]
+    for name, interval in intervals.items():
         assert interval is not None
-        assert interval.value == point_metrics(SEED_RESULT)[name]
-        assert (
-            interval.value - 0.03
-            < interval.low
-            < interval.value
-            < interval.high
-            < interval.value + 0.03
-        )
+        value = interval.value
+        assert value == point_metrics(SEED_RESULT)[name]
+        assert value - 0.03 < interval.low < value < interval.high < value + 0.03
 
 
 @pytest.mark.parametrize(
     ("n_right", "n", "low", "high"),
-    [
-        (81, 263, 0.2553, 0.3662),
-        (0, 29, 0.0, 0.1170),
-    ],  # Newcombe 1998, "Two-sided confidence intervals", table I
+    # Newcombe 1998, "Two-sided confidence intervals", table I
+    [(81, 263, 0.2553, 0.3662), (0, 29, 0.0, 0.1170)],
 )
 def test_wilson_limits_are_those_of_the_literature(
     n_right: int, n: int, low: float, high: float
 ) -> None:
-    found = wilson(n_right, n)
-    assert found is not None
-    assert (round(found.low, 4), round(found.high, 4)) == (low, high)
+    interval = wilson(n_right, n)
+    assert interval is not None
+    assert (round(interval.low, 4), round(interval.high, 4)) == (low, high)
 
 
 def test_limits_of_nothing_are_none() -> None:
@@ -106,9 +97,8 @@ def test_limits_of_nothing_are_none() -> None:
 def test_calibration_error_is_the_mean_gap(
     probability: list[float], label: list[int], expected: float
 ) -> None:
-    assert expected_calibration_error(np.array(probability), np.array(label)) == pytest.approx(
-        expected
-    )
+    error = expected_calibration_error(np.array(probability), np.array(label))
+    assert error == pytest.approx(expected)
 
 
 @pytest.mark.parametrize(
@@ -127,13 +117,12 @@ def test_slices_count_and_score_their_own_rows() -> None:
             "source": ["imdb", "imdb", "rt", "imdb"],
         }
     )
-    found = by_slice(frame, ["source"])
-    assert found[["slice", "value", "n"]].to_numpy().tolist() == [
-        ["source", "imdb", 3],
-        ["source", "rt", 1],
-    ]
-    assert found["accuracy"].tolist() == pytest.approx([2 / 3, 1.0])
-    assert ((found["low"] < found["accuracy"]) & (found["accuracy"] <= found["high"])).all()
+    slices = by_slice(frame, ["source"])
+    counts = slices[["slice", "value", "n"]].to_numpy().tolist()
+    assert counts == [["source", "imdb", 3], ["source", "rt", 1]]
+    assert slices["accuracy"].tolist() == pytest.approx([2 / 3, 1.0])
+    assert (slices["low"] < slices["accuracy"]).all()
+    assert (slices["accuracy"] <= slices["high"]).all()
     assert by_slice(frame[:0], ["source"]).empty
 
 
@@ -146,10 +135,8 @@ def test_slices_count_and_score_their_own_rows() -> None:
     ],
 )
 def test_length_quartiles_go_from_the_shortest(n_tokens: list[int], expected: list[int]) -> None:
-    assert (
-        with_length_quartile(pd.DataFrame({"n_tokens": n_tokens}))["length_quartile"].tolist()
-        == expected
-    )
+    frame = with_length_quartile(pd.DataFrame({"n_tokens": n_tokens}))
+    assert frame["length_quartile"].tolist() == expected
 
 
 @pytest.mark.parametrize(
@@ -164,9 +151,10 @@ def test_length_quartiles_go_from_the_shortest(n_tokens: list[int], expected: li
 def test_mcnemar_is_exact(only_a: int, only_b: int, p_value: float, p_a_worse: float) -> None:
     a = np.array([True] * only_a + [False] * only_b + [True, False])
     b = np.array([False] * only_a + [True] * only_b + [True, False])
-    found = mcnemar(a, b)
-    assert (found.only_a, found.only_b) == (only_a, only_b)
-    assert (found.p_value, found.p_a_worse) == pytest.approx((p_value, p_a_worse))
+    comparison = mcnemar(a, b)
+    assert (comparison.only_a, comparison.only_b) == (only_a, only_b)
+    assert comparison.p_value == pytest.approx(p_value)
+    assert comparison.p_a_worse == pytest.approx(p_a_worse)
 
 
 def test_mcnemar_refuses_other_rows() -> None:
@@ -181,11 +169,11 @@ def test_the_fitted_temperature_undoes_a_scale(scale: float) -> None:
     label = (rng.random(20_000) < 1 / (1 + np.exp(-margin))).astype(np.int64)
     logits = np.stack([np.zeros_like(margin), margin * scale], axis=1).astype(np.float32)
     blend = fit_blend(logits, np.zeros(len(label)), label)
-    found = blend["temperature"]
-    assert found == pytest.approx(scale, rel=0.05)
+    temperature = blend["temperature"]
+    assert temperature == pytest.approx(scale, rel=0.05)
     assert blend["lexical_weight"] == 0.0
     assert blend["bias"] == pytest.approx(0.0, abs=0.1 * scale)
-    assert cross_entropy(logits, label, found) <= cross_entropy(logits, label)
+    assert cross_entropy(logits, label, temperature) <= cross_entropy(logits, label)
 
 
 @pytest.mark.parametrize(
@@ -196,16 +184,14 @@ def test_the_blend_finds_how_much_each_part_knows_and_which_class_is_favoured(
 ) -> None:
     rng = np.random.default_rng(0)
     deep, wide = rng.normal(0.0, 2.0, (2, 40_000))
-    label = (rng.random(40_000) < 1 / (1 + np.exp(-encoder * deep - lexical * wide - bias))).astype(
-        np.int64
-    )
+    probability = 1 / (1 + np.exp(-encoder * deep - lexical * wide - bias))
+    label = (rng.random(40_000) < probability).astype(np.int64)
     logits = np.stack([np.zeros_like(deep), deep], axis=1).astype(np.float32)
     blend = fit_blend(logits, wide, label)
-    shares = [
-        1 / blend["temperature"],
-        *(blend[name] / blend["temperature"] for name in ("lexical_weight", "bias")),
-    ]
-    assert shares == pytest.approx([encoder, lexical, bias], abs=0.07)
+    temperature = blend["temperature"]
+    assert 1 / temperature == pytest.approx(encoder, abs=0.07)
+    assert blend["lexical_weight"] / temperature == pytest.approx(lexical, abs=0.07)
+    assert blend["bias"] / temperature == pytest.approx(bias, abs=0.07)
 
 
 def test_a_part_that_knows_nothing_or_the_contrary_is_not_turned_round() -> None:
@@ -213,9 +199,8 @@ def test_a_part_that_knows_nothing_or_the_contrary_is_not_turned_round() -> None
     label = (margin > 0).astype(np.int64)
     logits = np.stack([np.zeros_like(margin), margin], axis=1).astype(np.float32)
     assert fit_blend(logits, -margin, label)["lexical_weight"] == 0.0
-    assert fit_blend(-logits, margin, label)["temperature"] == pytest.approx(
-        20
-    )  # the least share it may have
+    temperature = fit_blend(-logits, margin, label)["temperature"]
+    assert temperature == pytest.approx(20)  # the encoder's smallest share
 
 
 @given(
@@ -223,12 +208,11 @@ def test_a_part_that_knows_nothing_or_the_contrary_is_not_turned_round() -> None
 )
 def test_cross_entropy_is_finite_however_sure_the_model(rows: list[tuple[float, int]]) -> None:
     logits = np.array([[0.0, margin] for margin, _ in rows], dtype=np.float32)
-    found = cross_entropy(logits, np.array([label for _, label in rows]))
-    assert np.isfinite(found)
-    assert found >= 0
+    loss = cross_entropy(logits, np.array([label for _, label in rows]))
+    assert np.isfinite(loss)
+    assert loss >= 0
 
 
 def test_cross_entropy_of_no_opinion_is_log_2() -> None:
-    assert cross_entropy(np.zeros((3, 2), np.float32), np.array([0, 1, 1])) == pytest.approx(
-        np.log(2)
-    )
+    loss = cross_entropy(np.zeros((3, 2), np.float32), np.array([0, 1, 1]))
+    assert loss == pytest.approx(np.log(2))

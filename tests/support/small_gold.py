@@ -13,15 +13,23 @@ SPLITS = ("validation", "validation", "test", "test", "train", "train", "train",
 
 def gold_rows(store: TableStore, first: int, last: int) -> DataFrame:
     """Reviews that say their label, in all three splits."""
-    rows = [
-        (f"{'good' if n % 2 else 'bad'} film number {n}", n % 2, SPLITS[n % 8])
-        for n in range(first, last)
-    ]
-    return store.spark.createDataFrame(rows, "text string, label int, split string").selectExpr(
-        "sha2(text, 256) AS review_id", "text", "label", "split", "'imdb' AS source", "length(text) AS n_characters",
-        "4 AS n_tokens", "false AS states_score",
-    )  # fmt: skip
+    rows = []
+    for n in range(first, last):
+        word = "good" if n % 2 else "bad"
+        rows.append((f"{word} film number {n}", n % 2, SPLITS[n % 8]))
+    reviews = store.spark.createDataFrame(rows, "text string, label int, split string")
+    return reviews.selectExpr(
+        "sha2(text, 256) AS review_id",
+        "text",
+        "label",
+        "split",
+        "'imdb' AS source",
+        "length(text) AS n_characters",
+        "4 AS n_tokens",
+        "false AS states_score",
+    )
 
 
 def encoder_in(directory: Path) -> str:
+    """Build a tiny encoder over the words of `gold_rows`; returns its directory as a flag's value."""
     return str(tiny_encoder.build(directory, ["good bad film number", *map(str, range(80))]))

@@ -17,9 +17,13 @@ def build(directory: Path, texts: Sequence[str], max_positions: int = 128) -> Pa
     words = sorted({word for text in texts for word in re.findall(r"\w+|[^\w\s]", text.lower())})
     tokenizer = tokenizer_of([*SPECIAL_TOKENS, *words])
     config = BertConfig(
-        vocab_size=tokenizer.get_vocab_size(), hidden_size=32, num_hidden_layers=2, num_attention_heads=2,
-        intermediate_size=64, max_position_embeddings=max_positions,
-    )  # fmt: skip
+        vocab_size=tokenizer.get_vocab_size(),
+        hidden_size=32,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        intermediate_size=64,
+        max_position_embeddings=max_positions,
+    )
     with torch.random.fork_rng():
         torch.manual_seed(0)
         model = BertModel(config)
@@ -30,15 +34,13 @@ def build(directory: Path, texts: Sequence[str], max_positions: int = 128) -> Pa
 
 def tokenizer_of(vocabulary: Sequence[str]) -> Tokenizer:
     """Lower-case WordPiece which, like MiniLM's, is stored with truncation and padding switched on."""
-    tokenizer = Tokenizer(
-        models.WordPiece(
-            {word: number for number, word in enumerate(vocabulary)}, unk_token="[UNK]"
-        )
-    )
+    ids = {word: number for number, word in enumerate(vocabulary)}
+    tokenizer = Tokenizer(models.WordPiece(ids, unk_token="[UNK]"))
     tokenizer.normalizer = normalizers.BertNormalizer(lowercase=True)
     tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
     tokenizer.post_processor = processors.TemplateProcessing(
-        single="[CLS] $A [SEP]", special_tokens=[("[CLS]", CLS), ("[SEP]", SEP)]
+        single="[CLS] $A [SEP]",
+        special_tokens=[("[CLS]", CLS), ("[SEP]", SEP)],
     )
     tokenizer.decoder = decoders.WordPiece()
     tokenizer.enable_truncation(16)

@@ -4,12 +4,21 @@ from pipelines.train import environment
 
 
 def test_the_environment_names_what_a_difference_could_come_from() -> None:
-    found = environment.environment(threads=1)
-    assert found["torch.threads"] == "1"
-    assert set(found) == {
-        "git.commit", "git.dirty", "lock.sha256", "python", "platform", "cpu.flags", "torch.build", "torch.threads",
-        "spark.cores", "device", "precision.auto",
-    }  # fmt: skip
-    assert len(found["lock.sha256"]) == 64
-    assert set(found["cpu.flags"].split()) <= set(environment.CPU_FLAGS)
-    assert all(isinstance(value, str) for value in found.values())  # tags are text
+    tags = environment.environment(threads=1)
+    assert tags["torch.threads"] == "1"
+    assert set(tags) == {
+        "git.commit",
+        "git.dirty",
+        "lock.sha256",
+        "python",
+        "platform",
+        "cpu.flags",
+        "torch.build",
+        "torch.threads",
+        "spark.cores",
+        "device",
+        "precision.auto",
+    }
+    assert len(tags["lock.sha256"]) == 64
+    assert set(tags["cpu.flags"].split()) <= set(environment.CPU_FLAGS)
+    assert all(isinstance(value, str) for value in tags.values())  # tags are text

@@ -14,8 +14,6 @@ import pandas as pd
 import pyarrow as pa
 import pytest
 import torch
-from hypothesis import given
-from hypothesis import strategies as st
 from numpy.typing import NDArray
 from pyspark.sql import SparkSession
 
@@ -24,19 +22,26 @@ from pipelines import cli, program
 from pipelines.errors import InputError, IntegrityError, JobError, SetupError
 from pipelines.ingest.sources import packaged_file
 from pipelines.lake.config import LakeConfig
-from pipelines.lake.snapshot import SCHEMA, labels_of, open_snapshot, rows_of
+from pipelines.lake.snapshot import SCHEMA, open_snapshot, rows_of
 from pipelines.lake.tables import TableStore
 from pipelines.model import classifier
 from pipelines.model.backbone import EMBEDDED, find, load_tokenizer
 from pipelines.tracking import model_table
 from pipelines.tracking.store import connect
-from pipelines.train import launch
+from pipelines.train import launch, rank_process
 from pipelines.train.encoder import load_for_training
-from pipelines.train.launch import fit_in_processes, write_shards
+from pipelines.train.launch import fit_in_processes
 from pipelines.train.loop import EpochRow, Fit, fit
-from pipelines.train.ranks import ALONE, Ranks, epoch_batches, ranks_of
+from pipelines.train.rank_process import write_shards
+from pipelines.train.ranks import Ranks
 from pipelines.train.settings import TrainSettings
-from pipelines.train.tokens import open_shards, predict_policy, tokenise_rows
+from pipelines.train.tokens import (
+    LabelledRows,
+    open_shards,
+    predict_policy,
+    tokenise_rows,
+    tokenise_split,
+)
 from pipelines.train.training import train_model
 from schemas import GOLD_REVIEWS
 from tests.support.processes import LOOPBACK, descendants, listening, variable
@@ -45,10 +50,8 @@ from tests.support.tiny_encoder import build
 from tests.train.test_loop import SETTINGS, WORDS, reviews
 
 TWO = dataclasses.replace(SETTINGS, processes=2, threads=2)
-N_TRAIN, N_VALID = (
-    97,
-    33,
-)  # neither by 2 nor by the batch of 8: the last batch has one row, so one rank has none
+# Neither is a multiple of 2 or of the batch of 8: the last batch has one row, so one rank has none.
+N_TRAIN, N_VALID = 97, 33
 
 
 @pytest.fixture(scope="module")
@@ -67,10 +70,15 @@ def write(file: Path, splits: dict[str, tuple[list[Any], NDArray[np.int64]]]) ->
         for split, (texts, labels) in splits.items():
             n = len(texts)
             columns = {
-                "review_id": [f"{split}{row:06d}" for row in range(n)], "text": texts, "label": labels,
-                "split": [split] * n, "source": ["imdb"] * n, "n_characters": [1] * n, "n_tokens": [1] * n,
+                "review_id": [f"{split}{row:06d}" for row in range(n)],
+                "text": texts,
+                "label": labels,
+                "split": [split] * n,
+                "source": ["imdb"] * n,
+                "n_characters": [1] * n,
+                "n_tokens": [1] * n,
                 "states_score": [False] * n,
-            }  # fmt: skip
+            }
             writer.write_batch(pa.record_batch(columns, schema=SCHEMA))
     return file
 
@@ -91,20 +99,29 @@ class Trained:
             self.steps.append(step)
             look()
 
+        def split(name: str) -> LabelledRows:
+            rows = rows_of(open_snapshot(snapshot), name)
+            return tokenise_split(rows, tokenizer, predict_policy(settings)).for_encoder
+
         self.fitted: Fit
         if settings.processes > 1:
             self.fitted = fit_in_processes(
-                self.model, tokenizer, snapshot, settings, on_step, self.epochs.append
+                self.model,
+                tokenizer,
+                snapshot=snapshot,
+                settings=settings,
+                on_step=on_step,
+                on_epoch=self.epochs.append,
             )
         else:
-            tables = [rows_of(open_snapshot(snapshot), split) for split in ("train", "validation")]
-            rows = [
-                tokenise_rows(table, tokenizer, predict_policy(settings))[0] for table in tables
-            ]
-            labels = [labels_of(table) for table in tables]
             self.fitted = fit(
-                self.model, rows[0], labels[0], rows[1], labels[1], settings, on_step, self.epochs.append
-            )  # fmt: skip
+                self.model,
+                split("train"),
+                validation=split("validation"),
+                settings=settings,
+                on_step=on_step,
+                on_epoch=self.epochs.append,
+            )
 
     @property
     def weights(self) -> dict[str, bytes]:
@@ -119,9 +136,9 @@ addresses: set[str] = set()
 
 
 def note_addresses() -> None:
-    addresses.update(
-        *(listening(pid) for pid in descendants(os.getpid()) if variable(pid, "PET_LOCAL_ADDR"))
-    )
+    for pid in descendants(os.getpid()):
+        if variable(pid, "PET_LOCAL_ADDR"):
+            addresses.update(listening(pid))
 
 
 @pytest.fixture(scope="module")
@@ -141,17 +158,14 @@ def test_two_processes_take_the_steps_of_one_up_to_rounding(
     """Loss by loss: a row lost, trained twice or weighed wrongly would show in the first epoch."""
     assert len(in_two.steps) == len(in_one.steps) == TWO.n_steps(N_TRAIN) == 4 * 13
     np.testing.assert_allclose(in_two.steps, in_one.steps, atol=1e-4)
+    in_two_weights = in_two.model.state_dict()
     for name, value in in_one.model.state_dict().items():
-        torch.testing.assert_close(
-            in_two.model.state_dict()[name], value, atol=2e-3, rtol=0, msg=name
-        )
+        torch.testing.assert_close(in_two_weights[name], value, atol=2e-3, rtol=0, msg=name)
 
 
 def test_two_processes_give_the_metrics_of_one(in_two: Trained, in_one: Trained) -> None:
-    two, one = (
-        np.array([dataclasses.astuple(row) for row in run.epochs], dtype=float)
-        for run in (in_two, in_one)
-    )
+    two = np.array([dataclasses.astuple(row) for row in in_two.epochs], dtype=float)
+    one = np.array([dataclasses.astuple(row) for row in in_one.epochs], dtype=float)
     np.testing.assert_allclose(two, one, atol=1e-4)
     assert in_two.epochs == in_two.fitted.history
     assert in_two.fitted.best_epoch == in_one.fitted.best_epoch
@@ -162,12 +176,10 @@ def test_two_processes_give_the_metrics_of_one(in_two: Trained, in_one: Trained)
 def test_what_comes_back_are_the_weights_that_gave_the_logits(
     in_two: Trained, backbone: Path, snapshot: Path
 ) -> None:
-    rows, _ = tokenise_rows(
-        rows_of(open_snapshot(snapshot), "validation"),
-        load_tokenizer(backbone),
-        predict_policy(TWO),
-    )
-    logits = classifier.predict_logits(in_two.model, rows, predict_policy(TWO))
+    policy = predict_policy(TWO)
+    validation = rows_of(open_snapshot(snapshot), "validation")
+    tokens, _ = tokenise_rows(validation, load_tokenizer(backbone), policy)
+    logits = classifier.predict_logits(in_two.model, tokens, policy)
     np.testing.assert_allclose(logits, in_two.fitted.valid_logits, atol=1e-6)
 
 
@@ -201,21 +213,15 @@ def test_a_run_in_two_processes_is_recorded_and_reproduced_bit_by_bit(
     client = connect(place)
     assert client.get_run(record.run_id).data.params["processes"] == "2"
     n_steps = TrainSettings(batch_size=8, epochs=2).n_steps(30)
-    told = client.get_metric_history(record.run_id, "step_loss")
-    assert [metric.step for metric in told] == list(range(1, n_steps + 1))
+    step_losses = client.get_metric_history(record.run_id, "step_loss")
+    assert [metric.step for metric in step_losses] == list(range(1, n_steps + 1))
     assert len(client.get_metric_history(record.run_id, "valid_loss")) == 2
 
     capsys.readouterr()
     reproduce.main([record.run_id, "--lake", "lake"])
     lines = capsys.readouterr().out.splitlines()  # and no word of the ranks
-    assert {line.split()[0] for line in lines} <= {
-        "run",
-        "data",
-        "differs",
-        "warning",
-        "result",
-        "verdict",
-    }
+    headings = {"run", "data", "differs", "warning", "result", "verdict"}
+    assert {line.split()[0] for line in lines} <= headings
     assert lines[-1] == "verdict  bit-identical"
 
 
@@ -231,13 +237,11 @@ def test_a_killed_rank_ends_the_training_soon(backbone: Path, snapshot: Path) ->
             killed.append((pid, time.monotonic()))
 
     long = dataclasses.replace(TWO, epochs=100, patience=100)
-    with pytest.raises(
-        SetupError,
-        match=r"^training in 2 processes: rank 1 was ended by signal 9 \(SIGKILL\), as the",
-    ):
+    words = r"^training in 2 processes: rank 1 was ended by signal 9 \(SIGKILL\), as the"
+    with pytest.raises(SetupError, match=words):
         Trained(backbone, snapshot, long, kill_one)
-    [(pid, at)] = killed
-    assert time.monotonic() - at < 90
+    [(pid, killed_at)] = killed
+    assert time.monotonic() - killed_at < 90
     assert not Path(f"/proc/{pid}").exists()
     assert [pid for pid in descendants(os.getpid()) if variable(pid, "RANK")] == []
 
@@ -246,12 +250,12 @@ def test_a_killed_rank_ends_the_training_soon(backbone: Path, snapshot: Path) ->
 @pytest.mark.usefixtures("spark")
 def test_what_a_rank_refuses_arrives_in_its_own_words(backbone: Path, snapshot: Path) -> None:
     words = r"^--freeze-layers must be -3\.\.2 \(the backbone's layers\), got 9$"
+    too_many_layers = dataclasses.replace(TWO, freeze_layers=9)
     with pytest.raises(InputError, match=words) as caught:
-        Trained(backbone, snapshot, dataclasses.replace(TWO, freeze_layers=9), nothing)
+        Trained(backbone, snapshot, too_many_layers, nothing)
     assert program.exit_code(caught.value) == 2
-    assert "Root Cause" in "".join(
-        traceback.format_exception(caught.value)
-    )  # what torchrun printed, for --debug
+    trace = "".join(traceback.format_exception(caught.value))
+    assert "Root Cause" in trace  # what torchrun printed, for --debug
 
 
 TORCHRUN = """
@@ -302,10 +306,10 @@ def test_how_a_rank_ended_is_one_line(
 ) -> None:
     if noted:
         (tmp_path / "fault-1.json").write_text(json.dumps(noted), encoding="utf-8")
-    found = launch._fault(tmp_path, 2, output)
-    assert type(found) is kind
-    assert re.search(line, str(found))
-    assert "\n" not in str(found)
+    error = launch._fault(tmp_path, 2, output)
+    assert type(error) is kind
+    assert re.search(line, str(error))
+    assert "\n" not in str(error)
 
 
 @pytest.mark.parametrize(
@@ -319,18 +323,19 @@ def test_how_a_rank_ended_is_one_line(
 def test_a_rank_notes_why_it_gave_up(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: Exception, kind: str
 ) -> None:
-    def give_up(*_: Any) -> None:
+    def give_up(*_: Any, **__: Any) -> None:
         raise error
 
     for name, value in {"RANK": "0", "WORLD_SIZE": "1", "LOCAL_RANK": "0"}.items():
         monkeypatch.setenv(name, value)
-    monkeypatch.setattr(launch, "_train", give_up)
-    monkeypatch.setattr("torch.distributed.init_process_group", lambda *_: None)
+    monkeypatch.setattr(rank_process, "_train", give_up)
+    monkeypatch.setattr("torch.distributed.init_process_group", lambda *_, **__: None)
     params = {name: str(value) for name, value in cli.as_params(TWO).items()}
     before = torch.get_num_threads()
     with pytest.raises(type(error)):
-        launch.train_rank("no snapshot", str(tmp_path), "", before, params)
-    assert json.loads((tmp_path / "fault-0.json").read_text(encoding="utf-8"))["kind"] == kind
+        rank_process.train_rank("no snapshot", str(tmp_path), "", before, params)
+    fault = json.loads((tmp_path / "fault-0.json").read_text(encoding="utf-8"))
+    assert fault["kind"] == kind
 
 
 def test_an_event_that_is_not_yet_written_to_its_end_waits(tmp_path: Path) -> None:
@@ -341,47 +346,17 @@ def test_an_event_that_is_not_yet_written_to_its_end_waits(tmp_path: Path) -> No
     )
     row = EpochRow(1, 0.7, 0.6, 0.5, None, 0.0, 0.0)
     with (tmp_path / "events.jsonl").open("a", encoding="utf-8") as file:
-        for text, n_steps in (('{"step": [1, 0.5, 0.1]}\n{"st', 1), ('ep": [2, 0.4, 0.1]}\n', 2)):
-            file.write(text)
-            file.flush()
-            follower.write("any line\n")
-            assert len(steps) == n_steps
+        file.write('{"step": [1, 0.5, 0.1]}\n{"st')
+        file.flush()
+        follower.write("any line\n")
+        assert len(steps) == 1
+        file.write('ep": [2, 0.4, 0.1]}\n')
+        file.flush()
+        follower.write("any line\n")
+        assert len(steps) == 2
         file.write(json.dumps({"epoch": dataclasses.asdict(row)}) + "\n")
     follower.follow()
     assert (steps, epochs) == ([(1, 0.5, 0.1), (2, 0.4, 0.1)], [row])
-
-
-@given(
-    st.lists(st.integers(1, 500), min_size=1, max_size=200), st.integers(1, 40), st.integers(1, 7)
-)
-def test_the_ranks_together_take_every_row_once_an_epoch(
-    lengths: list[int], batch_size: int, n: int
-) -> None:
-    taken: list[int] = []
-    for batch in epoch_batches(np.array(lengths, dtype=np.int64), batch_size, 1, 1):
-        parts = [Ranks(rank, n).part_of(batch) for rank in range(n)]
-        taken += [row for rows, share in parts if share for row in rows.tolist()]
-        assert sum(share for _, share in parts) == pytest.approx(1.0)
-        assert all(
-            len(rows) for rows, _ in parts
-        )  # also where the share is 0: a gradient of the right shape
-    assert sorted(taken) == list(range(len(lengths)))
-
-
-def test_the_parts_of_a_batch_are_of_similar_length() -> None:
-    """Ranks wait for each other in every step, so what counts is the dearest part of each."""
-    lengths = np.random.default_rng(0).integers(1, 129, 4_000)
-    batches = epoch_batches(lengths, 32, 1, 1)
-    parts = [[Ranks(rank, 4).part_of(batch)[0] for rank in range(4)] for batch in batches]
-    dearest = sum(max(len(rows) * lengths[rows].max() for rows in of_batch) for of_batch in parts)
-    assert dearest < 1.05 * lengths.sum() / 4
-
-
-@given(st.integers(0, 50), st.integers(1, 9))
-def test_the_shards_are_contiguous_and_hold_every_row_once(n_rows: int, n: int) -> None:
-    shards = [list(range(n_rows))[Ranks(rank, n).shard_of(n_rows)] for rank in range(n)]
-    assert [row for shard in shards for row in shard] == list(range(n_rows))
-    assert max(map(len, shards)) - min(map(len, shards)) <= 1
 
 
 @pytest.mark.parametrize("n", [1, 2, 3, 40])  # 40: more ranks than validation rows
@@ -392,28 +367,26 @@ def test_a_rank_reads_no_text_but_its_own_and_all_shards_together_are_the_split(
     tokenizer = load_tokenizer(backbone)
     for rank in range(n):
         ranks = Ranks(rank, n)
-        # Elsewhere stands no text: the tokenizer raises at the first one that it is given.
-        own = {
-            split: ([text if row in range(len(texts))[ranks.shard_of(len(texts))] else None
-                     for row, text in enumerate(texts)], labels)
-            for split, (texts, labels) in splits.items()
-        }  # fmt: skip
+        # Other ranks' rows hold no text: the tokenizer raises at the first one that it is given.
+        own: dict[str, tuple[list[Any], NDArray[np.int64]]] = {}
+        for split, (texts, labels) in splits.items():
+            shard = ranks.shard_of(len(texts))
+            own_texts: list[Any] = [None] * len(texts)
+            own_texts[shard] = texts[shard]
+            own[split] = (own_texts, labels)
         write_shards(
-            open_snapshot(write(tmp_path / "gold.arrow", own)), tmp_path, tokenizer, TWO, ranks
+            open_snapshot(write(tmp_path / "gold.arrow", own)),
+            tmp_path,
+            tokenizer=tokenizer,
+            settings=TWO,
+            ranks=ranks,
         )
     for split, (texts, labels) in splits.items():
-        rows, found = open_shards([tmp_path / f"{split}-{rank}" for rank in range(n)])
-        expected, _, _ = classifier.tokenise(tokenizer, texts, predict_policy(TWO))
-        assert [rows[row].tolist() for row in range(len(rows))] == [
-            one.tolist() for one in expected
-        ]
-        assert found.tolist() == labels.tolist()
-
-
-def test_a_rank_knows_its_place_and_alone_it_is_the_whole() -> None:
-    assert ranks_of({"RANK": "1", "WORLD_SIZE": "3"}) == Ranks(1, 3)
-    rows, share = ALONE.part_of(np.arange(5))
-    assert (rows.tolist(), share, ALONE.shard_of(5)) == ([0, 1, 2, 3, 4], 1.0, slice(0, 5))
+        whole = open_shards([tmp_path / f"{split}-{rank}" for rank in range(n)])
+        rows = [whole.tokens[row].tolist() for row in range(len(whole.tokens))]
+        expected = classifier.tokenise(tokenizer, texts, predict_policy(TWO)).token_ids
+        assert rows == [token_ids.tolist() for token_ids in expected]
+        assert whole.labels.tolist() == labels.tolist()
 
 
 @pytest.mark.parametrize(
@@ -432,18 +405,15 @@ def test_the_threads_are_shared_by_the_processes(
 def test_the_real_backbone_on_real_reviews_is_worth_the_same_from_one_process_and_from_two(
     tmp_path: Path,
 ) -> None:
-    reviews = pd.read_csv(packaged_file()[0]).sample(1_000, random_state=1)
-    texts, labels = reviews["text"].tolist(), reviews["label"].to_numpy(np.int64)
+    packaged = pd.read_csv(packaged_file()[0]).sample(1_000, random_state=1)
+    texts = packaged["text"].tolist()
+    labels = packaged["label"].to_numpy(np.int64)
     parts = {"train": slice(0, 600), "validation": slice(600, 800), "test": slice(800, 1_000)}
-    file = write(
-        tmp_path / "gold.arrow",
-        {split: (texts[rows], labels[rows]) for split, rows in parts.items()},
-    )
+    splits = {split: (texts[rows], labels[rows]) for split, rows in parts.items()}
+    file = write(tmp_path / "gold.arrow", splits)
     settings = TrainSettings(epochs=2, threads=2)
-    one, two = (
-        train_model(file, find(EMBEDDED), dataclasses.replace(settings, processes=n))
-        for n in (1, 2)
-    )
+    one = train_model(file, find(EMBEDDED), settings)
+    two = train_model(file, find(EMBEDDED), dataclasses.replace(settings, processes=2))
     for first, second in zip(one.fitted.history, two.fitted.history, strict=True):
         assert second.train_loss == pytest.approx(first.train_loss, abs=0.01)
         assert second.valid_loss == pytest.approx(first.valid_loss, abs=0.01)

@@ -5,8 +5,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from hypothesis import given
-from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from pipelines import cli
@@ -15,9 +13,8 @@ from pipelines.model.classifier import predict_logits, tokenise
 from pipelines.model.metrics import cross_entropy
 from pipelines.train.encoder import load_for_training
 from pipelines.train.loop import EpochRow, Fit, deterministic, fit, rate_share
-from pipelines.train.ranks import epoch_batches
 from pipelines.train.settings import FREEZE_HALF, KEEP_DROPOUT, PRESETS, SEED_PRESET, TrainSettings
-from pipelines.train.tokens import predict_policy, train_policy
+from pipelines.train.tokens import LabelledRows, predict_policy, train_policy
 from tests.support.tiny_encoder import build
 
 WORDS = ["good", "fine", "bad", "dull", "film", "plot", "the", "a"]
@@ -37,11 +34,11 @@ def reviews(n: int, seed: int) -> tuple[list[str], NDArray[np.int64]]:
     """Texts that end in one word of praise or blame, which decides the label, after words that do not."""
     rng = np.random.default_rng(seed)
     labels = rng.integers(0, 2, n)
-    verdicts = [WORDS[:2], WORDS[2:4]]
-    texts = [
-        " ".join([*rng.choice(WORDS[4:], rng.integers(1, 9)), rng.choice(verdicts[1 - label])])
-        for label in labels
-    ]
+    verdicts = [WORDS[2:4], WORDS[:2]]
+    texts: list[str] = []
+    for label in labels:
+        others = rng.choice(WORDS[4:], rng.integers(1, 9))
+        texts.append(" ".join([*others, rng.choice(verdicts[label])]))
     return texts, labels
 
 
@@ -58,15 +55,21 @@ class Trained:
             backbone, settings.seed, settings.dropout, settings.max_tokens
         )
         self.before = {name: value.clone() for name, value in self.model.state_dict().items()}
-        (texts, labels), (valid_texts, self.valid_labels) = reviews(96, 1), reviews(32, 2)
-        self.valid, _, _ = tokenise(tokenizer, valid_texts, predict_policy(settings))
-        train, _, _ = tokenise(tokenizer, texts, predict_policy(settings))
+        policy = predict_policy(settings)
+        texts, labels = reviews(96, 1)
+        valid_texts, valid_labels = reviews(32, 2)
+        train = LabelledRows(tokenise(tokenizer, texts, policy).token_ids, labels)
+        self.valid = LabelledRows(tokenise(tokenizer, valid_texts, policy).token_ids, valid_labels)
         self.steps: list[tuple[int, float, float]] = []
         self.epochs: list[EpochRow] = []
         self.fitted: Fit = fit(
-            self.model, train, labels, self.valid, self.valid_labels, settings,
-            lambda *step: self.steps.append(step), self.epochs.append,
-        )  # fmt: skip
+            self.model,
+            train,
+            validation=self.valid,
+            settings=settings,
+            on_step=lambda *step: self.steps.append(step),
+            on_epoch=self.epochs.append,
+        )
 
     @property
     def weights(self) -> dict[str, bytes]:
@@ -95,9 +98,11 @@ def test_two_runs_with_the_same_seed_and_threads_give_the_same_bits(
 
 def test_dropout_too_follows_the_seed(backbone: Path) -> None:
     settings = dataclasses.replace(SETTINGS, epochs=1, dropout=0.3)
-    first, second = Trained(backbone, settings), Trained(backbone, settings)
+    first = Trained(backbone, settings)
+    second = Trained(backbone, settings)
+    without_dropout = Trained(backbone, dataclasses.replace(settings, dropout=0.0))
     assert first.weights == second.weights
-    assert first.weights != Trained(backbone, dataclasses.replace(settings, dropout=0.0)).weights
+    assert first.weights != without_dropout.weights
 
 
 def test_another_seed_gives_other_weights(trained: Trained, backbone: Path) -> None:
@@ -109,15 +114,20 @@ def test_every_step_and_epoch_is_told_in_order(trained: Trained) -> None:
     assert trained.fitted.n_steps == len(trained.steps)
     assert trained.epochs == trained.fitted.history
     assert [row.epoch for row in trained.epochs] == [1, 2, 3, 4]
-    assert trained.epochs[0].train_loss == pytest.approx(
-        np.mean([loss for _, loss, _ in trained.steps[:12]])
-    )
+    losses = [loss for _, loss, _ in trained.steps[:12]]
+    assert trained.epochs[0].train_loss == pytest.approx(np.mean(losses))
 
 
 def test_an_epoch_has_the_columns_of_the_seed_s_log() -> None:
     assert [field.name for field in dataclasses.fields(EpochRow)] == [
-        "epoch", "train_loss", "valid_loss", "valid_accuracy", "valid_precision", "valid_recall", "valid_f1"
-    ]  # fmt: skip
+        "epoch",
+        "train_loss",
+        "valid_loss",
+        "valid_accuracy",
+        "valid_precision",
+        "valid_recall",
+        "valid_f1",
+    ]
 
 
 def test_the_best_epoch_is_restored_and_worse_ones_end_the_training(backbone: Path) -> None:
@@ -126,8 +136,8 @@ def test_the_best_epoch_is_restored_and_worse_ones_end_the_training(backbone: Pa
     losses = [row.valid_loss for row in run.epochs]
     best = int(np.argmin(losses)) + 1
     assert (run.fitted.best_epoch, len(losses)) == (best, best + 2)
-    logits = predict_logits(run.model, run.valid, predict_policy(SETTINGS))
-    assert cross_entropy(logits, run.valid_labels) == pytest.approx(min(losses), abs=1e-6)
+    logits = predict_logits(run.model, run.valid.tokens, predict_policy(SETTINGS))
+    assert cross_entropy(logits, run.valid.labels) == pytest.approx(min(losses), abs=1e-6)
     np.testing.assert_array_equal(logits, run.fitted.valid_logits)
 
 
@@ -144,24 +154,24 @@ def test_frozen_parts_stay_as_they_were_and_the_rest_moves(
     backbone: Path, freeze_layers: int, untouched: list[str]
 ) -> None:
     run = Trained(backbone, dataclasses.replace(SETTINGS, epochs=1, freeze_layers=freeze_layers))
+    moved = [
+        name
+        for name, value in run.model.state_dict().items()
+        if not torch.equal(run.before[name], value)
+    ]
     parts = ["embeddings", "layer.0", "layer.1", "classifier"]
-    moved = {
-        part: any(not torch.equal(run.before[name], value) for name, value in run.model.state_dict().items()
-                  if part in name)
-        for part in parts
-    }  # fmt: skip
-    assert [part for part in parts if not moved[part]] == untouched
+    assert [part for part in parts if not any(part in name for name in moved)] == untouched
 
 
 def test_a_loss_that_is_not_finite_stops_the_training_and_names_the_step(backbone: Path) -> None:
     model, _ = load_for_training(backbone, seed=1)
     with torch.no_grad():
         model.classifier.bias.fill_(math.nan)
-    tokens, labels = [np.array([2, 5, 3], dtype=np.int32)] * 2, np.array([0, 1])
+    rows = LabelledRows([np.array([2, 5, 3], dtype=np.int32)] * 2, np.array([0, 1]))
     with pytest.raises(
         IntegrityError, match=r"training step 1 \(epoch 1\): expected a finite loss, found nan"
     ):
-        fit(model, tokens, labels, tokens, labels, SETTINGS)
+        fit(model, rows, validation=rows, settings=SETTINGS)
 
 
 @pytest.mark.parametrize(("n_tokens", "n_labels"), [(0, 0), (2, 1)])
@@ -169,11 +179,14 @@ def test_a_split_without_rows_or_labels_is_named(
     backbone: Path, n_tokens: int, n_labels: int
 ) -> None:
     model, _ = load_for_training(backbone, seed=1)
-    row, whole = np.array([2, 3], dtype=np.int32), np.array([0, 1])
+    row = np.array([2, 3], dtype=np.int32)
+    labels = np.array([0, 1])
+    train = LabelledRows([row] * 2, labels)
+    incomplete = LabelledRows([row] * n_tokens, labels[:n_labels])
     with pytest.raises(
         InputError, match=f"validation split: .*at least 1; found {n_labels} and {n_tokens}"
     ):
-        fit(model, [row] * 2, whole, [row] * n_tokens, whole[:n_labels], SETTINGS)
+        fit(model, train, validation=incomplete, settings=SETTINGS)
 
 
 def process_state() -> tuple[int, bool]:
@@ -187,54 +200,39 @@ def fail_inside(settings: TrainSettings, seen: list[tuple[int, bool]]) -> None:
 
 
 def test_what_training_sets_for_the_process_is_put_back_even_after_an_error() -> None:
-    before, seen = process_state(), list[tuple[int, bool]]()
+    before = process_state()
+    seen: list[tuple[int, bool]] = []
     with pytest.raises(KeyError, match="any"):
         fail_inside(dataclasses.replace(SETTINGS, threads=before[0] + 1), seen)
     assert seen == [(before[0] + 1, True)]
     assert process_state() == before
 
 
-@given(
-    st.lists(st.integers(1, 500), min_size=1, max_size=200), st.integers(1, 40), st.integers(1, 5)
-)
-def test_an_epoch_takes_every_row_once(lengths: list[int], batch_size: int, epoch: int) -> None:
-    batches = epoch_batches(np.array(lengths, dtype=np.int64), batch_size, 1, epoch)
-    assert sorted(row for batch in batches for row in batch) == list(range(len(lengths)))
-    assert len(batches) == math.ceil(len(lengths) / batch_size)
-
-
-def test_batches_repeat_with_seed_and_epoch_and_differ_between_epochs() -> None:
-    lengths = np.arange(1, 101)
-    first, again, second = (
-        [batch.tolist() for batch in epoch_batches(lengths, 8, 1, epoch)] for epoch in (1, 1, 2)
-    )  # fmt: skip
-    assert first == again
-    assert first != second
-
-
-def test_batches_of_similar_length_waste_little_padding() -> None:
-    lengths = np.random.default_rng(0).integers(1, 129, 4_000)
-    padded = sum(len(rows) * lengths[rows].max() for rows in epoch_batches(lengths, 32, 1, 1))
-    assert padded < 1.05 * lengths.sum()  # random batches: 1.9 times
-
-
 @pytest.mark.parametrize(
     ("step", "schedule", "expected"),
-    [(0, "linear", 0.1), (9, "linear", 1.0), (10, "linear", 1.0), (55, "linear", 0.5), (99, "linear", 1 / 90),
-     (0, "constant", 0.1), (99, "constant", 1.0)],
-)  # fmt: skip
+    [
+        (0, "linear", 0.1),
+        (9, "linear", 1.0),
+        (10, "linear", 1.0),
+        (55, "linear", 0.5),
+        (99, "linear", 1 / 90),
+        (0, "constant", 0.1),
+        (99, "constant", 1.0),
+    ],
+)
 def test_the_rate_climbs_then_falls_or_stays(step: int, schedule: str, expected: float) -> None:
-    assert rate_share(step, n_steps=100, warmup_share=0.1, schedule=schedule) == pytest.approx(
-        expected
-    )
+    share = rate_share(step, n_steps=100, warmup_share=0.1, schedule=schedule)
+    assert share == pytest.approx(expected)
 
 
 def test_without_warm_up_the_rate_starts_at_its_peak() -> None:
-    assert [rate_share(step, 2, 0.0, "linear") for step in (0, 1)] == [1.0, 0.5]
+    shares = [rate_share(step, 2, warmup_share=0.0, schedule="linear") for step in (0, 1)]
+    assert shares == [1.0, 0.5]
 
 
 def test_the_rate_told_is_the_rate_used(trained: Trained) -> None:
-    expected = [1e-2 * rate_share(step, 48, 0.1, "linear") for step in range(48)]
+    shares = [rate_share(step, 48, warmup_share=0.1, schedule="linear") for step in range(48)]
+    expected = [1e-2 * share for share in shares]
     assert [rate for _, _, rate in trained.steps] == pytest.approx(expected)
 
 
@@ -259,21 +257,16 @@ def test_a_setting_out_of_range_is_named_as_its_flag(flags: list[str], words: st
 
 
 def test_the_seed_preset_is_what_the_seed_trained() -> None:
-    assert SEED_PRESET.backbone == "prajjwal1/bert-tiny"
-    assert (SEED_PRESET.max_tokens, SEED_PRESET.head_share, SEED_PRESET.batch_size) == (
-        128,
-        1.0,
-        64,
-    )
-    assert (SEED_PRESET.epochs, SEED_PRESET.patience, SEED_PRESET.learning_rate) == (10, 10, 2e-5)
-    assert {
-        rate_share(step, 100, SEED_PRESET.warmup_share, SEED_PRESET.schedule) for step in range(100)
-    } == {1.0}
-    assert (SEED_PRESET.dropout, SEED_PRESET.freeze_layers, SEED_PRESET.precision) == (
-        KEEP_DROPOUT,
-        -1,
-        "fp32",
-    )
+    seed = SEED_PRESET
+    assert seed.backbone == "prajjwal1/bert-tiny"
+    assert (seed.max_tokens, seed.head_share, seed.batch_size) == (128, 1.0, 64)
+    assert (seed.epochs, seed.patience, seed.learning_rate) == (10, 10, 2e-5)
+    shares = {
+        rate_share(step, 100, warmup_share=seed.warmup_share, schedule=seed.schedule)
+        for step in range(100)
+    }
+    assert shares == {1.0}
+    assert (seed.dropout, seed.freeze_layers, seed.precision) == (KEEP_DROPOUT, -1, "fp32")
 
 
 def test_the_policy_follows_the_settings() -> None:
@@ -288,19 +281,18 @@ def test_a_model_predicts_from_at_least_as_many_tokens_as_it_learned_from(
     max_tokens: int, score_tokens: int, expected: int
 ) -> None:
     settings = dataclasses.replace(SETTINGS, max_tokens=max_tokens, score_tokens=score_tokens)
-    assert (train_policy(settings).max_tokens, predict_policy(settings).max_tokens) == (
-        max_tokens,
-        expected,
-    )
+    assert train_policy(settings).max_tokens == max_tokens
+    assert predict_policy(settings).max_tokens == expected
 
 
 def test_the_best_preset_learns_from_more_tokens_and_reads_more() -> None:
     best = PRESETS["best"]
     assert (best.max_tokens, best.score_tokens) == (192, 256)
-    given = {
-        "max_tokens": 96,
-        "score_tokens": 0,
-        "freeze_layers": FREEZE_HALF,
-        "learning_rate": 3e-4,
-    }
-    assert dataclasses.replace(best, **given) == TrainSettings()  # type: ignore[arg-type]
+    with_the_defaults_of_these = dataclasses.replace(
+        best,
+        max_tokens=96,
+        score_tokens=0,
+        freeze_layers=FREEZE_HALF,
+        learning_rate=3e-4,
+    )
+    assert with_the_defaults_of_these == TrainSettings()

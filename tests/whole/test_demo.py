@@ -61,6 +61,7 @@ def test_the_demo_runs_on_real_reviews_and_finds_nothing_to_do_the_second_time(
     assert re.search(r"gold\.scores +version +\d+ +(1,9\d\d|2,000) rows", first)
     assert re.search(r"accuracy +0\.\d{4}  \(95 % 0\.\d{4}-0\.\d{4}\)", first)
     assert "Nothing to do" not in first
+    assert re.search(r"SQL over the scored table\n(.+\n)+\n +source +label +reviews", first)
     versions_left = versions(place)
 
     again = run_demo(place.lake_path, "--max-rows", "2000")

@@ -1,0 +1,138 @@
+"""One of the processes that train a model together: what TorchDistributor starts in each. See launch."""
+
+import dataclasses
+import json
+import os
+from collections.abc import Mapping
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import torch
+from tokenizers import Tokenizer
+from torch import distributed
+
+from pipelines import cli, program
+from pipelines.errors import JobError, SetupError
+from pipelines.lake.snapshot import labels_of, open_snapshot, rows_of
+from pipelines.model import classifier
+from pipelines.model.classifier import best_device
+from pipelines.train.loop import fit
+from pipelines.train.ranks import Ranks, ranks_of
+from pipelines.train.settings import TrainSettings
+from pipelines.train.tokens import (
+    LabelledRows,
+    open_shards,
+    predict_policy,
+    tokenise_rows,
+    train_policy,
+    write_shard,
+)
+
+# For another rank: far longer than a step, or than tokenising a shard.
+LONGEST_WAIT = timedelta(minutes=10)
+
+
+def train_rank(
+    snapshot: str, directory: str, meeting: str, threads: int, params: Mapping[str, str]
+) -> None:
+    """The life of one rank. Its arguments are plain, since TorchDistributor hands them over by pickle."""
+    place = Path(directory)
+    ranks = ranks_of(os.environ)
+    settings = dataclasses.replace(cli.from_params(TrainSettings, params), threads=threads)
+    backend = "gloo"
+    if torch.cuda.is_available():
+        torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
+        backend = "cpu:gloo,cuda:nccl"
+    torch.set_num_threads(threads)
+    try:
+        # On one machine the ranks meet in a file, else at the address that Spark gave the first.
+        store = distributed.FileStore(f"{meeting}/ranks", ranks.n) if meeting else None  # type: ignore[attr-defined]
+        distributed.init_process_group(
+            backend,
+            timeout=LONGEST_WAIT,
+            world_size=ranks.n,
+            rank=ranks.rank,
+            store=store,
+        )
+        _train(Path(snapshot), place, settings=settings, ranks=ranks)
+        distributed.destroy_process_group()
+    except (JobError, OSError) as error:
+        fault = _noted(error)
+        (place / f"fault-{ranks.rank}.json").write_text(json.dumps(fault), encoding="utf-8")
+        raise
+
+
+def _noted(error: JobError | OSError) -> dict[str, str]:
+    """The class that a rank's error is raised again by, and its line."""
+    if isinstance(error, JobError):
+        return {"kind": type(error).__name__, "line": str(error)}
+    is_setup = program.exit_code(error) == SetupError.exit_code
+    kind = "SetupError" if is_setup else "JobError"
+    return {"kind": kind, "line": program.one_line(error)}
+
+
+def _train(snapshot: Path, directory: Path, *, settings: TrainSettings, ranks: Ranks) -> None:
+    start = classifier.load(directory / "start", best_device())
+    write_shards(
+        open_snapshot(snapshot),
+        directory,
+        tokenizer=start.tokenizer,
+        settings=settings,
+        ranks=ranks,
+    )
+    distributed.barrier()  # from here on the shards of all are there
+    # Kept open, since a Unity Catalog volume takes what is written in one go and refuses to append.
+    events_file = directory / "events.jsonl" if ranks.rank == 0 else Path(os.devnull)
+    with events_file.open("w", encoding="utf-8") as events:
+
+        def note(**event: Any) -> None:
+            events.write(json.dumps(event) + "\n")
+            events.flush()
+            print("event", flush=True)  # wakes the follower
+
+        fitted = fit(
+            start.model,
+            _whole_split(directory, "train", ranks),
+            validation=_whole_split(directory, "validation", ranks),
+            settings=settings,
+            on_step=lambda *values: note(step=values),
+            on_epoch=lambda row: note(epoch=dataclasses.asdict(row)),
+            ranks=ranks,
+        )
+    ranks.require_equal_weights(start.model)
+    if ranks.rank == 0:
+        policy = predict_policy(settings)
+        classifier.save(directory / "trained", start.model, start.tokenizer, policy)
+        np.save(directory / "valid_logits.npy", fitted.valid_logits)
+        written = {
+            "history": [dataclasses.asdict(row) for row in fitted.history],
+            "best_epoch": fitted.best_epoch,
+            "n_steps": fitted.n_steps,
+        }
+        (directory / "fit.json").write_text(json.dumps(written), encoding="utf-8")
+
+
+def _whole_split(directory: Path, split: str, ranks: Ranks) -> LabelledRows:
+    """The shards of all ranks, in their order."""
+    return open_shards([directory / f"{split}-{rank}" for rank in range(ranks.n)])
+
+
+def write_shards(
+    snapshot: pa.Table,
+    directory: Path,
+    *,
+    tokenizer: Tokenizer,
+    settings: TrainSettings,
+    ranks: Ranks,
+) -> None:
+    """Tokenise this rank's rows of the train and validation splits, and no others, for all ranks to map."""
+    policies = {"train": train_policy(settings), "validation": predict_policy(settings)}
+    for split, policy in policies.items():
+        rows = rows_of(snapshot, split)
+        own = ranks.shard_of(rows.num_rows)
+        shard = rows.slice(own.start, own.stop - own.start)
+        tokens, _ = tokenise_rows(shard, tokenizer, policy)
+        write_shard(directory / f"{split}-{ranks.rank}", tokens, labels_of(shard))
