@@ -1,4 +1,4 @@
-"""Bronze to silver: each distinct review text once, in plain form; the rest to the rejects."""
+"""Bronze to silver: each distinct review text once, as plain text; invalid rows to the rejects."""
 
 import html
 import re
@@ -15,8 +15,8 @@ from pyspark.sql.types import StringType
 
 from schemas import SPLIT_RANK
 
-# The one label map: every spelling that a source uses, lower case. A blank label means unlabelled.
-# Pandas writes a column of 0 and 1 with gaps as 0.0 and 1.0.
+# Every spelling that a source uses, in lower case. A blank label means unlabelled. Pandas writes a
+# column of 0 and 1 with missing values as 0.0 and 1.0.
 LABEL_SPELLINGS = {
     "1": 1,
     "1.0": 1,
@@ -31,15 +31,15 @@ LABEL_SPELLINGS = {
 HTML_TAG = re.compile(
     r"<(?:br|/?[a-z][a-z0-9]*)(?:\s[^<>]*)?/?>|<!--(?:(?!<!--).)*?-->", re.IGNORECASE | re.DOTALL
 )
-# C1 controls are Windows-1252 punctuation read as Latin-1, as in 1,571 reviews with \x96, \x85 …;
-# HTML reads them so too.
+# C1 controls are Windows-1252 punctuation that was read as Latin-1: 1,571 reviews hold \x96, \x85 …
+# HTML maps them in the same way.
 C1_AS_WINDOWS = {
     code: bytes([code]).decode("cp1252", errors="ignore") for code in range(0x80, 0xA0)
 }
-CONTROLS = re.compile(  # white space is not among them
+CONTROLS = re.compile(  # without white space
     "["
-    "\x00-\x08\x0e-\x1b\x7f-\x84\x86-\x9f"  # controls
-    "\xad\u0600-\u0605\u061c\u06dd\u070f\u180e"  # format characters, from here on
+    "\x00-\x08\x0e-\x1b\x7f-\x84\x86-\x9f"  # control characters
+    "\xad\u0600-\u0605\u061c\u06dd\u070f\u180e"  # soft hyphen, number and letter marks
     "\u200b-\u200f\u202a-\u202e\u2060-\u2064\u2066-\u206f"  # zero width, direction marks
     "\ud800-\uf8ff"  # surrogates and private use
     "\ufeff\ufff9-\ufffb"  # byte order mark, annotations
@@ -50,10 +50,10 @@ CONTROLS = re.compile(  # white space is not among them
 
 @dataclass(frozen=True)
 class PersonalData:
-    """A kind of personal data. Most texts lack the hint, and looking for it is 20 times faster."""
+    """A kind of personal data and the mask that replaces it."""
 
     mask: str
-    hint: re.Pattern[str]  # matches wherever the pattern does
+    hint: re.Pattern[str]  # 20 times faster than `pattern`, which can match only if this matches
     pattern: re.Pattern[str]
 
 
@@ -96,11 +96,11 @@ MASKS = tuple(personal.mask for personal in PII)
 
 
 def clean_text(raw: str) -> str:
-    """Plain text of one review.
+    """Return one review as plain text.
 
-    No markup, NFC, no control characters, single spaces, personal data masked. Repeated until
-    nothing changes, since unmasking one layer (&amp;lt;br&amp;gt;) shows the next: cleaning a
-    cleaned text changes nothing. A pass only shortens or leaves a text's markup, so it ends.
+    Remove markup and control characters, normalise to NFC and single spaces, and mask personal
+    data. Repeat until nothing changes, since unescaping (&amp;lt;br&amp;gt;) can reveal more
+    markup; so cleaning a cleaned text changes nothing. No pass adds markup, so the loop ends.
     """
     text = raw
     while (plain := _clean_once(text)) != text:
@@ -109,7 +109,7 @@ def clean_text(raw: str) -> str:
 
 
 def _clean_once(text: str) -> str:
-    while "&" in text:  # here, not by whole passes: &amp;amp;amp; …
+    while "&" in text:  # in a loop of its own: &amp;amp;amp; … would need many whole passes
         unescaped = html.unescape(text)
         if unescaped == text:
             break
@@ -126,11 +126,11 @@ def _clean_once(text: str) -> str:
 
 
 def _masked(mask: str, match: re.Match[str]) -> str:
-    """The mask; digits that look like a card number but fail its check digit stay as they are."""
+    """Return the mask; keep digits that look like a card number but fail its check digit."""
     if mask != "[CARD]":
         return mask
     digits = [int(character) for character in reversed(match[0]) if character.isdigit()]
-    doubled = [2 * digit - 9 * (digit > 4) for digit in digits[1::2]]  # Luhn's check
+    doubled = [2 * digit - 9 * (digit > 4) for digit in digits[1::2]]  # Luhn's algorithm
     is_card = digits[-1] != 0 and (sum(digits[::2]) + sum(doubled)) % 10 == 0
     return mask if is_card else match[0]
 
@@ -138,19 +138,19 @@ def _masked(mask: str, match: re.Match[str]) -> str:
 # The stubs predate type-hinted UDFs.
 @pandas_udf(StringType())  # type: ignore[call-overload,untyped-decorator]
 def plain_text(batches: Iterator[pd.Series]) -> Iterator[pd.Series]:
-    """`clean_text` as a column function; null stays null."""
+    """Apply `clean_text` to a column; null stays null."""
     for raw in batches:
         yield raw.map(clean_text, na_action="ignore")
 
 
 def label_of(raw_label: Column) -> Column:
-    """0 or 1 through the label map; null for a blank or an unknown one."""
+    """Return 0 or 1 for a known spelling of a label; null for a blank or unknown one."""
     keys_and_values = [F.lit(item) for pair in LABEL_SPELLINGS.items() for item in pair]
     spelling = F.lower(F.trim(raw_label))
     return F.try_element_at(F.create_map(*keys_and_values), spelling).cast("int")
 
 
-# A rule's name is the reason that silver.rejects gives; its SQL must be true.
+# The SQL of a rule must be true for each row; silver.rejects gives the name of a broken rule.
 ROW_RULES = {
     "record_is_readable": "read_fault IS NULL",
     "text_has_no_nul": "NOT coalesce(contains(raw_text, '\\0'), false)",
@@ -160,7 +160,7 @@ ROW_RULES = {
 
 
 def clean_reviews(bronze: DataFrame) -> DataFrame:
-    """Bronze rows in, one row each out: plain text, label, and the rules that the row breaks."""
+    """Return one row per bronze row: plain text, label, and the rules that the row breaks."""
     split_rank = F.coalesce(
         *[F.when(F.col("source_split") == name, rank) for name, rank in SPLIT_RANK.items()],
         F.lit(len(SPLIT_RANK)),
@@ -184,7 +184,7 @@ def clean_reviews(bronze: DataFrame) -> DataFrame:
 
 
 def group_by_text(cleaned: DataFrame) -> DataFrame:
-    """The rows that break no rule, one per distinct text, with all their origins in a fixed order."""
+    """Return one row per distinct text of the valid rows, with its origins in a fixed order."""
     kept = cleaned.where(F.size("failed_rules") == 0)
     origin = F.struct(
         "split_rank", "source_sha256", "row_number", "source_file", "source", "source_split"
@@ -199,7 +199,7 @@ def group_by_text(cleaned: DataFrame) -> DataFrame:
 
 
 def silver_reviews(grouped: DataFrame) -> DataFrame:
-    """Rows of silver.reviews: the texts whose copies agree on the label."""
+    """Return the rows of silver.reviews: the texts whose copies agree on the label."""
     any_mask = "|".join(re.escape(mask) for mask in MASKS)
     return grouped.where("labels_agree").select(
         "review_id",
@@ -215,7 +215,7 @@ def silver_reviews(grouped: DataFrame) -> DataFrame:
 
 
 def silver_rejects(cleaned: DataFrame, grouped: DataFrame) -> DataFrame:
-    """Rows of silver.rejects: what breaks a rule of its own, and every copy of a text with two labels."""
+    """Return the rows of silver.rejects: invalid rows, and all copies of a text with two labels."""
     columns = ("source_sha256", "row_number", "source", "source_file")
     broken = cleaned.where(F.size("failed_rules") > 0).select(*columns, "failed_rules")
     disputed = grouped.where("NOT labels_agree").select(F.explode("ranked").alias("origin"))

@@ -1,4 +1,4 @@
-"""Silver to gold: labelled reviews, each in one split, with their length and leaks."""
+"""Silver to gold: labelled reviews, each in one split, with length and a flag for stated scores."""
 
 from collections.abc import Iterator
 
@@ -13,9 +13,9 @@ from pipelines.errors import InputError, IntegrityError
 from schemas import SPLIT_RANK
 
 POLICIES = ("hash", "official", "seed")
-# 8 of 10 to learn from, 1 to choose by, 1 to judge by.
+# Of ten reviews eight are for training, one for validation, one for test.
 TRAIN_BELOW, VALIDATION_BELOW = 0.8, 0.9
-# In policy `official` a source has train and test only: validation is a tenth of train.
+# A source with an official split has train and test only: a tenth of train becomes validation.
 OFFICIAL_VALIDATION_FROM = 0.9
 # 8/10, 8.5 out of 10, nine stars out of ten; no date (8/10/2003), no larger number (8/10,000).
 STATES_SCORE = (
@@ -25,24 +25,24 @@ STATES_SCORE = (
 
 
 def normalised(text: Column) -> Column:
-    """The text without case, punctuation and blanks: what two copies of a review share whoever typed them.
+    """Return the text in lower case without punctuation and blanks, to compare copies of a review.
 
-    A text of nothing but punctuation stays itself, or all of them would count as one.
+    A text of punctuation alone is returned unchanged; otherwise all of them would be equal.
     """
     letters_and_digits = F.regexp_replace(F.lower(text), r"[^\p{L}\p{N}]+", "")
     return F.when(letters_and_digits == "", text).otherwise(letters_and_digits)
 
 
 def share_of(normal_hash: Column) -> Column:
-    """A number in [0, 1) from the hash of a normalised text, whatever else a table holds."""
+    """Return a number in [0, 1) that depends only on the hash of the normalised text."""
     first_32_bits = F.conv(F.substring(normal_hash, 1, 8), 16, 10).cast("double")
     return first_32_bits / F.lit(float(2**32))
 
 
 def split_of(policy: str, source_split: Column, share: Column) -> Column:
-    """The split of a row: by its content (hash), or as its source says (official, seed).
+    """Return the split of a row: by its content (hash), or by its source (official, seed).
 
-    Null where the source says none.
+    Null if the source assigns no split.
     """
     if policy == "hash":
         return (
@@ -57,10 +57,10 @@ def split_of(policy: str, source_split: Column, share: Column) -> Column:
 
 
 def assign(silver: DataFrame, policy: str, sources: tuple[str, ...]) -> DataFrame:
-    """Each silver row with its split, or with the reason why gold leaves it out.
+    """Return each silver row with its split, or with the reason why gold leaves it out.
 
-    A text that stands in two splits, case and punctuation aside, stays in the one held out and is
-    refused in the others: no model is judged by what it has learned.
+    If a text, apart from case and punctuation, is in two splits, only the copy in the split held
+    out is kept: a model must not be evaluated on texts that it was trained on.
     """
     chosen = F.col("source").isin(*sources) if sources else F.lit(True)
     reason = (
@@ -84,7 +84,10 @@ def assign(silver: DataFrame, policy: str, sources: tuple[str, ...]) -> DataFram
 
 
 def token_counter(tokenizer_json: str, text: Column) -> Column:
-    """How many tokens a text has. The tokenizer travels as text, so no worker needs its file."""
+    """Return the number of tokens of each text.
+
+    The tokenizer is passed as JSON text, so that no worker needs its file.
+    """
 
     def count(batches: Iterator[pd.Series]) -> Iterator[pd.Series]:
         tokenizer = Tokenizer.from_str(tokenizer_json)
@@ -99,13 +102,13 @@ def token_counter(tokenizer_json: str, text: Column) -> Column:
 
 
 def with_tokens(assigned: DataFrame, tokenizer_json: str) -> DataFrame:
-    """The same rows with n_tokens; 0 where gold leaves the row out, so that nobody counts for nothing."""
+    """Add n_tokens; 0 if gold leaves the row out, so that its text is not tokenised."""
     kept_text = F.when(F.col("reason").isNull(), F.col("text")).otherwise("")
     return assigned.withColumn("n_tokens", token_counter(tokenizer_json, kept_text))
 
 
 def gold_reviews(counted: DataFrame) -> DataFrame:
-    """Rows of gold.reviews: those without a reason to leave them out."""
+    """Return the rows of gold.reviews: those without a reason to leave them out."""
     return counted.where("reason IS NULL").select(
         "review_id",
         "text",
@@ -119,39 +122,39 @@ def gold_reviews(counted: DataFrame) -> DataFrame:
 
 
 def gold_rejects(counted: DataFrame) -> DataFrame:
-    """Rows of gold.rejects: the others, with their reason."""
+    """Return the rows of gold.rejects: the other rows, with their reason."""
     return counted.where("reason IS NOT NULL").select("review_id", "reason")
 
 
 def check_sources(silver: DataFrame, sources: tuple[str, ...]) -> None:
-    """Raise InputError for a chosen source that silver does not hold."""
+    """Raise InputError if silver has no rows of a chosen source."""
     held = sorted(row["source"] for row in silver.select("source").distinct().collect())
     if missing := [name for name in sources if name not in held]:
         raise InputError(
-            f"--sources: expected some of {', '.join(held)}, found {', '.join(missing)}. "
-            "Correct the name."
+            f"--sources: silver.reviews has no source {', '.join(missing)}. "
+            f"Choose from {', '.join(held)}."
         )
 
 
 def check_splits(assigned: DataFrame) -> dict[str, int]:
-    """Rows per split; IntegrityError where one text stands in two.
+    """Count the rows per split; raise IntegrityError if a text is in two splits.
 
-    One empty split is training's to refuse.
+    An empty split is not an error here: training refuses it.
     """
     gold = assigned.where("reason IS NULL")
     splits_of_text = gold.groupBy("normal_hash").agg(F.count_distinct("split").alias("n"))
     n_shared = splits_of_text.where("n > 1").count()
     if n_shared:
         raise IntegrityError(
-            f"gold.reviews: expected each text in one split, found {n_shared:,} in two or more. "
-            "Nothing was written; report it."
+            f"gold.reviews: {n_shared:,} texts are in more than one split. "
+            "Nothing was written; report this as a bug."
         )
     rows = gold.groupBy("split").agg(F.count("*").alias("n")).collect()
     counts = {row["split"]: row["n"] for row in rows}
     if not counts:
         raise InputError(
-            "gold.reviews: expected labelled reviews with a split, found none. "
-            "Nothing was written. Ingest labelled ones, or choose another --split-policy: "
-            "hash needs no split of the source's own."
+            "gold.reviews: there are no labelled reviews with a split. Nothing was written. "
+            "Ingest labelled reviews, or choose another --split-policy: "
+            "hash works without a split from the source."
         )
     return counts

@@ -1,3 +1,5 @@
+"""Bronze rows become plain texts in silver, or rejects. Only `clean_text` needs no Spark."""
+
 import logging
 import random
 from datetime import UTC, datetime
@@ -34,7 +36,7 @@ CLEANED = {
     "<3 it, <- that, a<b": "<3 it, <- that, a<b",
     "<p class='x'>In <i>Alien</i></p><!-- <b> -->": "In Alien",
     "Tom &amp; Jerry &lt;3": "Tom & Jerry <3",
-    "a&amp;lt;br&amp;gt;b": "a b",  # one layer unmasked shows the next
+    "a&amp;lt;br&amp;gt;b": "a b",  # unescaping reveals more markup
     "&amp;amp;amp;": "&",
     "1939\x961945 \x85": "1939\u20131945 …",
     "caf\u0065\u0301": "café",
@@ -66,12 +68,12 @@ MASKED = {
 
 
 @pytest.mark.parametrize(("raw", "expected"), CLEANED.items())
-def test_cleaning_leaves_the_words(raw: str, expected: str) -> None:
+def test_cleaning_keeps_the_words(raw: str, expected: str) -> None:
     assert clean_text(raw) == expected
 
 
 @pytest.mark.parametrize(("raw", "expected"), MASKED.items())
-def test_personal_data_is_masked_and_years_and_sums_are_not(raw: str, expected: str | None) -> None:
+def test_personal_data_is_masked_and_other_numbers_are_kept(raw: str, expected: str | None) -> None:
     assert clean_text(raw) == (raw if expected is None else expected)
 
 
@@ -140,7 +142,7 @@ def test_cleaning_a_cleaned_text_changes_nothing(raw: str) -> None:
 @pytest.mark.parametrize(
     "part", ["amp;", "<!--", "<a ", "1.1.", "1234 ", "a@", "www.", "+1", "#38;"]
 )
-def test_no_text_takes_cleaning_more_than_a_moment(part: str) -> None:
+def test_cleaning_is_fast_for_hostile_texts(part: str) -> None:
     plain = clean_text("&" + part * 25_000)
     assert clean_text(plain) == plain
 
@@ -152,7 +154,7 @@ def test_plain_text_leaves_a_null_null(spark: SparkSession) -> None:
     assert sorted(tuple(row) for row in rows.collect()) == [(1, "a"), (2, None)]
 
 
-def test_labels_are_read_through_one_map_whatever_their_case(spark: SparkSession) -> None:
+def test_labels_are_mapped_in_any_case(spark: SparkSession) -> None:
     cases = [*LABEL_SPELLINGS.items(), (" Positive ", 1), ("NEG", 0), ("1.0", 1), ("0.0", 0)]
     unknown = [("2", None), ("unsup", None), ("", None), (None, None)]
     rows = spark.createDataFrame([*cases, *unknown], "raw string, expected int")
@@ -213,7 +215,7 @@ def versions(store: TableStore) -> tuple[int, ...]:
     return tuple(store.version(table) for table in (SILVER_REVIEWS, SILVER_REJECTS, OPS_RUNS))
 
 
-def test_the_job_keeps_each_text_once_says_why_of_the_rest_and_writes_only_what_differs(
+def test_the_job_keeps_each_text_once_rejects_with_reasons_and_writes_only_changes(
     store: TableStore, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.INFO, "reviewlake")
@@ -246,7 +248,7 @@ def test_the_job_keeps_each_text_once_says_why_of_the_rest_and_writes_only_what_
     assert silver_of(store)["Half labelled"] == (0, False, "test", origins)
 
 
-def test_silver_is_the_same_whatever_the_order_and_the_partitions_of_bronze(
+def test_silver_does_not_depend_on_the_order_and_partitions_of_bronze(
     spark: SparkSession,
 ) -> None:
     shuffled = random.Random(7).sample(ROWS, len(ROWS))
@@ -260,7 +262,7 @@ def test_silver_is_the_same_whatever_the_order_and_the_partitions_of_bronze(
     assert len(hashes) == 1
 
 
-def test_a_row_that_goes_missing_fails_the_run_and_leaves_it_undone(
+def test_a_missing_row_fails_the_run_which_is_not_recorded_as_done(
     store: TableStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     store.append(BRONZE_REVIEWS, bronze_of(store.spark, ROWS[:4]))

@@ -1,3 +1,5 @@
+"""Silver rows become gold rows in one split each, or rejects. Needs Spark."""
+
 import hashlib
 import logging
 from pathlib import Path
@@ -34,7 +36,7 @@ def silver_of(spark: SparkSession, rows: list[Row]) -> DataFrame:
 
 
 def placed(assigned: DataFrame) -> dict[str, str]:
-    """Each text with its split, or else with the reason why gold leaves it out."""
+    """Return the split of each text, or the reason why gold leaves it out."""
     rows = assigned.select("text", "split", "reason").collect()
     return {row.text: row.reason or row.split for row in rows}
 
@@ -48,7 +50,7 @@ def placed(assigned: DataFrame) -> dict[str, str]:
         ("Ten out of ten", True),
         ("9 stars out of 10", True),
         ("10/10", True),
-        ("10 out of 10 people left", True),  # not told apart: this costs a row of one slice
+        ("10 out of 10 people left", True),  # a false alarm; it costs one row of one slice
         ("on 8/10/2003", False),
         ("on 2003/8/10", False),
         ("1/2 of it", False),
@@ -60,14 +62,14 @@ def placed(assigned: DataFrame) -> dict[str, str]:
         ("", False),
     ],
 )
-def test_a_review_that_states_its_score_is_known_by_it(
+def test_a_review_that_states_its_score_is_marked(
     spark: SparkSession, text: str, states_score: bool
 ) -> None:
     matches = F.rlike(F.lit(text), F.lit(STATES_SCORE)).alias("states_score")
     assert spark.range(1).select(matches).collect() == [(states_score,)]
 
 
-def test_normalised_texts_are_equal_whoever_typed_them(spark: SparkSession) -> None:
+def test_normalised_texts_ignore_case_punctuation_and_blanks(spark: SparkSession) -> None:
     cases = [
         ("Good film!", "goodfilm"),
         ("GOOD -- film", "goodfilm"),
@@ -84,7 +86,7 @@ def test_the_share_is_the_first_32_bits_of_the_hash(spark: SparkSession) -> None
     assert spark.range(1).select(share).collect() == [(0xBA7816BF / 2**32,)]
 
 
-def test_the_hash_split_is_about_80_10_10_and_stays_when_the_table_grows(
+def test_the_hash_split_is_about_80_10_10_and_does_not_change_when_the_table_grows(
     spark: SparkSession,
 ) -> None:
     rows: list[Row] = [(f"review {n}", n % 2, "imdb", None) for n in range(5_000)]
@@ -112,11 +114,11 @@ CASES: list[Row] = [
     ("chosen by", 0, "imdb", "validation"),
     ("Chosen by", 0, "imdb", "train"),
     ("no label", None, "imdb", "train"),
-    ("NO LABEL", 1, "imdb", "train"),  # the other one is out for its own reason
+    ("NO LABEL", 1, "imdb", "train"),  # the other copy is left out because it has no label
     ("no split", 1, "imdb", None),
     ("elsewhere", 1, "shop", "train"),
     ("left out", None, "imdb", "test"),
-    ("Left out", 1, "imdb", "train"),  # what is left out holds nothing out
+    ("Left out", 1, "imdb", "train"),  # the other copy is left out, so it is in no split
     ("!!!", 1, "imdb", "train"),
     ("???", 1, "imdb", "test"),
 ]
@@ -136,7 +138,9 @@ PLACED = {
 }
 
 
-def test_the_seeds_split_is_the_files_and_a_text_in_two_stays_held_out(spark: SparkSession) -> None:
+def test_the_seed_split_is_that_of_the_files_and_a_text_in_two_splits_stays_held_out(
+    spark: SparkSession,
+) -> None:
     assigned = assign(silver_of(spark, CASES), "seed", ("imdb",))
     assert placed(assigned) == PLACED
     reasons = gold_rejects(assigned).groupBy("reason").count().collect()
@@ -146,11 +150,11 @@ def test_the_seeds_split_is_the_files_and_a_text_in_two_stays_held_out(spark: Sp
         "no_official_split": 1,
         "source_not_chosen": 1,
     }
-    # Punctuation alone is no common text: !!! is in train and ??? in test.
+    # Texts of punctuation alone are not equal: !!! is in train and ??? in test.
     assert check_splits(assigned) == {"train": 3, "validation": 1, "test": 2}
 
 
-def test_the_official_split_takes_validation_from_train_and_leaves_test_alone(
+def test_the_official_split_takes_validation_from_train_and_keeps_test(
     spark: SparkSession,
 ) -> None:
     rows: list[Row] = [
@@ -163,7 +167,7 @@ def test_the_official_split_takes_validation_from_train_and_leaves_test_alone(
     assert {splits[f"review {n}"] for n in range(400, 500)} == {"test"}
 
 
-def test_a_text_in_two_splits_fails_the_check_by_sql(spark: SparkSession) -> None:
+def test_a_text_in_two_splits_is_an_integrity_error(spark: SparkSession) -> None:
     rows = [
         ("1", "train", None),
         ("1", "test", None),
@@ -173,7 +177,7 @@ def test_a_text_in_two_splits_fails_the_check_by_sql(spark: SparkSession) -> Non
     assigned = spark.createDataFrame(rows, "normal_hash string, split string, reason string")
     with pytest.raises(
         IntegrityError,
-        match=r"^gold\.reviews: expected each text in one split, found 1 in two or more",
+        match=r"^gold\.reviews: 1 texts are in more than one split\. Nothing was written",
     ):
         check_splits(assigned)
     assert check_splits(assigned.where("split = 'train' OR normal_hash = '2'")) == {
@@ -181,12 +185,12 @@ def test_a_text_in_two_splits_fails_the_check_by_sql(spark: SparkSession) -> Non
         "test": 1,
     }
     with pytest.raises(
-        InputError, match=r"^gold\.reviews: expected labelled reviews with a split, found none"
+        InputError, match=r"^gold\.reviews: there are no labelled reviews with a split\. Nothing"
     ):
         check_splits(assigned.limit(0))
 
 
-def test_tokens_are_counted_whole_without_special_ones(spark: SparkSession) -> None:
+def test_all_tokens_but_special_ones_are_counted(spark: SparkSession) -> None:
     # As stored, this tokenizer cuts at 16 tokens and pads.
     tokenizer = tiny_encoder.tokenizer_of([*tiny_encoder.SPECIAL_TOKENS, "good", "film"])
     texts = spark.createDataFrame(
@@ -198,7 +202,7 @@ def test_tokens_are_counted_whole_without_special_ones(spark: SparkSession) -> N
     assert [(row.expected, row.n_tokens) for row in rows] == [(n, n) for n in (2, 40, 1, 0)]
 
 
-def test_the_job_writes_gold_and_its_rejects_and_a_second_run_nothing(
+def test_the_job_writes_gold_and_rejects_and_a_second_run_writes_nothing(
     store: TableStore, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.INFO, "reviewlake")

@@ -1,4 +1,4 @@
 """From a delivered file to bronze.reviews.
 
-Read in this order: sources, readers, decoding, fetch, archives.
+Read in this order: sources, fetch, archives, decoding, readers, bronze.
 """

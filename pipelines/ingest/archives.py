@@ -21,7 +21,7 @@ RATIO_FREE_BYTES = 1 << 20  # a few rows of repeated text exceed any honest rati
 CHUNK_BYTES = 1 << 18
 MAX_NAME_BYTES = 1000  # Linux allows 4096; the path of the target directory comes on top
 MAX_PART_BYTES = 200  # Linux allows 255
-SHOWN_CHARACTERS = 100  # of a member's name in an error
+SHOWN_CHARACTERS = 100  # of the name of a member in an error
 ZIP_ENCRYPTED = 0x1
 UNREADABLE = (
     zipfile.BadZipFile,
@@ -36,7 +36,7 @@ UNREADABLE = (
 
 @dataclass(frozen=True)
 class Limits:
-    """Limits of what an archive may unpack to.
+    """The largest archive that is unpacked.
 
     aclImdb has about 100,000 members and unpacks to 300 MB, 4 times the size of the archive.
     """
@@ -72,16 +72,16 @@ def unpack(archive: Path, target: Path, limits: Limits = DEFAULT_LIMITS) -> Path
             for member in tqdm(_members(archive, budget), unit=" members", delay=2, disable=None):
                 _extract(member, extracted, budget)
         except UNREADABLE as error:
-            found = str(error) or type(error).__name__
+            reason = str(error) or type(error).__name__
             raise InputError(
-                f"{archive.name}: expected a whole archive, found: {found}. Get the file again."
+                f"{archive.name}: damaged archive: {reason}. Get the file again."
             ) from error
         os.replace(extracted, target)
     return target
 
 
 class _Budget:
-    """Count the members and bytes that come out of one archive, whatever its headers declare."""
+    """Count the members and bytes that are really unpacked; the headers may declare other sizes."""
 
     def __init__(self, archive: Path, limits: Limits) -> None:
         self.archive = archive.name
@@ -95,27 +95,26 @@ class _Budget:
         self.member = member
         self.n_members += 1
         if self.n_members > self.limits.n_members:
-            raise self.refusal(f"at most {self.limits.n_members:,} members", "more")
+            raise self.refusal(f"the archive has more than {self.limits.n_members:,} members")
 
     def spend(self, n_bytes: int) -> None:
         self.n_bytes += n_bytes
         if self.n_bytes > self.limits.n_bytes:
-            raise self.refusal(f"at most {self.limits.n_bytes:,} bytes unpacked", "more")
+            limit = f"{self.limits.n_bytes:,} bytes"
+            raise self.refusal(f"the archive unpacks to more than {limit}")
         if self.n_bytes > self.max_by_ratio:
-            ratio = self.limits.ratio
-            raise self.refusal(f"at most {ratio} bytes unpacked per byte of the archive", "more")
+            limit = f"{self.limits.ratio} times its size"
+            raise self.refusal(f"the archive unpacks to more than {limit}")
 
-    def refusal(self, expected: str, found: str) -> InputError:
+    def refusal(self, problem: str) -> InputError:
         member = self.member
         if len(member) > SHOWN_CHARACTERS:
             member = member[:SHOWN_CHARACTERS] + "…"
-        return InputError(
-            f"{self.archive}!{member!r}: expected {expected}, found {found}. Repack the archive."
-        )
+        return InputError(f"{self.archive}!{member!r}: {problem}. Repack the archive.")
 
 
 class _Counted:
-    """A stream whose bytes count against the budget as they are read."""
+    """A stream that charges each byte read to the budget."""
 
     def __init__(self, stream: IO[bytes], budget: _Budget) -> None:
         self.stream = stream
@@ -134,7 +133,7 @@ def _members(archive: Path, budget: _Budget) -> Iterator[Member]:
     if name.endswith((".tar", ".tar.gz", ".tgz")):
         return _tar_members(archive, budget)
     raise InputError(
-        f"{archive.name}: expected .zip, .tar, .tar.gz or .tgz, found another ending. Repack it."
+        f"{archive.name}: unknown kind of archive, not .zip, .tar, .tar.gz or .tgz. Repack it."
     )
 
 
@@ -164,7 +163,7 @@ def _zip_kind(info: zipfile.ZipInfo) -> str:
 def _tar_members(archive: Path, budget: _Budget) -> Iterator[Member]:
     is_plain = archive.name.lower().endswith(".tar")
     with archive.open("rb") if is_plain else gzip.open(archive) as unpacked:
-        # Count the whole stream: a header too may declare gigabytes, and tarfile reads it whole.
+        # Count the headers too: one may declare gigabytes, and tarfile reads it into memory.
         stream = cast(BinaryIO, _Counted(cast(IO[bytes], unpacked), budget))
         with tarfile.open(fileobj=stream, mode="r|") as opened:
             for member in opened:
@@ -187,10 +186,10 @@ def _tar_kind(member: tarfile.TarInfo) -> str:
 
 
 def _require_end(stream: IO[bytes]) -> None:
-    """Raise ReadError unless only zeros follow the last member, and at least one block of them.
+    """Raise ReadError unless the rest of the archive is zeros, and at least one block of them.
 
-    tarfile takes a damaged or cut header for the end of the archive, and would then leave the
-    checksum of gzip unread. An archive ends with two blocks of zeros, of which tarfile reads one.
+    tarfile takes a damaged or truncated header for the end of the archive and then does not read
+    the checksum of gzip. An archive ends with two blocks of zeros, of which tarfile reads one.
     """
     n_rest = 0
     while rest := stream.read(CHUNK_BYTES):
@@ -198,15 +197,15 @@ def _require_end(stream: IO[bytes]) -> None:
         if rest.strip(b"\0"):
             raise tarfile.ReadError("a damaged member header")
     if n_rest < tarfile.BLOCKSIZE:
-        raise tarfile.ReadError("no end of the archive")
+        raise tarfile.ReadError("the end of the archive is missing")
 
 
 def _extract(member: Member, root: Path, budget: _Budget) -> None:
     budget.start(member.name)
     if member.kind not in ("file", "directory"):
-        raise budget.refusal("files and directories only", member.kind)
+        raise budget.refusal(f"{member.kind}; only files and directories are accepted")
     if fault := _name_fault(member.name):
-        raise budget.refusal("a plain name inside the archive", fault)
+        raise budget.refusal(f"unsafe name: {fault}")
     landed = root / member.name
     try:
         if member.content is None:
@@ -216,18 +215,19 @@ def _extract(member: Member, root: Path, budget: _Budget) -> None:
         with landed.open("xb") as file:
             shutil.copyfileobj(member.content, file, CHUNK_BYTES)
     except (FileExistsError, NotADirectoryError, IsADirectoryError) as error:
-        raise budget.refusal("each name once", "a second one") from error
+        raise budget.refusal("it would overwrite another member") from error
 
 
 def _name_fault(name: str) -> str:
+    """Return why no file may be written under this name; "" if it may."""
     path = PurePosixPath(name)
     if path.is_absolute() or name[1:2] == ":":
-        return "an absolute one"
+        return "absolute path"
     if ".." in path.parts:
-        return "one that climbs out by .."
+        return ".. leads out of the archive"
     if "\\" in name or "\0" in name:
-        return "a backslash or a NUL in it"
+        return "backslash or NUL"
     longest_part = max((len(os.fsencode(part)) for part in path.parts), default=0)
     if len(os.fsencode(name)) > MAX_NAME_BYTES or longest_part > MAX_PART_BYTES:
-        return "one too long"
+        return "too long"
     return ""

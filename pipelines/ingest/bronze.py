@@ -1,4 +1,4 @@
-"""Delivered records to bronze rows: staged for Spark, counted twice, compare_with_bronze with what is there."""
+"""Turn delivered records into bronze rows: stage them for Spark and compare them with bronze."""
 
 import itertools
 import tempfile
@@ -16,14 +16,14 @@ from tqdm import tqdm
 
 from pipelines.errors import InputError, IntegrityError
 from pipelines.ingest.readers import Record
-from pipelines.ingest.sources import Delivery, disk_faults_worded, read_records
+from pipelines.ingest.sources import Delivery, disk_errors_reported, read_records
 from pipelines.provenance import sha256_of
 from schemas import BRONZE_REVIEWS
 
-BATCH_ROWS = 2_000  # few enough that Spark has several row groups for its cores
+BATCH_ROWS = 2_000  # small, so that Spark has several row groups for its cores
 STAGED = pa.schema(
     [
-        ("ordinal", pa.int64()),  # from 1 over the staged rows, whatever their row_number
+        ("ordinal", pa.int64()),  # from 1 over the staged rows
         ("source_file", pa.string()),
         ("row_number", pa.int64()),
         ("raw_text", pa.string()),
@@ -36,40 +36,47 @@ STAGED = pa.schema(
 
 @dataclass(frozen=True)
 class StagedDelivery:
-    """The records of one delivered file as Parquet, and what the strict reader counted."""
+    """The records of one delivered file as Parquet."""
 
     parquet: Path
     source: str
     source_file: str
     source_sha256: str
-    n_rows: int
+    n_rows: int  # counted by the strict reader
 
 
 @contextmanager
 def staged_delivery(
     delivery: Delivery, file: Path, source_sha256: str, landing: Path
 ) -> Iterator[StagedDelivery]:
-    """The delivered file's records in one Parquet file below `landing`, removed at the end."""
-    with disk_faults_worded(landing):
+    """Write the records to one Parquet file below `landing`, which is removed at the end."""
+    with disk_errors_reported(landing):
         landing.mkdir(parents=True, exist_ok=True)
         scratch = tempfile.TemporaryDirectory(prefix="ingest-", dir=landing)
     with scratch as folder:
         parquet = Path(folder) / "records.parquet"
-        with disk_faults_worded(landing):
-            n_rows = write_records(read_records(delivery, file, Path(folder)), file.name, parquet)
+        with disk_errors_reported(landing):
+            records = read_records(delivery, file, scratch=Path(folder))
+            n_rows = write_records(records, file_name=file.name, parquet=parquet)
             sha256_after = sha256_of(file)
             if sha256_after != source_sha256:
                 raise IntegrityError(
-                    f"{file.name}: expected SHA-256 {source_sha256} all the while, "
-                    f"found {sha256_after} after reading. Nothing was written; "
+                    f"{file.name}: the file changed while it was read: SHA-256 {source_sha256} "
+                    f"before, {sha256_after} after. Nothing was written; "
                     "ingest it once it is complete."
                 )
         source = delivery.name or delivery.source.removesuffix("-zip").replace("-", "_")
-        yield StagedDelivery(parquet, source, file.name, source_sha256, n_rows)
+        yield StagedDelivery(
+            parquet=parquet,
+            source=source,
+            source_file=file.name,
+            source_sha256=source_sha256,
+            n_rows=n_rows,
+        )
 
 
 def write_records(records: Iterator[Record], file_name: str, parquet: Path) -> int:
-    """Write the records in batches of BATCH_ROWS; returns how many there were."""
+    """Write the records in batches of BATCH_ROWS and return their number."""
     n_rows = 0
     with (
         pq.ParquetWriter(parquet, STAGED, compression="zstd") as writer,  # type: ignore[no-untyped-call]  # no stubs
@@ -87,7 +94,7 @@ def write_records(records: Iterator[Record], file_name: str, parquet: Path) -> i
 
 
 def staged_row(record: Record, *, ordinal: int, file_name: str) -> dict[str, int | str | None]:
-    """One record as a row of STAGED."""
+    """Return a record as a row of STAGED."""
     return {
         "ordinal": ordinal,
         "source_file": f"{file_name}!{record.member}" if record.member else file_name,
@@ -103,15 +110,15 @@ def require_equal_counts(name: str, n_counted: int, n_read: int) -> None:
     """Raise IntegrityError unless Spark read as many rows as the strict reader counted."""
     if n_counted != n_read:
         raise IntegrityError(
-            f"{name}: strict count found {n_counted:,} rows, Spark read {n_read:,}. "
+            f"{name}: the strict reader counted {n_counted:,} rows, Spark read {n_read:,}. "
             "Nothing was written. Check the disk under --landing, and ingest again."
         )
 
 
 def evenly_spread(records: DataFrame, n_rows: int, max_rows: int) -> DataFrame:
-    """Exactly `max_rows` of the `n_rows` records, evenly spread; all where it is 0.
+    """Keep exactly `max_rows` of the `n_rows` records, evenly spread; 0 keeps all.
 
-    Files are sorted by label, so the first rows alone would have one label.
+    Files are often sorted by label, so the first rows alone would have one label.
     """
     if not 0 < max_rows < n_rows:
         return records
@@ -123,7 +130,7 @@ def evenly_spread(records: DataFrame, n_rows: int, max_rows: int) -> DataFrame:
 def bronze_rows(
     records: DataFrame, staged: StagedDelivery, batch_id: str, ingested_at: datetime
 ) -> DataFrame:
-    """StagedDelivery records as rows of bronze.reviews."""
+    """Return staged records as rows of bronze.reviews."""
     constants = {
         "source": F.lit(staged.source),
         "source_sha256": F.lit(staged.source_sha256),
@@ -134,9 +141,10 @@ def bronze_rows(
 
 
 def compare_with_bronze(rows: DataFrame, bronze: DataFrame) -> dict[str, int]:
-    """How many rows bronze lacks (added), holds (already_there), holds with other columns (differing).
+    """Count the rows that bronze lacks (added) and holds (already_there).
 
-    A row is known by its file's content and its number: the file's name does not matter.
+    `differing` counts those that it holds with another text, label or split. The key of a row is
+    the SHA-256 of its file and its number in it, so the name of the file does not matter.
     """
     delivered = ("raw_text", "raw_label", "source_split")
     stored = bronze.select(
@@ -154,10 +162,9 @@ def compare_with_bronze(rows: DataFrame, bronze: DataFrame) -> dict[str, int]:
 
 
 def require_same(name: str, n_differing: int) -> None:
-    """Raise InputError where bronze holds rows of this file with other columns: it is append-only."""
+    """Raise InputError if bronze, which is append-only, holds these rows with other values."""
     if n_differing:
         raise InputError(
-            f"{name}: expected the text, label and split that bronze.reviews has of it, "
-            f"found others in {n_differing:,} rows. "
-            "Name the columns as before; to correct them, use another --lake."
+            f"{name}: text, label or split of {n_differing:,} rows differ from bronze.reviews, "
+            "which is append-only. Name the columns as before; to correct them, use another --lake."
         )

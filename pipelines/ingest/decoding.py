@@ -1,4 +1,4 @@
-"""Decode a delivered text file strictly: an undecodable byte is an error with its line and offset."""
+"""Decode a delivered text file strictly: report an undecodable byte by its line and offset."""
 
 import codecs
 from collections.abc import Iterator
@@ -15,30 +15,32 @@ UTF16_MARKS = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
 
 @dataclass(frozen=True)
 class Source:
-    """A file to read, and the name by which errors and logs call it."""
+    """A file to read."""
 
     path: Path
-    name: str
+    name: str  # shown in errors and logs
     encoding: str = "utf-8"
     member: str = ""  # name inside the archive, if the file comes from one
 
-    def fault(self, expected: str, found: str, advice: str, *, place: str = "") -> ContractError:
-        """Return the error that says where in this file, what is wrong and what to do."""
+    def fault(self, problem: str, advice: str, *, place: str = "") -> ContractError:
+        """Return the error that names the place in this file, the problem and what to do."""
         where = f"{self.name} {place}" if place else self.name
-        return ContractError(f"{where}: expected {expected}, found {found}. {advice}")
+        return ContractError(f"{where}: {problem}. {advice}")
 
 
 @contextmanager
 def opened(source: Source, *, newline: str, is_empty_fine: bool = False) -> Iterator[TextIO]:
-    """Open the file as strict text; an undecodable byte raises ContractError with line and offset."""
+    """Open the file as text; an undecodable byte raises ContractError with its line and offset."""
     encoding = _codec_of(source)
     with source.path.open("rb") as file:
         start = file.read(4)
     if not start.removeprefix(codecs.BOM_UTF8) and not is_empty_fine:
-        raise source.fault("reviews", "an empty file", "Deliver it again.")
+        raise source.fault("the file is empty", "Deliver the file again.")
     if encoding == "utf-8-sig" and start.startswith(UTF16_MARKS):
-        advice = "Convert the file, or pass --encoding utf-16."
-        raise source.fault("utf-8", "a UTF-16 byte order mark", advice)
+        raise source.fault(
+            "expected utf-8, found a UTF-16 byte order mark",
+            "Convert the file, or pass --encoding utf-16.",
+        )
     try:
         with source.path.open(encoding=encoding, newline=newline) as lines:
             yield lines
@@ -46,26 +48,29 @@ def opened(source: Source, *, newline: str, is_empty_fine: bool = False) -> Iter
         advice = "Convert the file, or pass --encoding."
         undecodable = _find_undecodable(source.path, encoding)
         if undecodable is None:
-            raise source.fault(source.encoding, str(error), advice) from error
+            raise source.fault(f"not valid {source.encoding}: {error}", advice) from error
         byte = f"byte 0x{undecodable.byte:02x} at offset {undecodable.offset}"
-        place = f"line {undecodable.line}"
-        raise source.fault(source.encoding, byte, advice, place=place) from error
+        raise source.fault(
+            f"{byte} is not valid {source.encoding}",
+            advice,
+            place=f"line {undecodable.line}",
+        ) from error
 
 
 def read_text(source: Source) -> str:
-    """Return the whole of one small file as text, without a UTF-8 byte order mark."""
+    """Return the text of one small file, without a UTF-8 byte order mark."""
     with opened(source, newline="", is_empty_fine=True) as lines:
         return lines.read()
 
 
 def _codec_of(source: Source) -> str:
-    """Return the name of the codec; for UTF-8 the variant that drops a byte order mark."""
+    """Return the codec's name; for UTF-8 the variant that drops a byte order mark."""
     try:
         codec = codecs.lookup(source.encoding).name
-        "".encode(codec)  # base64 and the like are codecs too, but not of text
+        "".encode(codec)  # raises for codecs that are not for text, such as base64
     except LookupError as error:
         raise InputError(
-            f"--encoding: expected one such as utf-8 or cp1252, found {source.encoding!r}."
+            f"--encoding: unknown encoding {source.encoding!r}. Pass one such as utf-8 or cp1252."
         ) from error
     return "utf-8-sig" if codec == "utf-8" else codec
 
@@ -78,8 +83,11 @@ class _Undecodable:
 
 
 def _find_undecodable(path: Path, encoding: str) -> _Undecodable | None:
-    """Find the first undecodable byte; None if no single byte is at fault (UTF-16 without a mark)."""
-    # A mark is kept here, as text, so that the decoder's positions stay those of the file.
+    """Find the first undecodable byte.
+
+    Return None if no single byte is at fault, as in UTF-16 without a byte order mark.
+    """
+    # utf-8-sig would drop the mark, and the decoder's positions would no longer be the file's.
     codec = "utf-8" if encoding == "utf-8-sig" else encoding
     decoder = codecs.getincrementaldecoder(codec)()
     line = 1

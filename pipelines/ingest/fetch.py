@@ -18,7 +18,7 @@ from tqdm import tqdm
 from pipelines.errors import ConflictError, InputError, IntegrityError, SetupError
 from pipelines.provenance import sha256_of
 
-if TYPE_CHECKING:  # requests is imported where a URL is fetched: most files are local
+if TYPE_CHECKING:  # imported only where a URL is fetched: 0.1 s that a local file does not need
     import requests
 
 ATTEMPTS = 4
@@ -30,14 +30,14 @@ LOOPBACK = frozenset({"localhost", "127.0.0.1", "::1"})
 TRANSIENT = frozenset({408, 425, 429, 500, 502, 503, 504})
 HTML_STARTS = (b"<!doctype", b"<html")
 CONTENT_LENGTH = re.compile(r"[0-9]{1,18}")
-CAUSE_CHARACTERS = 200  # of a network error in a message
+SHOWN_CHARACTERS = 200  # of a URL or a network error in a message
 log = logging.getLogger("reviewlake")
 
 
 def fetch(location: str, sha256: str, landing: Path) -> Path:
     """Return the file at `location` on this machine.
 
-    A URL lands at <landing>/<sha256>/<its name> and is downloaded at most once.
+    The file of a URL lands at <landing>/<sha256>/<its name> and is downloaded at most once.
     """
     expected = _checked_hash(sha256)
     if "://" not in location:
@@ -45,10 +45,7 @@ def fetch(location: str, sha256: str, landing: Path) -> Path:
     if fault := _url_fault(location):
         raise InputError(f"--path: {fault}. Give an https URL.")
     if not expected:
-        raise InputError(
-            f"{_shown(location)}: expected a SHA-256 for a file from a URL, found none. "
-            "Pass --sha256."
-        )
+        raise InputError(f"{_shown(location)}: a file from a URL needs --sha256. Pass it.")
     folder = landing / expected
     for present in sorted(folder.glob("*")):
         if sha256_of(present) == expected:
@@ -59,7 +56,7 @@ def fetch(location: str, sha256: str, landing: Path) -> Path:
         folder.mkdir(exist_ok=True)
         landed = folder / _file_name(location)
         os.replace(partial.name, landed)
-    log.info("%s: %d bytes landed, SHA-256 %s", landed.name, n_bytes, expected)
+    log.info("%s: downloaded %s bytes, SHA-256 %s", landed.name, f"{n_bytes:,}", expected)
     return landed
 
 
@@ -68,19 +65,19 @@ def _checked_hash(sha256: str) -> str:
     if expected and not re.fullmatch("[0-9a-f]{64}", expected):
         raise InputError(
             f"--sha256: expected 64 hex digits, found {sha256!r}. "
-            "Copy it from where the file is offered."
+            "Copy it from the page that offers the file."
         )
     return expected
 
 
 def _local(path: Path, expected: str) -> Path:
     if not path.exists():
-        raise InputError(f"{path}: expected a file, found no such file. Correct --path.")
+        raise InputError(f"{path}: no such file. Correct --path.")
     if not path.is_file():
-        found = "a directory" if path.is_dir() else "no regular file"
-        raise InputError(f"{path}: expected a file, found {found}. Correct --path.")
+        kind = "a directory" if path.is_dir() else "a special file"
+        raise InputError(f"{path}: expected a file, found {kind}. Correct --path.")
     if not os.access(path, os.R_OK):
-        raise InputError(f"{path}: no permission to read this file. Correct its mode.")
+        raise InputError(f"{path}: no permission to read this file. Change its mode.")
     if expected:
         _require_hash(path, name=path.name, expected=expected)
     return path
@@ -96,29 +93,29 @@ def _require_hash(path: Path, *, name: str, expected: str) -> None:
 
 
 def _url_fault(url: str) -> str:
-    """Return why this address may not be requested; "" if it may."""
+    """Return why this URL may not be requested; "" if it may."""
     scheme = url.partition(":")[0].lower()
     if scheme not in ("https", "http"):
-        return f"expected a path or an https URL, found one of {scheme}"
-    malformed = "expected a percent-encoded URL without user or password, found another"
+        return f"expected https, found {scheme[:20]}"
+    malformed = "the URL is malformed, not percent-encoded, or has a user or password"
     if not url.isascii() or not url.isprintable() or " " in url:
         return malformed
     try:
         parts = urlsplit(url)
         is_whole = bool(parts.hostname) and parts.port != 0 and parts.username is None
-    except ValueError:  # a port that is no number, a bracket left open
+    except ValueError:  # the port is not a number, or a bracket is not closed
         return malformed
     if not is_whole:
         return malformed
     if scheme == "http" and parts.hostname not in LOOPBACK:
-        return "expected a path or an https URL, found http"
+        return "expected https, found http"
     return ""
 
 
 def _shown(url: str) -> str:
-    """Return a URL without user, password and query: they may be secret, and errors are logged."""
+    """Return the URL without user, password and query, since they may be secret."""
     parts = urlsplit(url)
-    return f"{parts.scheme}://{parts.hostname or ''}{parts.path}"
+    return f"{parts.scheme}://{parts.hostname or ''}{parts.path}"[:SHOWN_CHARACTERS]
 
 
 def _file_name(url: str) -> str:
@@ -128,16 +125,16 @@ def _file_name(url: str) -> str:
 
 @contextmanager
 def _only_writer(path: Path) -> Iterator[BinaryIO]:
-    """Open and lock the partial file; on an error it is removed."""
+    """Open the partial file and lock it; remove it if an error is raised."""
     with path.open("ab") as partial:
         try:
             fcntl.flock(partial, fcntl.LOCK_EX | fcntl.LOCK_NB)
             is_ours = os.path.samestat(os.fstat(partial.fileno()), path.stat())
         except (BlockingIOError, FileNotFoundError):
             is_ours = False
-        if not is_ours:  # another process writes it, or has just landed or removed this very file
+        if not is_ours:  # another process writes this file, or has just landed or removed it
             raise ConflictError(
-                f"{path.name}: another process is downloading it. Wait for it, then retry."
+                f"{path.name}: another process is downloading this file. Wait for it, then retry."
             )
         try:
             yield partial
@@ -147,9 +144,9 @@ def _only_writer(path: Path) -> Iterator[BinaryIO]:
 
 
 def _download(url: str, *, expected: str, partial: BinaryIO) -> int:
-    """Fill `partial` over at most ATTEMPTS requests, check its hash, and return its size in bytes.
+    """Download the file into `partial`, check its SHA-256, and return its size in bytes.
 
-    urllib3's Retry is not used: it does not cover an answer that ends early, and it logs queries.
+    urllib3's Retry is not used: it does not retry a response that ends early, and logs the query.
     """
     import requests
     import urllib3
@@ -163,11 +160,11 @@ def _download(url: str, *, expected: str, partial: BinaryIO) -> int:
             n_bytes = _transfer(url, partial)
         except requests.exceptions.InvalidHeader as error:
             raise InputError(
-                f"{_shown(url)}: the answer has an invalid Content-Length. Give another URL."
+                f"{_shown(url)}: the server sent an invalid Content-Length. Give another URL."
             ) from error
         except (requests.exceptions.InvalidURL, requests.exceptions.InvalidSchema) as error:
             raise InputError(
-                f"{_shown(url)}: this URL, or that of the proxy, is invalid. Correct it."
+                f"{_shown(url)}: this URL or the URL of the proxy is invalid. Correct it."
             ) from error
         except (requests.RequestException, urllib3.exceptions.HTTPError) as error:
             problem = _cause(error)
@@ -175,24 +172,27 @@ def _download(url: str, *, expected: str, partial: BinaryIO) -> int:
             partial.flush()
             _require_hash(Path(partial.name), name=_shown(url), expected=expected)
             return n_bytes
-    raise SetupError(f"{_shown(url)}: {problem}, {ATTEMPTS} attempts. Check the network and retry.")
+    raise SetupError(
+        f"{_shown(url)}: download failed after {ATTEMPTS} attempts: {problem}. "
+        "Check the network and retry."
+    )
 
 
 def _cause(error: BaseException) -> str:
-    """Return the text of the innermost cause: the outer ones show the URL with its query."""
+    """Return the text of the innermost cause; the outer errors show the query of the URL."""
     while inner := error.__cause__ or error.__context__:
         error = inner
     text = getattr(error, "strerror", None) or str(error) or type(error).__name__
-    return ascii(text)[1:-1][:CAUSE_CHARACTERS]
+    return ascii(text)[1:-1][:SHOWN_CHARACTERS]
 
 
 def _transfer(url: str, partial: BinaryIO) -> int:
-    """Write the file to `partial` by one request and return its size in bytes."""
+    """Request the file once, write it to `partial`, and return its size in bytes."""
     from requests.adapters import HTTPAdapter
 
     partial.truncate(0)
     n_bytes = 0
-    with closing(HTTPAdapter()) as adapter, _answer(adapter, url) as response:
+    with closing(HTTPAdapter()) as adapter, _open_response(adapter, url) as response:
         if response.headers.get("Content-Type", "").lower().startswith("text/html"):
             raise _html_page(url)
         progress = tqdm(
@@ -204,7 +204,7 @@ def _transfer(url: str, partial: BinaryIO) -> int:
             disable=None,
         )
         with progress:
-            # Never decoded: some servers send a .gz file as an encoding, and the hash is the file's.
+            # Keep the bytes as they are: some servers declare a .gz file as a Content-Encoding.
             while chunk := response.raw.read(CHUNK_BYTES, decode_content=False):
                 if n_bytes == 0 and chunk.lstrip()[:9].lower().startswith(HTML_STARTS):
                     raise _html_page(url)
@@ -214,16 +214,16 @@ def _transfer(url: str, partial: BinaryIO) -> int:
     return n_bytes
 
 
-def _answer(adapter: "requests.adapters.HTTPAdapter", url: str) -> "requests.Response":
-    """Request `url`, follow its redirects after checking each, and return the answer with the file.
+def _open_response(adapter: "requests.adapters.HTTPAdapter", url: str) -> "requests.Response":
+    """Request `url`, check and follow its redirects, and return the response with the file.
 
-    Without a Session, which sends the logins of ~/.netrc and parses redirects before they are checked.
+    No Session is used: it sends the logins of ~/.netrc, and fails on a malformed redirect.
     """
     import requests
 
-    certificates = ssl.get_default_verify_paths()  # of the system, which may know a company's own
+    certificates = ssl.get_default_verify_paths()  # the system's may include a company's own
     for _ in range(MAX_REDIRECTS + 1):
-        # A proxy would look for a loopback address on its own machine.
+        # A proxy would resolve a loopback address to its own machine.
         is_loopback = urlsplit(url).hostname in LOOPBACK
         request = requests.Request("GET", url, headers={"Accept-Encoding": "identity"})
         response = adapter.send(
@@ -238,7 +238,7 @@ def _answer(adapter: "requests.adapters.HTTPAdapter", url: str) -> "requests.Res
         if not response.is_redirect:
             if not 200 <= response.status_code < 300:
                 raise InputError(
-                    f"{_shown(url)}: expected the file, found HTTP {response.status_code}. "
+                    f"{_shown(url)}: the server answered HTTP {response.status_code}. "
                     "Correct the URL."
                 )
             return response
@@ -248,11 +248,11 @@ def _answer(adapter: "requests.adapters.HTTPAdapter", url: str) -> "requests.Res
 
 
 def _redirect_target(url: str, location: str) -> str:
-    """Return the address that a redirect from `url` leads to; raise InputError if it is not safe."""
+    """Return the URL that a redirect leads to; raise InputError if it may not be followed."""
     try:
         target = urljoin(url, quote(location, safe=string.punctuation, encoding="latin-1"))
     except ValueError:
-        fault = "the address is malformed"
+        fault = "the URL is malformed"
     else:
         fault = _url_fault(target)
         if urlsplit(url).scheme == "https" and not target.startswith("https:"):
@@ -263,7 +263,7 @@ def _redirect_target(url: str, location: str) -> str:
 
 
 def _content_length(response: "requests.Response") -> int | None:
-    """Return the size that the answer declares; None if it does not."""
+    """Return the declared size in bytes; None if the server declares none."""
     import requests
 
     length = response.headers.get("Content-Length")
@@ -276,5 +276,6 @@ def _content_length(response: "requests.Response") -> int | None:
 
 def _html_page(url: str) -> InputError:
     return InputError(
-        f"{_shown(url)}: expected the file, found an HTML page. Give the link of the file itself."
+        f"{_shown(url)}: the server sent an HTML page instead of the file. "
+        "Give the URL of the file itself."
     )

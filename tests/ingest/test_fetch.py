@@ -1,3 +1,5 @@
+"""Files are downloaded from a local server, checked, and landed or refused. Without Spark."""
+
 import fcntl
 import hashlib
 import logging
@@ -29,7 +31,7 @@ class Server(ThreadingHTTPServer):
         self.logins: list[str | None] = []
 
     def handle_error(self, *_: object) -> None:
-        """Say nothing of a client that hangs up, as it does where it refuses the answer."""
+        """Print nothing when the client closes the connection: it does if it refuses the answer."""
 
     def url(self, path: str = "/reviews.csv") -> str:
         return f"http://127.0.0.1:{self.server_port}{path}"
@@ -118,7 +120,7 @@ def files(landing: Path) -> list[str]:
     return sorted(str(path.relative_to(landing)) for path in landing.rglob("*") if path.is_file())
 
 
-def test_a_download_lands_under_its_hash_and_is_not_asked_for_again(
+def test_a_download_lands_under_its_hash_and_is_not_repeated(
     server: Server, tmp_path: Path
 ) -> None:
     landed = fetch(server.url("/some%20dir/re%20views.csv?token=x"), SHA256.upper(), tmp_path)
@@ -147,20 +149,23 @@ def test_a_landed_file_that_has_changed_is_downloaded_again(server: Server, tmp_
     ],
     ids=["ends early", "ends early, busy", "busy", "in chunks", "encoding declared", "elsewhere"],
 )
-def test_a_download_ends_whole(server: Server, tmp_path: Path, answers: list[Answer]) -> None:
+def test_a_download_is_complete_after_faults_that_pass(
+    server: Server, tmp_path: Path, answers: list[Answer]
+) -> None:
     server.answers = answers
     assert fetch(server.url(), SHA256, tmp_path).read_bytes() == CONTENT
     assert len(server.requests) == len(answers)
     assert files(tmp_path) == [f"{SHA256}/reviews.csv"]
 
 
-def test_a_server_that_always_ends_early_is_given_up(
+def test_a_server_that_always_ends_early_is_a_setup_error(
     server: Server, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.INFO)
     server.answers = [half]
     cause = r"IncompleteRead\(\d+ bytes read, \d+ more expected\)"
-    with pytest.raises(SetupError, match=rf"reviews\.csv: {cause}, 4 attempts\. Check the network"):
+    message = rf"reviews\.csv: download failed after 4 attempts: {cause}\. Check the network"
+    with pytest.raises(SetupError, match=message):
         fetch(server.url("/reviews.csv?signature=secret"), SHA256, tmp_path)
     assert len(server.requests) == 4
     assert files(tmp_path) == []
@@ -178,7 +183,9 @@ def test_bytes_left_by_a_killed_download_are_dropped(server: Server, tmp_path: P
     assert files(tmp_path) == [f"{SHA256}/reviews.csv"]
 
 
-def test_wrong_bytes_are_refused_and_what_had_landed_stays(server: Server, tmp_path: Path) -> None:
+def test_wrong_bytes_are_refused_and_a_file_that_landed_before_stays(
+    server: Server, tmp_path: Path
+) -> None:
     fetch(server.url(), SHA256, tmp_path)
     with pytest.raises(IntegrityError, match=f"expected SHA-256 {WRONG}, found {SHA256}"):
         fetch(server.url(), WRONG, tmp_path)
@@ -189,59 +196,75 @@ def test_wrong_bytes_are_refused_and_what_had_landed_stays(server: Server, tmp_p
 @pytest.mark.parametrize(
     ("answers", "n_requests", "error", "message"),
     [
-        ([status(404)], 1, InputError, "expected the file, found HTTP 404"),
-        ([status(403)], 1, InputError, "expected the file, found HTTP 403"),
-        ([status(500)], 4, SetupError, "HTTP 500, 4 attempts"),
-        ([page("text/html; charset=utf-8", b"text,label")], 1, InputError, "found an HTML page"),
-        ([page("text/csv", b"\n <!DOCTYPE html><p>Sign in")], 1, InputError, "found an HTML page"),
+        ([status(404)], 1, InputError, "the server answered HTTP 404"),
+        ([status(403)], 1, InputError, "the server answered HTTP 403"),
+        ([status(500)], 4, SetupError, "failed after 4 attempts: HTTP 500"),
+        (
+            [page("text/html; charset=utf-8", b"text,label")],
+            1,
+            InputError,
+            "sent an HTML page instead of the file",
+        ),
+        (
+            [page("text/csv", b"\n <!DOCTYPE html><p>Sign in")],
+            1,
+            InputError,
+            "sent an HTML page instead of the file",
+        ),
         (
             [redirect("/login"), page("text/plain", b"<HTML>Sign in")],
             2,
             InputError,
-            "found an HTML page",
+            "sent an HTML page instead of the file",
         ),
         (
             [redirect("http://192.0.2.1/reviews.csv")],
             1,
             InputError,
-            "redirect refused: expected a path or an https URL, found http",
+            "redirect refused: expected https, found http",
         ),
         (
             [redirect("file:///etc/hostname")],
             1,
             InputError,
-            "redirect refused: expected a path or an https URL, found one of file",
+            "redirect refused: expected https, found file",
         ),
         (
             [redirect("https://user:secret@192.0.2.1/reviews.csv")],
             1,
             InputError,
-            "redirect refused: expected a percent-encoded URL without user or password",
+            "redirect refused: the URL is malformed, not percent-encoded, "
+            "or has a user or password",
         ),
         (
             [redirect("http://127.0.0.1:port/")],
             1,
             InputError,
-            "redirect refused: expected a percent-encoded URL",
+            "redirect refused: the URL is malformed, not",
         ),
         (
             [redirect("http://[::1/reviews.csv")],
             1,
             InputError,
-            "redirect refused: the address is malformed",
+            "redirect refused: the URL is malformed",
         ),
         ([redirect("/reviews.csv")], 11, InputError, "more than 10 redirects"),
-        ([status(302)], 1, InputError, "expected the file, found HTTP 302"),
-        ([lengths("many")], 1, InputError, "the answer has an invalid Content-Length"),
-        ([lengths("-1")], 1, InputError, "the answer has an invalid Content-Length"),
-        ([lengths("9" * 30)], 1, InputError, "the answer has an invalid Content-Length"),
-        ([lengths("9" * 5_000)], 1, InputError, "the answer has an invalid Content-Length"),
-        ([lengths("5", "7")], 1, InputError, "the answer has an invalid Content-Length"),
-        ([lengths("5", "5")], 1, InputError, "the answer has an invalid Content-Length"),
-        ([lengths("9" * 18)], 4, SetupError, "more expected.*, 4 attempts"),
+        ([status(302)], 1, InputError, "the server answered HTTP 302"),
+        ([lengths("many")], 1, InputError, "the server sent an invalid Content-Length"),
+        ([lengths("-1")], 1, InputError, "the server sent an invalid Content-Length"),
+        ([lengths("9" * 30)], 1, InputError, "the server sent an invalid Content-Length"),
+        ([lengths("9" * 5_000)], 1, InputError, "the server sent an invalid Content-Length"),
+        ([lengths("5", "7")], 1, InputError, "the server sent an invalid Content-Length"),
+        ([lengths("5", "5")], 1, InputError, "the server sent an invalid Content-Length"),
+        (
+            [lengths("9" * 18)],
+            4,
+            SetupError,
+            "failed after 4 attempts: IncompleteRead.*more expected",
+        ),
     ],
 )
-def test_what_is_not_the_file_is_refused_and_leaves_nothing(
+def test_an_answer_that_is_not_the_file_is_refused_and_leaves_nothing(
     server: Server,
     tmp_path: Path,
     answers: list[Answer],
@@ -256,15 +279,19 @@ def test_what_is_not_the_file_is_refused_and_leaves_nothing(
     assert files(tmp_path) == []
 
 
-def test_no_server_is_a_fault_of_the_setup(server: Server, tmp_path: Path) -> None:
+def test_a_missing_server_is_a_setup_error_that_does_not_show_the_query(
+    server: Server, tmp_path: Path
+) -> None:
     url = server.url() + "?signature=secret"
     server.server_close()
-    with pytest.raises(SetupError, match=r"refused.*4 attempts\. Check the network") as raised:
+    with pytest.raises(
+        SetupError, match=r"failed after 4 attempts: .*refused\. Check the network"
+    ) as raised:
         fetch(url, SHA256, tmp_path)
     assert "secret" not in str(raised.value)
 
 
-def test_a_proxy_is_asked_for_a_url_elsewhere_and_not_for_one_on_this_machine(
+def test_a_proxy_is_used_for_other_machines_but_not_for_this_one(
     server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for name in ("http_proxy", "https_proxy", "HTTP_PROXY", "HTTPS_PROXY"):
@@ -272,7 +299,7 @@ def test_a_proxy_is_asked_for_a_url_elsewhere_and_not_for_one_on_this_machine(
     for name in ("no_proxy", "NO_PROXY"):
         monkeypatch.delenv(name, raising=False)
     server.answers = [status(403)]
-    with pytest.raises(SetupError, match=r"Tunnel connection failed: 403.*, 4 attempts"):
+    with pytest.raises(SetupError, match=r"failed after 4 attempts: Tunnel connection failed: 403"):
         fetch("https://192.0.2.1/reviews.csv?signature=secret", SHA256, tmp_path)
     assert server.requests == ["CONNECT 192.0.2.1:443"] * 4
     server.answers = [whole]
@@ -280,7 +307,7 @@ def test_a_proxy_is_asked_for_a_url_elsewhere_and_not_for_one_on_this_machine(
     assert server.requests[4:] == ["GET /reviews.csv"]
 
 
-def test_logins_that_the_machine_keeps_are_not_sent(
+def test_logins_in_netrc_are_not_sent(
     server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "netrc").write_text("machine 127.0.0.1 login me password secret\n")
@@ -289,7 +316,7 @@ def test_logins_that_the_machine_keeps_are_not_sent(
     assert server.logins == [None]
 
 
-def test_a_silent_server_is_given_up(
+def test_a_silent_server_is_a_setup_error(
     server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(fetch_module, "TIMEOUT_S", 0.3)
@@ -299,7 +326,7 @@ def test_a_silent_server_is_given_up(
         done.wait(10)
 
     server.answers = [silent]
-    with pytest.raises(SetupError, match="4 attempts"):
+    with pytest.raises(SetupError, match="failed after 4 attempts"):
         fetch(server.url(), SHA256, tmp_path)
     done.set()
     assert len(server.requests) == 4
@@ -310,7 +337,7 @@ def test_a_second_download_of_the_same_file_at_the_same_time_is_refused(
 ) -> None:
     with (tmp_path / f"{SHA256}.partial").open("ab") as first:
         fcntl.flock(first, fcntl.LOCK_EX)
-        with pytest.raises(ConflictError, match="another process is downloading it"):
+        with pytest.raises(ConflictError, match="another process is downloading this file"):
             fetch(server.url(), SHA256, tmp_path)
     assert fetch(server.url(), SHA256, tmp_path).read_bytes() == CONTENT
     assert len(server.requests) == 1
@@ -321,7 +348,7 @@ def test_a_second_download_of_the_same_file_at_the_same_time_is_refused(
 )
 def test_https_does_not_follow_a_redirect_to_anything_else(target: str) -> None:
     for url in ("https://192.0.2.1/reviews.csv", "HTTPS://192.0.2.1/reviews.csv"):
-        with pytest.raises(InputError, match=r"redirect refused: expected (a path or an )?https"):
+        with pytest.raises(InputError, match=r"redirect refused: expected https, found"):
             fetch_module._redirect_target(url, target)
         followed = fetch_module._redirect_target(url, "https://192.0.2.2/r.csv")
         assert followed == "https://192.0.2.2/r.csv"
@@ -334,33 +361,37 @@ def test_https_does_not_follow_a_redirect_to_anything_else(target: str) -> None:
         (
             "https://192.0.2.1/reviews.csv",
             "",
-            "expected a SHA-256 for a file from a URL, found none. Pass --sha256",
+            "a file from a URL needs --sha256",
         ),
-        ("http://192.0.2.1/reviews.csv", SHA256, "expected a path or an https URL, found http"),
+        ("http://192.0.2.1/reviews.csv", SHA256, "--path: expected https, found http"),
         (
             "file:///etc/hostname",
             SHA256,
-            "--path: expected a path or an https URL, found one of file",
+            "--path: expected https, found file",
         ),
         (
             "ftp://192.0.2.1/reviews.csv",
             SHA256,
-            "expected a path or an https URL, found one of ftp",
+            "--path: expected https, found ftp",
         ),
-        ("https:///reviews.csv", SHA256, "--path: expected a percent-encoded URL"),
-        ("https://192.0.2.1/a b.csv", SHA256, "--path: expected a percent-encoded URL"),
+        ("https:///reviews.csv", SHA256, "--path: the URL is malformed, not percent-encoded"),
+        ("https://192.0.2.1/a b.csv", SHA256, "--path: the URL is malformed, not percent-encoded"),
         (
             "https://user:secret@192.0.2.1/a.csv",
             SHA256,
-            "expected a percent-encoded URL without user or password",
+            "--path: the URL is malformed, not percent-encoded, or has a user or password",
         ),
-        ("https://192.0.2.1:port/a.csv", SHA256, "--path: expected a percent-encoded URL"),
+        (
+            "https://192.0.2.1:port/a.csv",
+            SHA256,
+            "--path: the URL is malformed, not percent-encoded",
+        ),
         ("https://192.0.2.1/a.csv", "abc", "--sha256: expected 64 hex digits, found 'abc'"),
-        ("no/such/file.csv", "", r"no/such/file\.csv: expected a file, found no such file"),
+        ("no/such/file.csv", "", r"no/such/file\.csv: no such file"),
         (".", "", r"\.: expected a file, found a directory"),
     ],
 )
-def test_a_location_that_cannot_be_used_is_named(
+def test_an_invalid_path_or_url_is_refused(
     tmp_path: Path, location: str, sha256: str, message: str
 ) -> None:
     with pytest.raises(InputError, match=message):
@@ -369,7 +400,7 @@ def test_a_location_that_cannot_be_used_is_named(
 
 
 @pytest.mark.parametrize("sha256", ["", SHA256])
-def test_a_local_file_is_used_where_it_lies(tmp_path: Path, sha256: str) -> None:
+def test_a_local_file_is_used_in_place(tmp_path: Path, sha256: str) -> None:
     path = tmp_path / "reviews.csv"
     path.write_bytes(CONTENT)
     assert fetch(str(path), sha256, tmp_path / "landing") == path

@@ -1,3 +1,5 @@
+"""Records are staged, compared with bronze and appended by the job. Most tests need Spark."""
+
 import io
 import json
 import logging
@@ -51,11 +53,13 @@ def csv_flags(path: Path, *more: str) -> list[str]:
         ({"name": "shop"}, "--source imdb has its own name, drop --name"),
         (
             {"source": "csv", "path": "x.csv", "name": "shop", "text_column": ""},
-            "--text-column must name a column",
+            "--text-column must not be empty",
         ),
     ],
 )
-def test_flags_that_do_not_go_together_are_refused(changes: dict[str, str], message: str) -> None:
+def test_flags_that_contradict_each_other_are_refused(
+    changes: dict[str, str], message: str
+) -> None:
     with pytest.raises(ValueError, match=message):
         replace(Delivery(), **changes)
     assert [source for source in SOURCES if source in PACKAGED] == ["imdb", "rotten_tomatoes"]
@@ -66,7 +70,8 @@ def test_a_file_that_changes_while_it_is_read_is_refused(tmp_path: Path) -> None
     with (
         pytest.raises(
             IntegrityError,
-            match=r"shop\.csv: expected SHA-256 0000.* all the while, found [0-9a-f]{64}",
+            match=r"shop\.csv: the file changed while it was read: "
+            r"SHA-256 0000.* before, [0-9a-f]{64} after",
         ),
         staged_delivery(delivery, tmp_path / "shop.csv", "0" * 64, tmp_path / "landing"),
     ):
@@ -74,13 +79,13 @@ def test_a_file_that_changes_while_it_is_read_is_refused(tmp_path: Path) -> None
     assert list((tmp_path / "landing").iterdir()) == []
 
 
-def test_a_disk_that_cannot_take_the_staged_file_is_a_fault_of_the_setup(tmp_path: Path) -> None:
+def test_a_disk_that_cannot_hold_the_staged_file_is_a_setup_error(tmp_path: Path) -> None:
     file = csv_file(tmp_path)
     delivery = Delivery("csv", str(file), name="shop", text_column="body")
     with (
         pytest.raises(
             SetupError,
-            match=r"shop\.csv/landing: expected room to stage the file, found: Not a directory",
+            match=r"shop\.csv/landing: the file cannot be staged here: Not a directory",
         ),
         staged_delivery(delivery, file, sha256_of(file), file / "landing"),
     ):
@@ -106,7 +111,7 @@ def test_evenly_spread_keeps_rows_from_the_whole_file(
     assert sorted(row["ordinal"] for row in kept) == expected
 
 
-def test_evenly_spread_keeps_exactly_the_number_asked_for_of_each_part(spark: SparkSession) -> None:
+def test_evenly_spread_keeps_exactly_the_given_number_of_rows(spark: SparkSession) -> None:
     rows = spark.range(1, 25_001).withColumnRenamed("id", "ordinal")
     assert evenly_spread(rows, 25_000, 1999).count() == 1999
     assert evenly_spread(rows, 25_000, 2000).where("ordinal <= 12500").count() == 1000
@@ -136,7 +141,7 @@ def test_bronze_rows_have_the_columns_of_the_contract(spark: SparkSession, tmp_p
     )
 
 
-def test_rows_are_told_apart_by_content_and_row_number(spark: SparkSession) -> None:
+def test_rows_are_identified_by_file_content_and_row_number(spark: SparkSession) -> None:
     schema = (
         "source_sha256 string, row_number long, source_file string, raw_text string, "
         "raw_label string, source_split string"
@@ -165,7 +170,8 @@ def test_rows_are_told_apart_by_content_and_row_number(spark: SparkSession) -> N
 def test_counts_that_differ_are_an_integrity_error() -> None:
     require_equal_counts("r.csv", 120, 120)
     with pytest.raises(
-        IntegrityError, match=r"r\.csv: strict count found 120 rows, Spark read 119\. Nothing was"
+        IntegrityError,
+        match=r"r\.csv: the strict reader counted 120 rows, Spark read 119\. Nothing was",
     ):
         require_equal_counts("r.csv", 120, 119)
 
@@ -207,7 +213,7 @@ def test_spark_sees_each_format_character_for_character(
     ]
 
 
-def test_the_same_content_adds_nothing_under_any_name_and_a_file_at_fault_nothing_at_all(
+def test_the_same_content_under_another_name_and_an_invalid_file_add_nothing(
     store: TableStore, lake: LakeConfig, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.INFO, "reviewlake")
@@ -226,7 +232,7 @@ def test_the_same_content_adds_nothing_under_any_name_and_a_file_at_fault_nothin
     renamed = delivered.rename(tmp_path / "renamed.csv")
     job.main([*flags, "--path", str(renamed)])
     assert caplog.messages[-1] == "renamed.csv: 2 in, 0 added, 2 already there, 0 left out"
-    with pytest.raises(ContractError, match=r"bad\.csv row 2: expected a closing quote"):
+    with pytest.raises(ContractError, match=r"bad\.csv row 2: no closing quote before the end"):
         job.main([*flags, "--path", str(bad)])
 
     # The run that found nothing to add is recorded, once; bronze is as it was.
@@ -240,7 +246,7 @@ def test_the_same_content_adds_nothing_under_any_name_and_a_file_at_fault_nothin
     assert list(lake.landing_path.iterdir()) == []
 
 
-def test_a_part_comes_first_and_the_rest_later(
+def test_a_part_can_be_ingested_first_and_the_rest_later(
     store: TableStore, lake: LakeConfig, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.INFO, "reviewlake")
@@ -259,6 +265,6 @@ def test_a_part_comes_first_and_the_rest_later(
     assert ledger[0]["run_key"] != ledger[1]["run_key"]
 
 
-def test_a_count_below_none_is_refused() -> None:
+def test_a_negative_number_of_rows_is_refused() -> None:
     with pytest.raises(InputError, match="--max-rows must be 0 or more, got -1"):
         job.main(["--max-rows", "-1"])

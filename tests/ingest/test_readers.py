@@ -1,3 +1,5 @@
+"""CSV, JSON lines and Parquet files are read strictly and unchanged. Without Spark."""
+
 import csv
 import io
 import json
@@ -65,7 +67,7 @@ def test_csv_records_are_numbered_from_one_and_keep_their_label_and_split(tmp_pa
     ]
 
 
-def test_each_spelling_of_a_split_stands_for_one_that_the_tables_know() -> None:
+def test_each_spelling_of_a_split_means_a_split_of_the_tables() -> None:
     assert set(SPLIT_SPELLINGS.values()) == set(SPLITS) <= SPLIT_SPELLINGS.keys()
 
 
@@ -90,7 +92,7 @@ def test_csv_text_is_kept_character_for_character(tmp_path: Path, cell: bytes, t
 
 
 @given(st.lists(st.text(st.characters(exclude_categories=["Cs"])), min_size=1, max_size=5))
-def test_csv_gives_back_what_was_written(
+def test_csv_texts_are_read_as_they_were_written(
     tmp_path_factory: pytest.TempPathFactory, texts: list[str]
 ) -> None:
     file = io.StringIO(newline="")
@@ -117,28 +119,36 @@ def test_only_keeps_the_rows_with_a_value_and_their_numbers(tmp_path: Path) -> N
     assert [record.row_number for record in records] == [1, 3]
 
 
-def test_extra_columns_are_left_out_with_a_word(
+def test_a_long_or_unprintable_name_of_a_column_is_cut_and_escaped_in_the_message(
+    tmp_path: Path,
+) -> None:
+    header = "\x1b[2J," + "x" * 60 + "\n"
+    with pytest.raises(ContractError, match=r"present: \\x1b\[2J, x{24}…\. Name the columns"):
+        csv_texts(tmp_path, header.encode() + b"a,b\n")
+
+
+def test_extra_columns_are_ignored_and_logged(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     with caplog.at_level(logging.INFO, "reviewlake"):
         assert csv_texts(tmp_path, b"id,text,stars\n7,Good,9\n") == ["Good"]
-    assert caplog.messages == ["r.csv: left out columns id, stars"]
+    assert caplog.messages == ["r.csv: ignored columns id, stars"]
 
 
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        (b"", "r.csv: expected reviews, found an empty file"),
-        (b"\xef\xbb\xbf", "r.csv: expected reviews, found an empty file"),
-        (b"\n\n", "r.csv: expected column text, label, split, found columns none"),
-        (b"text,label,split\n", "r.csv: expected reviews, found no rows"),
+        (b"", "r.csv: the file is empty"),
+        (b"\xef\xbb\xbf", "r.csv: the file is empty"),
+        (b"\n\n", "r.csv: missing columns: text, label, split; present: none"),
+        (b"text,label,split\n", "r.csv: the file has no rows"),
         (
             b"review,label,split\na,1,train\n",
-            "r.csv: expected column text, found columns review, label, split. Name",
+            "r.csv: missing columns: text; present: review, label, split. Name",
         ),
         (
             b"text,text,label,split\na,b,1,train\n",
-            "r.csv: expected each column once, found text twice",
+            "r.csv: duplicate columns: text. Rename",
         ),
         (
             b"text,label,split\na,1,later\n",
@@ -146,33 +156,31 @@ def test_extra_columns_are_left_out_with_a_word(
         ),
         (
             b'text,label,split\na,1,train\n"open,0,test\nb,1,test\n',
-            "r.csv row 2: expected a closing quote, found none before the end of the file. "
-            "The record starts on line 3",
+            "r.csv row 2: no closing quote before the end of the file. The record starts on line 3",
         ),
         (
             b'text,label,split\n"a\nb",1,train\nc,"1,test\nd,"0,test\n',
-            "r.csv row 2: expected a closing quote, found text after one. "
-            "The record starts on line 4",
+            "r.csv row 2: text after a closing quote. The record starts on line 4",
         ),
         (
             b'text,"label,split\na,1,train\n',
-            "r.csv header: expected a closing quote, found none before",
+            "r.csv header: no closing quote before the end of the file",
         ),
         (
             b"text,label,split\na,1,train\nb,caf\xe9,test\n",
-            "r.csv line 3: expected utf-8, found byte 0xe9 at offset 32.",
+            "r.csv line 3: byte 0xe9 at offset 32 is not valid utf-8.",
         ),
         (
             b"text,label,split\na,1,train\nb\xff,0,test\n",
-            "r.csv line 3: expected utf-8, found byte 0xff at offset 28.",
+            "r.csv line 3: byte 0xff at offset 28 is not valid utf-8.",
         ),
         (
             b"text,l\xe9bel,split\na,1,train\n",
-            "r.csv line 1: expected utf-8, found byte 0xe9 at offset 6.",
+            "r.csv line 1: byte 0xe9 at offset 6 is not valid utf-8.",
         ),
         (
             b"text,label,split\na,1,train\nb,1,test\xe2\x82",
-            "r.csv line 3: expected utf-8, found byte 0xe2 at offset 35.",
+            "r.csv line 3: byte 0xe2 at offset 35 is not valid utf-8.",
         ),
         (
             "text\nGood".encode("utf-16"),
@@ -180,11 +188,13 @@ def test_extra_columns_are_left_out_with_a_word(
         ),
         (
             b"text,label,split\n" + b"x" * (17 << 20) + b",1,test\n",
-            "r.csv row 1: expected a closing quote, found field larger than",
+            "r.csv row 1: field larger than field limit",
         ),
     ],
 )
-def test_a_fault_of_a_csv_file_says_where(tmp_path: Path, content: bytes, message: str) -> None:
+def test_an_invalid_csv_file_is_refused_with_the_place_of_its_fault(
+    tmp_path: Path, content: bytes, message: str
+) -> None:
     with pytest.raises(ContractError, match=message):
         list(read_csv(written(tmp_path, "r.csv", content), REVIEWS))
 
@@ -226,34 +236,35 @@ def test_half_a_surrogate_pair_in_json_is_a_fault_of_that_row(tmp_path: Path) ->
     ("second", "message"),
     [
         (b'["a"]', "r.jsonl row 2: expected a JSON object, found a list"),
-        (b'{"text": "a"', "r.jsonl row 2: expected a JSON object, found Expecting ',' delimiter"),
+        (b'{"text": "a"', "r.jsonl row 2: invalid JSON: Expecting ',' delimiter"),
         (
             b'{"text": "a", "text": "b", "label": 1}',
-            "r.jsonl row 2: expected a JSON object, found a key twice",
+            "r.jsonl row 2: invalid JSON: duplicate key",
         ),
-        (b"[" * 100_000, "r.jsonl row 2: expected a JSON object, found maximum recursion depth"),
-        (b'{"text": "a"}', "r.jsonl row 2: expected column label, found columns text"),
-        (b"{}", "r.jsonl row 2: expected column text, label, found columns none"),
+        (b"[" * 100_000, "r.jsonl row 2: invalid JSON: maximum recursion depth"),
+        (b'{"text": "a"}', "r.jsonl row 2: missing columns: label; present: text"),
+        (b"{}", "r.jsonl row 2: missing columns: text, label; present: none"),
         (
             b'{"text": 5, "label": 1}',
             "r.jsonl row 2, column text: expected text or null, found int",
         ),
         (
             b'{"text": "a", "label": [1]}',
-            "r.jsonl row 2, column label: expected a label, found list",
+            "r.jsonl row 2, column label: "
+            "expected text, a number or a boolean as label, found list",
         ),
         (
             b'{"text": "a", "label": "\\ud800"}',
-            "r.jsonl row 2, column label: expected a label, found str",
+            "r.jsonl row 2, column label: the label holds half a surrogate pair",
         ),
         (
             b'{"text": "a\xe9", "label": 1}',
-            "r.jsonl line 2: expected utf-8, found byte 0xe9 at offset 40.",
+            "r.jsonl line 2: byte 0xe9 at offset 40 is not valid utf-8.",
         ),
-        (b'{"text": "a\xe9"', "r.jsonl line 2: expected utf-8, found byte 0xe9 at offset 40."),
+        (b'{"text": "a\xe9"', "r.jsonl line 2: byte 0xe9 at offset 40 is not valid utf-8."),
     ],
 )
-def test_a_fault_of_a_json_lines_file_says_where(
+def test_an_invalid_json_lines_file_is_refused_with_the_place_of_its_fault(
     tmp_path: Path, second: bytes, message: str
 ) -> None:
     source = written(tmp_path, "r.jsonl", b'{"text": "Good", "label": 1}\n' + second + b"\n")
@@ -262,10 +273,8 @@ def test_a_fault_of_a_json_lines_file_says_where(
 
 
 @pytest.mark.parametrize("content", [b"", b"\n \n"])
-def test_json_lines_without_a_line_are_refused(tmp_path: Path, content: bytes) -> None:
-    with pytest.raises(
-        ContractError, match=r"r\.jsonl: expected reviews, found (an empty file|no rows)"
-    ):
+def test_a_json_lines_file_without_rows_is_refused(tmp_path: Path, content: bytes) -> None:
+    with pytest.raises(ContractError, match=r"r\.jsonl: the file (is empty|has no rows)"):
         list(read_jsonl(written(tmp_path, "r.jsonl", content), TEXT))
 
 
@@ -298,10 +307,10 @@ def test_parquet_rows_are_numbered_across_batches(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("table", "message"),
     [
-        (pa.table({"review": ["a"]}), "r.parquet: expected column text, found columns review"),
+        (pa.table({"review": ["a"]}), "r.parquet: missing columns: text; present: review"),
         (
             pa.table({"text": pa.array([], pa.string())}),
-            "r.parquet: expected reviews, found no rows",
+            "r.parquet: the file has no rows",
         ),
         (
             pa.table({"text": [b"a"]}),
@@ -309,15 +318,15 @@ def test_parquet_rows_are_numbered_across_batches(tmp_path: Path) -> None:
         ),
         (
             pa.table([pa.array(["a"]), pa.array(["b"])], ["text", "text"]),
-            "expected each column once, found text twice",
+            "r.parquet: duplicate columns: text",
         ),
         (
             pa.table({"text": pa.array([b"ok", b"caf\xe9"], pa.binary()).view(pa.string())}),
-            "r.parquet row 2, column text: expected utf-8, found byte 0xe9 at byte 3 of the value",
+            "r.parquet row 2, column text: byte 0xe9 at offset 3 of the value is not valid utf-8",
         ),
     ],
 )
-def test_a_fault_of_a_parquet_file_names_file_row_and_column(
+def test_an_invalid_parquet_file_is_refused_with_the_place_of_its_fault(
     tmp_path: Path, table: pa.Table, message: str
 ) -> None:
     with pytest.raises(ContractError, match=message):
@@ -334,5 +343,5 @@ def test_a_damaged_parquet_file_is_refused(tmp_path: Path, damage: str) -> None:
         "empty": b"",
     }
     source.path.write_bytes(damaged[damage])
-    with pytest.raises(InputError, match=r"r\.parquet: expected a whole Parquet file, found: "):
+    with pytest.raises(InputError, match=r"r\.parquet: damaged Parquet file: "):
         list(read_parquet(source, TEXT))
