@@ -36,7 +36,6 @@ CAUSES = {
     "torch.threads": "hardware", "precision.auto": "hardware", "backbone.sha256": "backbone",
 }  # fmt: skip
 
-
 # Shares and losses only: a tolerance for them means nothing for counts.
 TEST_METRICS = tuple(
     f"test_{name}" for name in ("accuracy", "precision", "recall", "f1", "roc_auc")
@@ -151,18 +150,6 @@ def verdict_of(found: Comparison, tolerance: float) -> str:
     return WITHIN if distance <= tolerance else DIFFERENT
 
 
-def _of_epoch(name: str, epoch: int) -> str:
-    return f"{name} of epoch {epoch}"
-
-
-def _apart(first: float | None, again: float | None) -> float:
-    """Absolute difference; infinite where one of them was not logged, or is no number."""
-    if first is None or again is None:
-        return float("inf")
-    difference = abs(first - again)
-    return difference if difference == difference else float("inf")  # NaN
-
-
 def figures_of(found: Comparison | None) -> dict[str, float]:
     """What is logged of a comparison; nothing without one."""
     if found is None:
@@ -210,7 +197,7 @@ def trained_again(
     store: TableStore,
     client: MlflowClient,
     model: ModelRecord,
-    first: runs.PastRun,
+    first: PastRun,
     settings: TrainSettings,
     backbone: Path | None,
 ) -> Comparison | None:
@@ -249,3 +236,15 @@ def weights_sha256(model: Any) -> str:
     with tempfile.TemporaryDirectory() as directory:
         model.save_pretrained(directory, safe_serialization=True)
         return hashlib.sha256(Path(directory, "model.safetensors").read_bytes()).hexdigest()
+
+
+def _of_epoch(name: str, epoch: int) -> str:
+    return f"{name} of epoch {epoch}"
+
+
+def _apart(first: float | None, again: float | None) -> float:
+    """Absolute difference; infinite where one of them was not logged, or is no number."""
+    if first is None or again is None:
+        return float("inf")
+    difference = abs(first - again)
+    return difference if difference == difference else float("inf")  # NaN

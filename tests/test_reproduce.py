@@ -40,7 +40,8 @@ from pipelines.tracking.model_table import ModelRecord
 from pipelines.tracking.runs import PastRun
 from pipelines.tracking.store import connect
 from pipelines.train.loop import fit
-from pipelines.train.training import train_model
+from pipelines.train.settings import TrainSettings
+from pipelines.train.training import TrainedModel, train_model
 from schemas import GOLD_REVIEWS, OPS_MODELS, OPS_RUNS
 from tests.support.preload import library
 from tests.support.small_gold import TRAIN, encoder_in, gold_rows
@@ -280,10 +281,13 @@ def test_a_run_logs_the_version_it_reads_though_another_process_writes_meanwhile
     assert stages == ["train", "reproduce", "reproduce"]
 
     known = model_table.model_records(store)
-    other_seed = lambda snapshot, place, s: train_model(
-        snapshot, place, replace(s, seed=s.seed + 1)
-    )
-    monkeypatch.setattr("pipelines.reproduce.train_model", other_seed)
+
+    def train_with_another_seed(
+        snapshot: Path, backbone: Path, settings: TrainSettings
+    ) -> TrainedModel:
+        return train_model(snapshot, backbone, replace(settings, seed=settings.seed + 1))
+
+    monkeypatch.setattr("pipelines.reproduce.train_model", train_with_another_seed)
     with pytest.raises(
         IntegrityError,
         match=r"not reproduced: weights differ, .* Differs: Nothing recorded differs",

@@ -37,9 +37,7 @@ def verified_directory(
     Raises IntegrityError (exit 3) before anything of the model is imported.
     """
     where = f"{version.name} version {version.version}"
-    if version.tags.get(store.tag_name(mlflow.get_registry_uri(), MANIFEST)) != manifest_sha256(
-        files
-    ):
+    if store.tag_of(version, MANIFEST) != manifest_sha256(files):
         raise IntegrityError(
             f"{where}: expected the manifest of ops.models, found another in the registry. Do not use this version."
         )
@@ -90,7 +88,6 @@ def load_verified(
 
 def load(directory: Path) -> Callable[[list[str]], pd.DataFrame]:
     """The model of a verified directory as a function of texts."""
-    os.environ.setdefault("HF_HUB_OFFLINE", "1")
     # Python would leave __pycache__ beside the model's code: a file that the manifest does not hold.
     before, sys.dont_write_bytecode = sys.dont_write_bytecode, True
     try:

@@ -45,7 +45,7 @@ class Registered:
     @property
     def weights_sha256(self) -> str:
         """SHA-256 of the weights file."""
-        return next(sha256 for path, _, sha256 in self.files if path.endswith("model.safetensors"))
+        return _weights_sha256(self.files)
 
     @property
     def manifest_sha256(self) -> str:
@@ -76,10 +76,7 @@ def register(
         run_id=info.run_id,
         model_id=info.model_id,
         description=card,
-        tags=store.version_tags(
-            mlflow.get_registry_uri(),
-            {**tags, "manifest": json.dumps(files), MANIFEST: manifest_sha256(files)},
-        ),
+        tags=store.version_tags(mlflow.get_registry_uri(), {**tags, **_tags_of(files)}),
     )
     registered = Registered(name, int(created.version), info.run_id, files)
     _announce(client, registered)
@@ -93,15 +90,12 @@ def adopt_interrupted(
 
     Its run is ended and its alias set, as it would have done; None where there is no such version, or not all of it.
     """
-    uri = mlflow.get_registry_uri()
     for version in _all(partial(client.search_model_versions, f"name = '{name}'")):
-        tags = version.tags
-        if (name, int(version.version)) in recorded or tags.get(
-            store.tag_name(uri, RUN_KEY)
-        ) != run_key:
+        if (name, int(version.version)) in recorded or store.tag_of(version, RUN_KEY) != run_key:
             continue
         files = manifest_of(directory_of(client, str(version.source).removeprefix("models:/")))
-        if tags.get(store.tag_name(uri, MANIFEST)) != manifest_sha256(files):
+        content_hash = store.tag_of(version, "content_hash")
+        if store.tag_of(version, MANIFEST) != manifest_sha256(files) or content_hash is None:
             continue
         registered = Registered(name, int(version.version), str(version.run_id), files)
         log.info(
@@ -111,7 +105,7 @@ def adopt_interrupted(
         )
         client.set_terminated(registered.run_id)
         _announce(client, registered)
-        return registered, tags[store.tag_name(uri, "content_hash")]
+        return registered, content_hash
     return None
 
 
@@ -187,9 +181,20 @@ def move_aliases(client: MlflowClient, name: str, aliases: Mapping[str, int | No
 def _announce(client: MlflowClient, registered: Registered) -> None:
     name, version = registered.name, str(registered.version)
     client.set_registered_model_alias(name, CHALLENGER, version)
-    tag = store.tag_name(mlflow.get_registry_uri(), "weights.sha256")
-    client.set_model_version_tag(name, version, tag, registered.weights_sha256)
     log.info("%s version %s: registered, alias %s", name, version, CHALLENGER)
+
+
+def _weights_sha256(files: Iterable[ModelFile]) -> str:
+    return next(sha256 for path, _, sha256 in files if path.endswith("model.safetensors"))
+
+
+def _tags_of(files: list[ModelFile]) -> dict[str, str]:
+    """The tags of a model version that say what its files are."""
+    return {
+        "manifest": json.dumps(files),
+        MANIFEST: manifest_sha256(files),
+        "weights.sha256": _weights_sha256(files),
+    }
 
 
 def _ensure(client: MlflowClient, name: str) -> None:

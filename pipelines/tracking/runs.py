@@ -2,7 +2,6 @@
 
 import contextlib
 import logging
-import os
 import re
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
@@ -20,6 +19,7 @@ from mlflow.tracking import MlflowClient
 
 from pipelines.errors import InputError, IntegrityError
 from pipelines.lake.config import LakeConfig
+from pipelines.program import environment
 
 log = logging.getLogger("reviewlake")
 
@@ -48,11 +48,6 @@ def tracked(
     tags: Mapping[str, str],
 ) -> Iterator[str]:
     """A run from start to end; failed if what is inside fails. Yields its id."""
-    for name in (
-        "MLFLOW_RUN_ID",
-        "MLFLOW_EXPERIMENT_ID",
-    ):  # `mlflow run` exports them, of a run in another store
-        os.environ.pop(name, None)
     found = client.get_experiment_by_name(experiment)
     if found and found.lifecycle_stage != "active":
         raise InputError(
@@ -64,9 +59,13 @@ def tracked(
         if found
         else client.create_experiment(experiment, artifact_location=place)
     )
-    with mlflow.start_run(
-        experiment_id=experiment_id, tags=dict(tags), log_system_metrics=False
-    ) as run:
+    # `mlflow run` sets both variables, for a run in another store.
+    with (
+        environment(MLFLOW_RUN_ID=None, MLFLOW_EXPERIMENT_ID=None),
+        mlflow.start_run(
+            experiment_id=experiment_id, tags=dict(tags), log_system_metrics=False
+        ) as run,
+    ):
         mlflow.log_params(dict(params))
         yield run.info.run_id
     log.info("run %s of experiment %s: finished", run.info.run_id, experiment)

@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import mlflow
+from mlflow.entities.model_registry import ModelVersion
 from mlflow.exceptions import MlflowException
 from mlflow.tracking import MlflowClient
 from sqlalchemy.exc import SQLAlchemyError
@@ -60,6 +61,11 @@ def version_tags(registry_uri: str, tags: Mapping[str, str]) -> dict[str, str]:
     }
 
 
+def tag_of(version: ModelVersion, name: str) -> str | None:
+    """Return a tag of a model version by the name that version_tags was given; None if not set."""
+    return version.tags.get(tag_name(mlflow.get_registry_uri(), name))
+
+
 ABSENT = (
     "RESOURCE_DOES_NOT_EXIST",
     "INVALID_PARAMETER_VALUE",
@@ -71,8 +77,6 @@ def connect(config: LakeConfig) -> MlflowClient:
 
     Under a catalog MLflow's own variables, MLFLOW_TRACKING_URI and MLFLOW_REGISTRY_URI, choose another.
     """
-    os.environ.setdefault("MLFLOW_UV_AUTO_DETECT", "false")
-    os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
     logging.getLogger("mlflow").setLevel(logging.ERROR)
     logging.getLogger("alembic").setLevel(logging.ERROR)
     warnings.filterwarnings("ignore", module="mlflow")

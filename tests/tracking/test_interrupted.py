@@ -62,7 +62,7 @@ def test_each_stage_cut_off_before_its_last_row_is_completed_by_the_next_run(
     assert registry.live_versions(client, [NAME]) == {(NAME, 1)}
     assert not store.exists(OPS_MODELS)
     trained = []
-    monkeypatch.setattr(train, "learn", lambda *_: trained.append(1))
+    monkeypatch.setattr("pipelines.train.training.train_model", lambda *_: trained.append(1))
     train.main(flags)
     assert trained == []  # an hour of training is not lost to a kill in its last second
     assert registry.live_versions(client, [NAME]) == {(NAME, 1)}

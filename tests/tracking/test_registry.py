@@ -165,7 +165,7 @@ def test_a_store_is_there_whole_or_not_at_all(
         raise KeyboardInterrupt  # as a kill in the last moment
 
     with monkeypatch.context() as patch:
-        patch.setattr("pipelines.tracking.registry.os.link", link)
+        patch.setattr("pipelines.tracking.store.os.link", link)
         with pytest.raises(KeyboardInterrupt):
             connect(place)
     assert seen == [((1,), False)]
