@@ -1,6 +1,7 @@
 """Whether a training run again gave the same: what is compared, how far apart it is, the verdict and why."""
 
 import hashlib
+import math
 import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -10,6 +11,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 from mlflow.tracking import MlflowClient
+from numpy.typing import NDArray
 
 from pipelines.errors import IntegrityError
 from pipelines.lake import ledger
@@ -80,9 +82,9 @@ def evidence_logged(first: PastRun, predictions: pa.Table, weights_sha256: str) 
     """What the past run left in MLflow and in ops.models."""
     tested = {name: first.metrics[name] for name in TEST_METRICS if name in first.metrics}
     return Evidence(
-        weights_sha256,
-        {_of_epoch(*key): x for key, x in first.epochs.items()} | tested,
-        predictions,
+        weights_sha256=weights_sha256,
+        metrics={_of_epoch(*key): value for key, value in first.epochs.items()} | tested,
+        predictions=predictions,
     )
 
 
@@ -94,7 +96,9 @@ def evidence_of(learned: TrainedModel, weights_sha256: str) -> Evidence:
     metrics = {name: tested[name] for name in TEST_METRICS if name in tested}
     for row in learned.fitted.history:
         metrics |= {_of_epoch(name, row.epoch): value for name, value in epoch_metrics(row).items()}
-    return Evidence(weights_sha256, metrics, prediction_table(learned))
+    return Evidence(
+        weights_sha256=weights_sha256, metrics=metrics, predictions=prediction_table(learned)
+    )
 
 
 def require_same_data(model: ModelRecord, content_hash: str) -> None:
@@ -106,12 +110,13 @@ def require_same_data(model: ModelRecord, content_hash: str) -> None:
         )
 
 
-def surroundings_that_differ(then: Mapping[str, str], now: Mapping[str, str]) -> list[str]:
+def surroundings_that_differ(recorded: Mapping[str, str], current: Mapping[str, str]) -> list[str]:
     """One sentence for each part of the surroundings that is not as the run recorded it, its kind of cause first."""
     return [
-        f"{cause}: {name} was {then.get(name, 'not recorded')}, is {now.get(name, 'unknown')}"
+        f"{cause}: {name} was {recorded.get(name, 'not recorded')}, "
+        f"is {current.get(name, 'unknown')}"
         for name, cause in CAUSES.items()
-        if then.get(name) != now.get(name)
+        if recorded.get(name) != current.get(name)
     ]
 
 
@@ -121,44 +126,50 @@ def compare(first: Evidence, again: Evidence) -> Comparison:
     Raises IntegrityError where the two did not predict the same rows: then they did not read the same data.
     """
     names = sorted(set(first.metrics) | set(again.metrics))
-    apart = {name: _apart(first.metrics.get(name), again.metrics.get(name)) for name in names}
-    worst = max(apart, key=lambda name: apart[name], default="")
-    left, right = (part.predictions.sort_by("review_id") for part in (first, again))
+    differences = {
+        name: _difference(first.metrics.get(name), again.metrics.get(name)) for name in names
+    }
+    worst = max(differences, key=lambda name: differences[name], default="")
+    metric_difference = differences.get(worst, 0.0)
+    left = first.predictions.sort_by("review_id")
+    right = again.predictions.sort_by("review_id")
     if left["review_id"] != right["review_id"]:
         raise IntegrityError(
             f"test rows: expected the {left.num_rows:,} that the run logged, found {right.num_rows:,} of other ids. "
             "Restore test_predictions.parquet of the run."
         )
-    probabilities = np.abs(left["probability"].to_numpy() - right["probability"].to_numpy())
-    flipped = left["prediction"].to_numpy() != right["prediction"].to_numpy()
+    distances: NDArray[np.float64]  # (test rows,) between the two probabilities
+    distances = np.abs(left["probability"].to_numpy() - right["probability"].to_numpy())
+    is_flipped = left["prediction"].to_numpy() != right["prediction"].to_numpy()  # (test rows,)
     return Comparison(
-        first.weights_sha256 == again.weights_sha256,
-        worst if worst and apart[worst] > 0 else "",
-        apart[worst] if worst else 0.0,
-        float(probabilities.max(initial=0.0)),
-        float(probabilities.mean()) if len(probabilities) else 0.0,
-        int(flipped.sum()),
-        left.num_rows,
+        is_same_weights=first.weights_sha256 == again.weights_sha256,
+        metric=worst if metric_difference > 0 else "",
+        metric_difference=metric_difference,
+        probability_difference=float(distances.max(initial=0.0)),
+        mean_difference=float(distances.mean()) if len(distances) else 0.0,
+        n_flipped=int(is_flipped.sum()),
+        n_rows=left.num_rows,
     )
 
 
-def verdict_of(found: Comparison, tolerance: float) -> str:
+def verdict_of(comparison: Comparison, tolerance: float) -> str:
     """Bit-identical, equal within the tolerance (in metrics and in mean probability), or not reproduced."""
-    distance = max(found.metric_difference, found.mean_difference)
-    if found.is_same_weights and distance == 0 and found.probability_difference == 0:
+    distance = max(comparison.metric_difference, comparison.mean_difference)
+    has_same_numbers = distance == 0 and comparison.probability_difference == 0
+    if comparison.is_same_weights and has_same_numbers:
         return IDENTICAL
     return WITHIN if distance <= tolerance else DIFFERENT
 
 
-def figures_of(found: Comparison | None) -> dict[str, float]:
+def figures_of(comparison: Comparison | None) -> dict[str, float]:
     """What is logged of a comparison; nothing without one."""
-    if found is None:
+    if comparison is None:
         return {}
     return {
-        "largest_metric_difference": found.metric_difference,
-        "largest_probability_difference": found.probability_difference,
-        "mean_probability_difference": found.mean_difference,
-        "rows_called_otherwise": found.n_flipped,
+        "largest_metric_difference": comparison.metric_difference,
+        "largest_probability_difference": comparison.probability_difference,
+        "mean_probability_difference": comparison.mean_difference,
+        "rows_called_otherwise": comparison.n_flipped,
     }
 
 
@@ -166,7 +177,7 @@ def report(
     model: ModelRecord,
     first: PastRun,
     verdict: str,
-    found: Comparison | None,
+    comparison: Comparison | None,
     differing: Sequence[str],
 ) -> list[str]:
     """What a user reads, verdict last."""
@@ -184,8 +195,8 @@ def report(
         lines.append(
             "warning  the run's code had changes that were not committed: its commit does not hold them"
         )
-    if found:
-        lines.append(f"result   {found}")
+    if comparison:
+        lines.append(f"result   {comparison}")
     if verdict == WITHIN:
         lines.append(
             f"warning  not the same bits; what differs: {'; '.join(differing) or NOTHING_DIFFERS}"
@@ -220,15 +231,16 @@ def record_verdict(
     run: ledger.Run,
     verdict: str,
     differing: Sequence[str],
-    found: Comparison | None,
+    comparison: Comparison | None,
 ) -> None:
     """The verdict into the running MLflow run and into the ledger."""
-    runs.log_verdict(verdict, differing, figures_of(found))
+    runs.log_verdict(verdict, differing, figures_of(comparison))
     state = "refused" if verdict == DIFFERENT else "done"
-    rows = {"test": found.n_rows, "called_otherwise": found.n_flipped} if found else {}
-    ledger.finish(
-        store, replace(run, config={**run.config, "verdict": verdict}), [], rows, state=state
-    )
+    counts = {}
+    if comparison:
+        counts = {"test": comparison.n_rows, "called_otherwise": comparison.n_flipped}
+    judged = replace(run, config={**run.config, "verdict": verdict})
+    ledger.finish(store, judged, [], counts, state=state)
 
 
 def weights_sha256(model: Any) -> str:
@@ -242,9 +254,9 @@ def _of_epoch(name: str, epoch: int) -> str:
     return f"{name} of epoch {epoch}"
 
 
-def _apart(first: float | None, again: float | None) -> float:
+def _difference(first: float | None, again: float | None) -> float:
     """Absolute difference; infinite where one of them was not logged, or is no number."""
     if first is None or again is None:
         return float("inf")
     difference = abs(first - again)
-    return difference if difference == difference else float("inf")  # NaN
+    return float("inf") if math.isnan(difference) else difference

@@ -33,9 +33,8 @@ SLICE_REVIEWS = 2_500
 TASK_REVIEWS = 1_000  # on a cluster: a task of some ten seconds, which loads the model in one
 LEAST_JUDGED = 10  # fewer reviews than these may well all be poisonous
 
-_loaded: dict[
-    str, Predict
-] = {}  # of this Python process: Spark reuses its workers from task to task
+# Of this Python process: Spark reuses its workers from task to task.
+_loaded: dict[str, Predict] = {}
 
 
 def load_once(key: str, loader: Callable[[], Predict]) -> Predict:
@@ -58,15 +57,20 @@ def scorer(load: Callable[[], Predict]) -> Callable[[Column], Column]:
             yield score_texts(texts, predict)
 
     # Nondeterministic: Spark may otherwise move the call, or make it again for each field that is read.
-    return pandas_udf(score, SCORE).asNondeterministic()  # type: ignore[call-overload, no-any-return]  # stubs predate type-hinted UDFs
+    # The stubs of pandas_udf do not know UDFs with type hints.
+    udf = pandas_udf(score, SCORE)  # type: ignore[call-overload]
+    scored: Callable[[Column], Column] = udf.asNondeterministic()
+    return scored
 
 
 def unscored(
     reviews: DataFrame, scores: DataFrame, model_name: str, model_version: int
 ) -> DataFrame:
     """The reviews that have no row of this model version yet, neither a score nor a score_error."""
-    mine = (F.col("model_name") == model_name) & (F.col("model_version") == model_version)
-    return reviews.join(scores.where(mine).select("review_id"), "review_id", "left_anti")
+    is_of_model = F.col("model_name") == model_name
+    is_of_version = F.col("model_version") == model_version
+    scored = scores.where(is_of_model & is_of_version).select("review_id")
+    return reviews.join(scored, "review_id", "left_anti")
 
 
 def n_slices(n_reviews: int) -> int:

@@ -53,10 +53,13 @@ RUN = PastRun("r1", "e", {}, {"git.commit": "c0ffee" * 6, "git.dirty": "false"},
 
 
 def predictions(*probabilities: float) -> pa.Table:
-    found = np.array(probabilities)
-    ids = [f"r{number}" for number in range(len(found))]
+    probability = np.array(probabilities)
     return pa.table(
-        {"review_id": ids, "probability": found, "prediction": (found >= 0.5).astype(np.int64)}
+        {
+            "review_id": [f"r{number}" for number in range(len(probability))],
+            "probability": probability,
+            "prediction": (probability >= 0.5).astype(np.int64),
+        }
     )
 
 
@@ -110,14 +113,15 @@ FIRST = Evidence(
 def test_the_verdict_follows_weights_metrics_and_every_row(
     again: Evidence, expected: Comparison, verdict: str
 ) -> None:
-    found = compare(FIRST, again)
-    assert (found.is_same_weights, found.metric, found.n_flipped, found.n_rows) == (
-        expected.is_same_weights, expected.metric, expected.n_flipped, expected.n_rows,
-    )  # fmt: skip
-    assert found.metric_difference == pytest.approx(expected.metric_difference)
-    assert found.probability_difference == pytest.approx(expected.probability_difference)
-    assert found.mean_difference == pytest.approx(expected.mean_difference)
-    assert verdict_of(found, tolerance=0.02) == verdict
+    comparison = compare(FIRST, again)
+    assert comparison.is_same_weights == expected.is_same_weights
+    assert comparison.metric == expected.metric
+    assert comparison.n_flipped == expected.n_flipped
+    assert comparison.n_rows == expected.n_rows
+    assert comparison.metric_difference == pytest.approx(expected.metric_difference)
+    assert comparison.probability_difference == pytest.approx(expected.probability_difference)
+    assert comparison.mean_difference == pytest.approx(expected.mean_difference)
+    assert verdict_of(comparison, tolerance=0.02) == verdict
 
 
 def test_other_test_rows_are_no_comparison() -> None:
@@ -129,16 +133,16 @@ def test_other_test_rows_are_no_comparison() -> None:
 
 
 def test_what_differs_is_named_with_its_cause() -> None:
-    then = {
+    recorded = {
         "git.commit": "a",
         "git.dirty": "false",
         "python": "3.11",
         "torch.threads": "2",
         "lock.sha256": "l",
     }
-    assert surroundings_that_differ(then, then) == []
-    now = then | {"git.commit": "b", "torch.threads": "4", "cpu.flags": "avx2"}
-    assert surroundings_that_differ(then, now) == [
+    assert surroundings_that_differ(recorded, recorded) == []
+    current = recorded | {"git.commit": "b", "torch.threads": "4", "cpu.flags": "avx2"}
+    assert surroundings_that_differ(recorded, current) == [
         "code: git.commit was a, is b",
         "hardware: cpu.flags was not recorded, is avx2",
         "hardware: torch.threads was 2, is 4",
@@ -147,7 +151,10 @@ def test_what_differs_is_named_with_its_cause() -> None:
 
 def test_rows_other_than_those_the_run_read_are_refused() -> None:
     require_same_data(MODEL, "hash5")
-    words = r"^not reproduced: gold\.reviews version 5: expected content hash hash5, as m version 2 read, found hash6\."
+    words = (
+        r"^not reproduced: gold\.reviews version 5: "
+        r"expected content hash hash5, as m version 2 read, found hash6\."
+    )
     with pytest.raises(IntegrityError, match=words):
         require_same_data(MODEL, "hash6")
 
@@ -170,7 +177,8 @@ def test_rows_other_than_those_the_run_read_are_refused() -> None:
             [],
             {},
             [
-                "warning  not the same bits; what differs: Nothing recorded differs: look at the machine"
+                "warning  not the same bits; "
+                "what differs: Nothing recorded differs: look at the machine"
             ],
         ),
         (
@@ -184,8 +192,9 @@ def test_rows_other_than_those_the_run_read_are_refused() -> None:
 def test_the_report_ends_with_the_verdict_and_offers_the_code_of_then(
     verdict: str, differing: list[str], tags: dict[str, str], expected: list[str]
 ) -> None:
-    found = Comparison(verdict == IDENTICAL, "", 0.0, 0.0, 0.0, 0, 3)
-    lines = report(MODEL, replace(RUN, tags={**RUN.tags, **tags}), verdict, found, differing)
+    comparison = Comparison(verdict == IDENTICAL, "", 0.0, 0.0, 0.0, 0, 3)
+    run = replace(RUN, tags={**RUN.tags, **tags})
+    lines = report(MODEL, run, verdict, comparison, differing)
     assert lines[-1] == f"verdict  {verdict}"
     for words in expected:
         assert re.search(words, "\n".join(lines), re.MULTILINE), lines
@@ -253,9 +262,8 @@ def test_a_run_logs_the_version_it_reads_though_another_process_writes_meanwhile
     monkeypatch.setattr("pipelines.train.training.fit", fit)
     capsys.readouterr()
     before = torch.get_num_threads()
-    torch.set_num_threads(
-        1 if before > 1 else 2
-    )  # the recorded number is restored, here as on another machine
+    # The recorded number is restored, here as on another machine.
+    torch.set_num_threads(1 if before > 1 else 2)
     try:
         job.main([run.info.run_id, *place])
         assert torch.get_num_threads() != before
@@ -334,26 +342,28 @@ def test_weights_are_the_same_bits_in_another_place_for_another_user_at_another_
     assert newest_run(store).data.tags["delta.version"] == "0"
 
     stranger = {
-        "HOME": str(tmp_path), "USER": "somebody", "TZ": "Pacific/Auckland", "PYTHONHASHSEED": "7",
-        "LD_PRELOAD": str(library("clock", tmp_path)), "CLOCK_AHEAD_S": str(400 * 86_400),
-    }  # fmt: skip
+        "HOME": str(tmp_path),
+        "USER": "somebody",
+        "TZ": "Pacific/Auckland",
+        "PYTHONHASHSEED": "7",
+        "LD_PRELOAD": str(library("clock", tmp_path)),
+        "CLOCK_AHEAD_S": str(400 * 86_400),
+    }
     jars = str(Path.home() / ".ivy2.5.2" / "jars")
-    command = [
-        sys.executable,
-        str(ROOT / "jobs/train.py"),
-        "--lake",
-        elsewhere.lake,
-        "--jars",
-        jars,
-        *flags,
-    ]
+    place = ["--lake", elsewhere.lake, "--jars", jars]
+    command = [sys.executable, str(ROOT / "jobs/train.py"), *place, *flags]
     done = subprocess.run(
-        command, cwd=ROOT, env=os.environ | stranger, capture_output=True, text=True, check=False
+        command,
+        cwd=ROOT,
+        env=os.environ | stranger,
+        capture_output=True,
+        text=True,
+        check=False,
     )
     assert done.returncode == 0, done.stderr
     theirs = TableStore(store.spark, elsewhere).read(OPS_MODELS).collect()[0]
     ours = TableStore(store.spark, store.config).read(OPS_MODELS).collect()[0]
     assert theirs.registered_at.year > ours.registered_at.year  # the other clock was ahead
-    assert (theirs.weights_sha256, theirs.content_hash, theirs.gold_version) == (
-        ours.weights_sha256, ours.content_hash, 0,
-    )  # fmt: skip
+    assert theirs.weights_sha256 == ours.weights_sha256
+    assert theirs.content_hash == ours.content_hash
+    assert theirs.gold_version == 0

@@ -26,7 +26,10 @@ POISON = "\x00poison"
 
 def with_origins(reviews: DataFrame) -> DataFrame:
     """Reviews as silver.reviews has them, as far as scoring looks."""
-    origin = "array(named_struct('source_sha256', repeat('a', 64), 'row_number', 1L, 'source_file', 'file.csv'))"
+    origin = (
+        "array(named_struct('source_sha256', repeat('a', 64), 'row_number', 1L, "
+        "'source_file', 'file.csv'))"
+    )
     return reviews.withColumn("source", F.lit("imdb")).withColumn("origins", F.expr(origin))
 
 
@@ -89,11 +92,11 @@ def test_every_text_gets_a_score_or_a_reason_in_its_own_row() -> None:
         ("d" * 100, (1.0, 1, True, None)),
     ]
     scored = score_texts(pd.Series([text for text, _ in cases], dtype=object), by_length)
-    found = [
+    rows = [
         tuple(None if pd.isna(cell) else cell for cell in row)
         for row in scored.itertuples(index=False, name=None)
     ]
-    assert found == [expected for _, expected in cases]
+    assert rows == [expected for _, expected in cases]
 
 
 @pytest.mark.parametrize(
@@ -193,18 +196,17 @@ def test_score_rows_are_rows_of_the_contract_one_for_each_review(
     reviews = with_origins(
         spark.createDataFrame(list(texts.items()), "review_id string, text string")
     ).repartition(3)
-    found = conform(rows_of(reviews, loader_of(tmp_path)), GOLD_SCORES)
-    assert tuple(found.columns) == GOLD_SCORES.column_names
+    scored = conform(rows_of(reviews, loader_of(tmp_path)), GOLD_SCORES)
+    assert tuple(scored.columns) == GOLD_SCORES.column_names
+    origin = Row(source_sha256="a" * 64, row_number=1, source_file="file.csv")
     same = {
         "model_name": "m",
         "model_version": 3,
         "run_id": "r",
         "silver_version": 7,
         "is_truncated": False,
-    }
-    same |= {
         "source": "imdb",
-        "origins": [Row(source_sha256="a" * 64, row_number=1, source_file="file.csv")],
+        "origins": [origin],
     }
     scores = {
         "short": (0.1, 0, None),
@@ -213,18 +215,20 @@ def test_score_rows_are_rows_of_the_contract_one_for_each_review(
         "blank": (None, None, "text is blank"),
         "outside": (None, None, "probability is outside 0-1"),
     }
-    rows = {row.review_id: row.asDict() for row in found.drop("scored_at").collect()}
-    assert rows == {
-        name: same
-        | {"review_id": name, "probability": p, "prediction": label, "score_error": error}
-        for name, (p, label, error) in scores.items()
+    expected = {
+        name: {
+            **same,
+            "review_id": name,
+            "probability": probability,
+            "prediction": prediction,
+            "score_error": error,
+        }
+        for name, (probability, prediction, error) in scores.items()
     }
-    assert [
-        row.at
-        for row in found.select(F.date_format("scored_at", "yyyy-MM-dd HH").alias("at"))
-        .distinct()
-        .collect()
-    ] == ["2026-05-01 12"]
+    rows = {row.review_id: row.asDict() for row in scored.drop("scored_at").collect()}
+    assert rows == expected
+    hour = F.date_format("scored_at", "yyyy-MM-dd HH").alias("hour")
+    assert [row.hour for row in scored.select(hour).distinct().collect()] == ["2026-05-01 12"]
 
 
 def test_a_nan_of_the_model_is_not_a_null_without_a_word(
@@ -268,9 +272,10 @@ def test_unscored_leaves_out_what_this_model_version_has_seen(spark: SparkSessio
         ("other", "another", 3, 0.5, 1, False, None, "r", 7, "imdb", ORIGINS, NOW),
         ("older", "m", 2, 0.5, 1, False, None, "r", 7, "imdb", ORIGINS, NOW),
     ]
-    found = unscored(reviews, spark.createDataFrame(scored, GOLD_SCORES.schema), "m", 3)
-    assert sorted(row.review_id for row in found.collect()) == ["never", "older", "other"]
-    assert found.columns == reviews.columns
+    scores = spark.createDataFrame(scored, GOLD_SCORES.schema)
+    waiting = unscored(reviews, scores, "m", 3)
+    assert sorted(row.review_id for row in waiting.collect()) == ["never", "older", "other"]
+    assert waiting.columns == reviews.columns
 
 
 @pytest.mark.parametrize(

@@ -62,9 +62,8 @@ def directory_for_workers(
         return shared
     copy = shared.with_name(f"{shared.name}-{uuid.uuid4().hex}")
     shutil.copytree(directory, copy)
-    if shared.exists() and not _is_whole(
-        shared, files
-    ):  # damaged; else another job has just put it there
+    # A whole directory here was put by another job in the meantime.
+    if shared.exists() and not _is_whole(shared, files):
         os.rename(shared, shared.with_name(f"damaged-{uuid.uuid4().hex}"))
     with contextlib.suppress(OSError):  # a directory that holds something is not replaced
         os.rename(copy, shared)
@@ -89,7 +88,8 @@ def load_verified(
 def load(directory: Path) -> Callable[[list[str]], pd.DataFrame]:
     """The model of a verified directory as a function of texts."""
     # Python would leave __pycache__ beside the model's code: a file that the manifest does not hold.
-    before, sys.dont_write_bytecode = sys.dont_write_bytecode, True
+    before = sys.dont_write_bytecode
+    sys.dont_write_bytecode = True
     try:
         # No warnings: for those of packages in other versions MLflow lists every package that there is, for a second.
         model = mlflow.pyfunc.load_model(str(directory), suppress_warnings=True)

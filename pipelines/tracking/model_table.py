@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from mlflow.entities.model_registry import ModelVersion
-from pyspark.sql import DataFrame
+from pyspark.sql import DataFrame, Row
 
 from pipelines.errors import InputError, IntegrityError
 from pipelines.lake import ledger
@@ -43,23 +43,15 @@ def model_records(store: TableStore) -> list[ModelRecord]:
     """Every registered model version, oldest first; none where nothing was trained yet."""
     if not store.exists(OPS_MODELS):
         return []
-    rows = (
-        store.read(OPS_MODELS).orderBy("model_name", "model_version").collect()
-    )  # one row a model version: few
-    return [
-        ModelRecord(
-            row["model_name"], row["model_version"], row["run_id"],
-            row["gold_version"], row["silver_version"], row["bronze_version"], row["content_hash"],
-            row["weights_sha256"], [(file["path"], file["bytes"], file["sha256"]) for file in row["files"]],
-        )
-        for row in rows
-    ]  # fmt: skip
+    # One row for each model version: few.
+    rows = store.read(OPS_MODELS).orderBy("model_name", "model_version").collect()
+    return [_record(row) for row in rows]
 
 
 def record_of(store: TableStore, version: ModelVersion) -> ModelRecord:
     """The row of ops.models for a version of the registry; IntegrityError where there is none."""
     for record in model_records(store):
-        if (record.name, record.version) == (version.name, int(version.version)):
+        if record.key == (version.name, int(version.version)):
             return record
     raise IntegrityError(
         f"{version.name} version {version.version}: expected a row in ops.models, found none. "
@@ -99,9 +91,18 @@ def model_row(
         store, "clean", "silver.reviews", silver_version, "bronze.reviews"
     )
     row = (
-        registered.name, registered.version, registered.run_id, gold_version, silver_version, bronze_version,
-        content_hash, registered.weights_sha256, registered.manifest_sha256, registered.files, git_commit(),
-    )  # fmt: skip
+        registered.name,
+        registered.version,
+        registered.run_id,
+        gold_version,
+        silver_version,
+        bronze_version,
+        content_hash,
+        registered.weights_sha256,
+        registered.manifest_sha256,
+        registered.files,
+        git_commit(),
+    )
     return one_row(store.spark, OPS_MODELS, row)
 
 
@@ -115,6 +116,19 @@ def record_model(
     """Note a training's model version in ops.models, then the training in the ledger."""
     row = model_row(store, registered, int(run.inputs["gold.reviews"]), content_hash)
     commit = require_added(store.merge(OPS_MODELS, row), registered)
-    ledger.finish(
-        store, run, [commit], {**n_rows, "model_version": registered.version}, content_hash
+    counts = {**n_rows, "model_version": registered.version}
+    ledger.finish(store, run, [commit], counts, output_hash=content_hash)
+
+
+def _record(row: Row) -> ModelRecord:
+    return ModelRecord(
+        name=row["model_name"],
+        version=row["model_version"],
+        run_id=row["run_id"],
+        gold_version=row["gold_version"],
+        silver_version=row["silver_version"],
+        bronze_version=row["bronze_version"],
+        content_hash=row["content_hash"],
+        weights_sha256=row["weights_sha256"],
+        files=[(file["path"], file["bytes"], file["sha256"]) for file in row["files"]],
     )

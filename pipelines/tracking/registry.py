@@ -78,7 +78,7 @@ def register(
         description=card,
         tags=store.version_tags(mlflow.get_registry_uri(), {**tags, **_tags_of(files)}),
     )
-    registered = Registered(name, int(created.version), info.run_id, files)
+    registered = Registered(name, int(created.version), run_id=info.run_id, files=files)
     _announce(client, registered)
     return registered
 
@@ -91,18 +91,15 @@ def adopt_interrupted(
     Its run is ended and its alias set, as it would have done; None where there is no such version, or not all of it.
     """
     for version in _all(partial(client.search_model_versions, f"name = '{name}'")):
-        if (name, int(version.version)) in recorded or store.tag_of(version, RUN_KEY) != run_key:
+        key = (name, int(version.version))
+        if key in recorded or store.tag_of(version, RUN_KEY) != run_key:
             continue
         files = manifest_of(directory_of(client, str(version.source).removeprefix("models:/")))
         content_hash = store.tag_of(version, "content_hash")
         if store.tag_of(version, MANIFEST) != manifest_sha256(files) or content_hash is None:
             continue
-        registered = Registered(name, int(version.version), str(version.run_id), files)
-        log.info(
-            "%s version %s: was registered by a run that was cut off; taken over",
-            name,
-            version.version,
-        )
+        registered = Registered(*key, run_id=str(version.run_id), files=files)
+        log.info("%s version %s: was registered by a run that was cut off; taken over", *key)
         client.set_terminated(registered.run_id)
         _announce(client, registered)
         return registered, content_hash
@@ -134,13 +131,10 @@ def resolve(client: MlflowClient, name: str, alias_or_version: str) -> ModelVers
     except MlflowException as error:
         if error.error_code not in store.ABSENT:
             raise store.unreadable(error) from error
-        advice = (
-            "Run jobs/promote.py first."
-            if alias_or_version == CHAMPION
-            else "Run jobs/train.py first."
-        )
+        job = "promote" if alias_or_version == CHAMPION else "train"
         raise InputError(
-            f"{name}: expected a version or alias {alias_or_version}, found none. {advice}"
+            f"{name}: expected a version or alias {alias_or_version}, found none. "
+            f"Run jobs/{job}.py first."
         ) from error
 
 
@@ -158,8 +152,8 @@ def names(client: MlflowClient, config: LakeConfig, recorded: Collection[str]) -
 
     Unity Catalog's registry is shared: of it, those that ops.models has recorded, or whose schema is one of the lake's.
     """
-    found = {model.name for model in _all(client.search_registered_models)}
-    return {name for name in found if name in recorded or store.is_ours(name, config)}
+    registered = {model.name for model in _all(client.search_registered_models)}
+    return {name for name in registered if name in recorded or store.is_ours(name, config)}
 
 
 def run_id_of(client: MlflowClient, run: str) -> str:
@@ -218,6 +212,5 @@ def _all(search: Callable[..., PagedList[Result]]) -> Iterator[Result]:
 
 
 def _version_of(package: str) -> str:
-    return importlib.metadata.version(package).split("+")[
-        0
-    ]  # +cpu, +cu130: not a version that an index has
+    # Without +cpu or +cu130: package indexes have no such version.
+    return importlib.metadata.version(package).split("+")[0]

@@ -48,17 +48,7 @@ def tracked(
     tags: Mapping[str, str],
 ) -> Iterator[str]:
     """A run from start to end; failed if what is inside fails. Yields its id."""
-    found = client.get_experiment_by_name(experiment)
-    if found and found.lifecycle_stage != "active":
-        raise InputError(
-            f"--experiment {experiment}: expected an active one, found it deleted. Pass another name."
-        )
-    place = artifacts_of(config, mlflow.get_tracking_uri())
-    experiment_id = (
-        found.experiment_id
-        if found
-        else client.create_experiment(experiment, artifact_location=place)
-    )
+    experiment_id = _experiment_id(client, config, experiment)
     # `mlflow run` sets both variables, for a run in another store.
     with (
         environment(MLFLOW_RUN_ID=None, MLFLOW_EXPERIMENT_ID=None),
@@ -71,15 +61,25 @@ def tracked(
     log.info("run %s of experiment %s: finished", run.info.run_id, experiment)
 
 
+def _experiment_id(client: MlflowClient, config: LakeConfig, name: str) -> str:
+    experiment = client.get_experiment_by_name(name)
+    if experiment is None:
+        place = artifacts_of(config, mlflow.get_tracking_uri())
+        return client.create_experiment(name, artifact_location=place)
+    if experiment.lifecycle_stage != "active":
+        raise InputError(
+            f"--experiment {name}: expected an active one, found it deleted. Pass another name."
+        )
+    return experiment.experiment_id
+
+
 def artifacts_of(config: LakeConfig, tracking_uri: str) -> str | None:
     """Where a store without a server keeps artifacts, for all workers to read; None where a server knows its place."""
     if config.is_local:
         return (config.lake_path / "mlflow" / "artifacts").as_uri()
-    return (
-        (config.landing_path / "mlflow").as_uri()
-        if re.match("(sqlite|postgresql|mysql|mssql)", tracking_uri)
-        else None
-    )
+    if re.match("(sqlite|postgresql|mysql|mssql)", tracking_uri):
+        return (config.landing_path / "mlflow").as_uri()
+    return None
 
 
 def log_dataset(table: str, location: str, version: int, digest: str) -> None:
@@ -87,8 +87,8 @@ def log_dataset(table: str, location: str, version: int, digest: str) -> None:
 
     By its path where it has one: by name, MLflow looks for a Databricks workspace, with a warning and seconds lost.
     """
-    given = {"path": location} if location else {"delta_table_name": table}
-    source = DeltaDatasetSource(**given, delta_table_version=version)
+    place = {"path": location} if location else {"delta_table_name": table}
+    source = DeltaDatasetSource(**place, delta_table_version=version)
     dataset = MetaDataset(source, name=f"{table}@{version}", digest=digest)  # type: ignore[abstract]  # it is not
     mlflow.log_input(dataset, context="training")
 
@@ -115,10 +115,12 @@ def past_run(client: MlflowClient, run_id: str, epoch_metrics: Sequence[str]) ->
         raise InputError(
             f"run {run_id}: expected a run of this lake, found none. Look it up in ops.models."
         ) from error
-    if "delta.version" not in run.data.tags or run.info.status != "FINISHED":
-        found = f"a {run.info.status.lower()} one{'' if 'delta.version' in run.data.tags else ' without delta.version'}"
+    is_training = "delta.version" in run.data.tags
+    if not is_training or run.info.status != "FINISHED":
+        state = run.info.status.lower()
         raise InputError(
-            f"run {run_id}: expected a finished training run, found {found}. Look it up in ops.models."
+            f"run {run_id}: expected a finished training run, found a {state} one"
+            f"{'' if is_training else ' without delta.version'}. Look it up in ops.models."
         )
     epochs = {
         (name, point.step): point.value
@@ -126,19 +128,25 @@ def past_run(client: MlflowClient, run_id: str, epoch_metrics: Sequence[str]) ->
         for point in client.get_metric_history(run_id, name)
     }
     experiment = client.get_experiment(run.info.experiment_id).name
-    return PastRun(run_id, experiment, run.data.params, run.data.tags, run.data.metrics, epochs)
+    return PastRun(
+        run_id=run_id,
+        experiment=experiment,
+        params=run.data.params,
+        tags=run.data.tags,
+        metrics=run.data.metrics,
+        epochs=epochs,
+    )
 
 
 def kept(client: MlflowClient) -> list[tuple[str, str, int]]:
     """Run id, table and version of every run that somebody tagged keep, but keep=false: it must stay readable."""
     experiments = [experiment.experiment_id for experiment in client.search_experiments()]
-    found = client.search_runs(experiments, "tags.keep LIKE '%'", max_results=50_000)
-    tagged = [
-        (run.info.run_id, run.data.tags)
-        for run in found
-        if run.data.tags["keep"].lower() not in ("", "false") and "delta.version" in run.data.tags
-    ]
-    return [(run_id, tags["delta.table"], int(tags["delta.version"])) for run_id, tags in tagged]
+    pins = []
+    for run in client.search_runs(experiments, "tags.keep LIKE '%'", max_results=50_000):
+        tags = run.data.tags
+        if tags["keep"].lower() not in ("", "false") and "delta.version" in tags:
+            pins.append((run.info.run_id, tags["delta.table"], int(tags["delta.version"])))
+    return pins
 
 
 def log_verdict(verdict: str, differing: Sequence[str], figures: Mapping[str, float]) -> None:
@@ -151,7 +159,8 @@ def predictions_of(client: MlflowClient, run_id: str) -> pa.Table:
     """What a run's model said of each held-out row; IntegrityError where the artifact is gone or damaged."""
     try:
         with tempfile.TemporaryDirectory() as directory:
-            return pq.read_table(client.download_artifacts(run_id, PREDICTIONS, directory))  # type: ignore[no-untyped-call]
+            file = client.download_artifacts(run_id, PREDICTIONS, directory)
+            return pq.read_table(file)  # type: ignore[no-untyped-call]
     except (MlflowException, OSError, pa.ArrowInvalid) as error:
         raise IntegrityError(
             f"run {run_id}: expected its artifact {PREDICTIONS}, found none that can be read. "

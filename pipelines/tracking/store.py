@@ -20,15 +20,16 @@ from pipelines.lake.config import LakeConfig
 log = logging.getLogger("reviewlake")
 
 UNITY = ("databricks-uc", "uc:")
-MOST_CHARACTERS = 1_000  # of a tag's value
+MAX_CHARACTERS = 1_000  # of a tag's value
+# The stores' error codes for a model or an alias that does not exist.
+ABSENT = ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE")
 
 
 def uris(environment: Mapping[str, str]) -> tuple[str, str]:
     """Where runs and where models are kept, unless the lake keeps them itself: by default in the workspace."""
     tracking = environment.get("MLFLOW_TRACKING_URI", "databricks")
-    return tracking, environment.get(
-        "MLFLOW_REGISTRY_URI", re.sub("^databricks(?!-uc)", "databricks-uc", tracking)
-    )
+    unity = re.sub("^databricks(?!-uc)", "databricks-uc", tracking)
+    return tracking, environment.get("MLFLOW_REGISTRY_URI", unity)
 
 
 def require_place(config: LakeConfig, environment: Mapping[str, str]) -> None:
@@ -55,21 +56,15 @@ def version_tags(registry_uri: str, tags: Mapping[str, str]) -> dict[str, str]:
     """A model version's tags as the registry takes them: Unity Catalog's are short, and the manifest is in Delta."""
     is_unity = registry_uri.startswith(UNITY)
     return {
-        tag_name(registry_uri, n): v
-        for n, v in tags.items()
-        if not is_unity or len(v) <= MOST_CHARACTERS
+        tag_name(registry_uri, name): value
+        for name, value in tags.items()
+        if not is_unity or len(value) <= MAX_CHARACTERS
     }
 
 
 def tag_of(version: ModelVersion, name: str) -> str | None:
     """Return a tag of a model version by the name that version_tags was given; None if not set."""
     return version.tags.get(tag_name(mlflow.get_registry_uri(), name))
-
-
-ABSENT = (
-    "RESOURCE_DOES_NOT_EXIST",
-    "INVALID_PARAMETER_VALUE",
-)  # what the stores say of a model or alias not there
 
 
 def connect(config: LakeConfig) -> MlflowClient:
@@ -85,9 +80,8 @@ def connect(config: LakeConfig) -> MlflowClient:
         directory.mkdir(parents=True, exist_ok=True)
         _create_whole(directory / "mlflow.db")
         mlflow.set_tracking_uri(f"sqlite:///{directory / 'mlflow.db'}")
-        mlflow.set_registry_uri(
-            mlflow.get_tracking_uri()
-        )  # else MLFLOW_REGISTRY_URI takes the models elsewhere
+        # Else MLFLOW_REGISTRY_URI would take the models elsewhere.
+        mlflow.set_registry_uri(mlflow.get_tracking_uri())
     else:
         require_place(config, os.environ)
         tracking, registry = uris(os.environ)

@@ -20,7 +20,9 @@ from tests.support.small_gold import TRAIN, encoder_in, gold_rows
 
 
 def stages_of(store: TableStore) -> list[tuple[str, str]]:
-    rows = store.read(OPS_RUNS).orderBy("finished_at").collect() if store.exists(OPS_RUNS) else []
+    if not store.exists(OPS_RUNS):
+        return []
+    rows = store.read(OPS_RUNS).orderBy("finished_at").collect()
     return [(row.stage, row.state) for row in rows]
 
 
@@ -43,10 +45,15 @@ def killed(monkeypatch: pytest.MonkeyPatch, place: str, main: Any, argv: list[st
 def silver_rows(store: TableStore) -> Any:
     rows = [(f"{'good' if n % 2 else 'bad'} film number {n}", n) for n in range(6)]
     return store.spark.createDataFrame(rows, "text string, n long").selectExpr(
-        "sha2(text, 256) AS review_id", "text", "1 AS label", "false AS has_pii", "'imdb' AS source",
+        "sha2(text, 256) AS review_id",
+        "text",
+        "1 AS label",
+        "false AS has_pii",
+        "'imdb' AS source",
         "CAST(NULL AS STRING) AS source_split",
-        "array(named_struct('source_sha256', sha2('f', 256), 'row_number', n, 'source_file', 'f.csv')) AS origins",
-    )  # fmt: skip
+        "array(named_struct('source_sha256', sha2('f', 256), 'row_number', n, "
+        "'source_file', 'f.csv')) AS origins",
+    )
 
 
 @pytest.mark.slow
@@ -67,11 +74,8 @@ def test_each_stage_cut_off_before_its_last_row_is_completed_by_the_next_run(
     assert trained == []  # an hour of training is not lost to a kill in its last second
     assert registry.live_versions(client, [NAME]) == {(NAME, 1)}
     [model] = model_table.model_records(store)
-    assert (model.version, model.gold_version, client.get_run(model.run_id).info.status) == (
-        1,
-        1,
-        "FINISHED",
-    )
+    assert (model.version, model.gold_version) == (1, 1)
+    assert client.get_run(model.run_id).info.status == "FINISHED"
     vacuum_job.main([*place, "--dry-run"])  # which refuses where registry and table disagree
 
     passes = Verdict((Check("told", True, {}, None, "told to pass"),))
@@ -96,9 +100,8 @@ def test_after_a_rollback_the_pipeline_leaves_the_champion_and_tells_its_version
     store.append(GOLD_REVIEWS, gold_rows(store, 0, 64))
     place = ["--lake", store.config.lake]
     flags = [*place, *TRAIN, "--backbone", encoder_in(tmp_path / "encoder")]
-    monkeypatch.setattr(
-        gate, "judge_challenger", lambda *_: Verdict((Check("told", True, {}, None, "to pass"),))
-    )
+    passes = Verdict((Check("told", True, {}, None, "to pass"),))
+    monkeypatch.setattr(gate, "judge_challenger", lambda *_: passes)
     file = tmp_path / "values"
     monkeypatch.setenv(task_values.FILE, str(file))
     for seed, version in (("1", 1), ("2", 2)):

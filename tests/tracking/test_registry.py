@@ -39,19 +39,17 @@ def test_a_registered_model_is_the_challenger_and_says_what_it_is_made_of(
     store: TableStore, client: MlflowClient, tmp_path: Path
 ) -> None:
     registered = register_tiny(store, client, tmp_path, TEXTS)
-    found = registry.resolve(client, NAME, "challenger")
+    version = registry.resolve(client, NAME, "challenger")
     paths = {path for path, _, _ in registered.files}
-    assert (registered.version, int(found.version), found.run_id) == (1, 1, registered.run_id)
-    assert {
-        "MLmodel",
-        "artifacts/model/model.safetensors",
-        "artifacts/model/tokenizer.json",
-    } <= paths
+    assert (registered.version, int(version.version)) == (1, 1)
+    assert version.run_id == registered.run_id
+    assert "MLmodel" in paths
+    assert "artifacts/model/model.safetensors" in paths
+    assert "artifacts/model/tokenizer.json" in paths
     assert [path for path in paths if path.endswith((".pkl", ".pickle", ".bin"))] == []
-    assert found.tags["weights.sha256"] == registered.weights_sha256
-    assert model_table.record_of(store, found).files == [
-        tuple(file) for file in json.loads(found.tags["manifest"])
-    ]
+    assert version.tags["weights.sha256"] == registered.weights_sha256
+    manifest = [tuple(file) for file in json.loads(version.tags["manifest"])]
+    assert model_table.record_of(store, version).files == manifest
 
 
 def test_a_verified_model_scores_text(
@@ -80,18 +78,17 @@ def test_a_changed_file_is_refused_before_anything_is_imported(
     registered = register_tiny(store, client, tmp_path, TEXTS)
     version = registry.resolve(client, NAME, "1")
     directory = model_files.verified_directory(client, version, registered.files)
-    target, ran = directory / file, tmp_path / "ran"
+    target = directory / file
+    ran = tmp_path / "ran"
     if file.endswith(".safetensors"):
         bytes_ = bytearray(target.read_bytes())
         bytes_[-1] ^= 1
         target.write_bytes(bytes(bytes_))
     else:
+        is_code = file.endswith(".py")
+        line = f"open({str(ran)!r}, 'w').close()" if is_code else "loader_module: os"
         with target.open("a") as out:
-            out.write(
-                f"\nopen({str(ran)!r}, 'w').close()\n"
-                if file.endswith(".py")
-                else "\nloader_module: os\n"
-            )
+            out.write(f"\n{line}\n")
     with pytest.raises(IntegrityError, match=rf"review_classifier version 1: .*{what}"):
         gate.verified_model(store, client, version)
     assert not ran.exists()
@@ -102,41 +99,37 @@ def test_a_manifest_changed_in_the_registry_is_refused(
 ) -> None:
     registered = register_tiny(store, client, tmp_path, TEXTS)
     client.set_model_version_tag(NAME, "1", "manifest.sha256", "0" * 64)
+    version = registry.resolve(client, NAME, "1")
     with pytest.raises(
         IntegrityError, match=r"expected the manifest of ops\.models, found another in the registry"
     ):
-        model_files.verified_directory(
-            client, registry.resolve(client, NAME, "1"), registered.files
-        )
+        model_files.verified_directory(client, version, registered.files)
 
 
 def test_workers_find_the_model_beside_the_landing_files_and_check_it_themselves(
     store: TableStore, client: MlflowClient, tmp_path: Path
 ) -> None:
     registered = register_tiny(store, client, tmp_path, TEXTS)
-    version, files = registry.resolve(client, NAME, "1"), registered.files
+    files = registered.files
+    version = registry.resolve(client, NAME, "1")
     here = model_files.directory_for_workers(client, version, files, store.config)
-    assert here == model_files.verified_directory(
-        client, version, files
-    )  # a local lake needs no copy
+    # A local lake needs no copy.
+    assert here == model_files.verified_directory(client, version, files)
     cluster = LakeConfig(catalog="main", landing=str(tmp_path / "volume"))
     shared = model_files.directory_for_workers(client, version, files, cluster)
     assert shared.is_relative_to(tmp_path / "volume")
     assert model_files.load_verified(shared, files)(TEXTS).equals(model_files.load(here)(TEXTS))
 
-    (shared / "classifier.py").write_text(
-        "raise SystemExit('ran')"
-    )  # by somebody else who may write there
+    # As somebody else who may write there would.
+    (shared / "classifier.py").write_text("raise SystemExit('ran')")
     with pytest.raises(
         IntegrityError, match=r"classifier\.py: the manifest says .* Restore the file; a copy below"
     ):
         model_files.load_verified(shared, files)
-    assert (
-        model_files.directory_for_workers(client, version, files, cluster) == shared
-    )  # copied anew
-    assert sorted(path.name[:8] for path in shared.parent.iterdir()) == sorted(
-        [shared.name[:8], "damaged-"]
-    )
+    copied_again = model_files.directory_for_workers(client, version, files, cluster)
+    assert copied_again == shared
+    names = sorted(path.name[:8] for path in shared.parent.iterdir())
+    assert names == sorted([shared.name[:8], "damaged-"])
     assert len(model_files.load_verified(shared, files)(TEXTS)) == len(TEXTS)
 
 
@@ -156,12 +149,8 @@ def test_a_store_is_there_whole_or_not_at_all(
     seen = []
 
     def link(made: Path, target: Path) -> None:
-        seen.append(
-            (
-                sqlite3.connect(made).execute("SELECT count(*) FROM alembic_version").fetchone(),
-                target.exists(),
-            )
-        )
+        n_versions = sqlite3.connect(made).execute("SELECT count(*) FROM alembic_version")
+        seen.append((n_versions.fetchone(), target.exists()))
         raise KeyboardInterrupt  # as a kill in the last moment
 
     with monkeypatch.context() as patch:
@@ -211,11 +200,12 @@ def test_promotion_refusal_and_rollback_move_the_aliases_and_are_written_down(
     argv = ["--lake", store.config.lake]
     with pytest.raises(InputError, match=r"Run jobs/train\.py first"):
         promote(argv)
-    for seed, passes, expected in (
+    steps = (
         (0, True, {"challenger": 1, "champion": 1}),
         (1, True, {"challenger": 2, "champion": 2, "previous_champion": 1}),
         (2, False, {"challenger": 3, "champion": 2, "previous_champion": 1}),
-    ):
+    )
+    for seed, passes, expected in steps:
         register_tiny(store, client, tmp_path, TEXTS, seed)
         monkeypatch.setattr(
             gate, "judge_challenger", lambda *_, passes=passes: verdict(passes=passes)
