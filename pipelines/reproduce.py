@@ -1,4 +1,4 @@
-"""Whether a training run again gave the same: what is compared, how far apart it is, the verdict and why."""
+"""Reproduce a training run: compare the two trainings, decide the verdict, report, record."""
 
 import hashlib
 import math
@@ -24,21 +24,32 @@ from pipelines.train.evaluation import epoch_metrics, held_out_metrics, predicti
 from pipelines.train.settings import TrainSettings
 from pipelines.train.training import TrainedModel, train_model
 
-IDENTICAL, WITHIN, DIFFERENT = "bit-identical", "equal within tolerance", "not reproduced"
-DATA_IDENTICAL = "data identical"  # the verdict of --data-only
+# The verdicts.
+IDENTICAL = "bit-identical"
+WITHIN = "equal within tolerance"
+DIFFERENT = "not reproduced"
+DATA_IDENTICAL = "data identical"  # of --data-only
 
-# What settings that came later stood at before they could be set: a run of then is reproduced with these.
+# Values of settings that older runs did not record, as they were fixed in the code then.
 LATER = {"processes": "1", "pairs": "0"}
-NOTHING_DIFFERS = "Nothing recorded differs: look at the machine."
+NOTHING_DIFFERS = "Nothing recorded differs: check the machine."
 
-# What a run is tagged with, by the kind of cause that a difference in it is.
+# Tags of a run, each with the kind of cause that a difference in it is.
 CAUSES = {
-    "git.commit": "code", "git.dirty": "code", "lock.sha256": "environment", "python": "environment",
-    "torch.build": "environment", "platform": "hardware", "device": "hardware", "cpu.flags": "hardware",
-    "torch.threads": "hardware", "precision.auto": "hardware", "backbone.sha256": "backbone",
-}  # fmt: skip
+    "git.commit": "code",
+    "git.dirty": "code",
+    "lock.sha256": "environment",
+    "python": "environment",
+    "torch.build": "environment",
+    "platform": "hardware",
+    "device": "hardware",
+    "cpu.flags": "hardware",
+    "torch.threads": "hardware",
+    "precision.auto": "hardware",
+    "backbone.sha256": "backbone",
+}
 
-# Shares and losses only: a tolerance for them means nothing for counts.
+# Without the counts: one tolerance cannot fit both shares and counts.
 TEST_METRICS = tuple(
     f"test_{name}" for name in ("accuracy", "precision", "recall", "f1", "roc_auc")
 )
@@ -46,40 +57,39 @@ TEST_METRICS = tuple(
 
 @dataclass(frozen=True)
 class Evidence:
-    """What a training leaves that another can be compared with."""
+    """The results of a training that are compared."""
 
     weights_sha256: str
-    metrics: Mapping[str, float]  # per epoch and on the test rows, by a name that says which
+    metrics: Mapping[str, float]  # of each epoch and of the test rows
     predictions: pa.Table  # review_id and probability of each test row
 
 
 @dataclass(frozen=True)
 class Comparison:
-    """How far apart two trainings are; all 0 where they are equal."""
+    """Differences between two trainings; all 0 if they are equal."""
 
     is_same_weights: bool
-    metric: str  # the one that differs most
+    metric: str  # the metric that differs most; empty if all are equal
     metric_difference: float
-    probability_difference: float  # largest of any test row
-    mean_difference: float  # of all test rows
-    n_flipped: int  # test rows called otherwise
+    probability_difference: float  # maximum over the test rows
+    mean_difference: float  # average over the test rows
+    n_flipped: int  # test rows whose prediction differs
     n_rows: int
 
     def __str__(self) -> str:
-        metric = (
-            f", largest difference of a metric {self.metric_difference:.2g} ({self.metric})"
-            if self.metric
-            else ""
-        )
+        metric = ""
+        if self.metric:
+            metric = f"; metric {self.metric} differs by {self.metric_difference:.2g}"
         return (
-            f"weights {'equal' if self.is_same_weights else 'differ'}{metric}; of {self.n_rows:,} test rows "
-            f"{self.n_flipped:,} called otherwise, probability apart by at most {self.probability_difference:.2g}, "
+            f"weights {'equal' if self.is_same_weights else 'differ'}{metric}; "
+            f"{self.n_flipped:,} of {self.n_rows:,} predictions differ; "
+            f"probability differs by at most {self.probability_difference:.2g}, "
             f"on average {self.mean_difference:.2g}"
         )
 
 
 def evidence_logged(first: PastRun, predictions: pa.Table, weights_sha256: str) -> Evidence:
-    """What the past run left in MLflow and in ops.models."""
+    """Return the evidence of the past run, from MLflow and ops.models."""
     tested = {name: first.metrics[name] for name in TEST_METRICS if name in first.metrics}
     return Evidence(
         weights_sha256=weights_sha256,
@@ -89,7 +99,7 @@ def evidence_logged(first: PastRun, predictions: pa.Table, weights_sha256: str) 
 
 
 def evidence_of(learned: TrainedModel, weights_sha256: str) -> Evidence:
-    """What training again gave."""
+    """Return the evidence of the repeated training."""
     tested = held_out_metrics(
         learned.test_labels, learned.test_probability, learned.policy.threshold
     )
@@ -102,16 +112,17 @@ def evidence_of(learned: TrainedModel, weights_sha256: str) -> Evidence:
 
 
 def require_same_data(model: ModelRecord, content_hash: str) -> None:
-    """Raise IntegrityError unless the version holds what the run read."""
+    """Raise IntegrityError unless the table version has the content hash that the run read."""
     if content_hash != model.content_hash:
         raise IntegrityError(
-            f"{DIFFERENT}: gold.reviews version {model.gold_version}: expected content hash {model.content_hash}, as "
-            f"{model} read, found {content_hash}. The table was rewritten; restore the lake from a backup."
+            f"{DIFFERENT}: gold.reviews version {model.gold_version}: "
+            f"expected content hash {model.content_hash}, as {model} read, found {content_hash}. "
+            "The table was rewritten; restore the lake from a backup."
         )
 
 
 def surroundings_that_differ(recorded: Mapping[str, str], current: Mapping[str, str]) -> list[str]:
-    """One sentence for each part of the surroundings that is not as the run recorded it, its kind of cause first."""
+    """Return one line per recorded tag that differs now: the kind of cause, then both values."""
     return [
         f"{cause}: {name} was {recorded.get(name, 'not recorded')}, "
         f"is {current.get(name, 'unknown')}"
@@ -121,9 +132,9 @@ def surroundings_that_differ(recorded: Mapping[str, str], current: Mapping[str, 
 
 
 def compare(first: Evidence, again: Evidence) -> Comparison:
-    """Weights by hash, metrics one by one, predictions row by row.
+    """Compare the weights by hash, the metrics one by one, the predictions row by row.
 
-    Raises IntegrityError where the two did not predict the same rows: then they did not read the same data.
+    Raises IntegrityError if the two did not predict the same rows.
     """
     names = sorted(set(first.metrics) | set(again.metrics))
     differences = {
@@ -135,8 +146,8 @@ def compare(first: Evidence, again: Evidence) -> Comparison:
     right = again.predictions.sort_by("review_id")
     if left["review_id"] != right["review_id"]:
         raise IntegrityError(
-            f"test rows: expected the {left.num_rows:,} that the run logged, found {right.num_rows:,} of other ids. "
-            "Restore test_predictions.parquet of the run."
+            f"test rows: expected the {left.num_rows:,} that the run logged, "
+            f"found {right.num_rows:,} of other ids. Restore test_predictions.parquet of the run."
         )
     distances: NDArray[np.float64]  # (test rows,) between the two probabilities
     distances = np.abs(left["probability"].to_numpy() - right["probability"].to_numpy())
@@ -153,7 +164,7 @@ def compare(first: Evidence, again: Evidence) -> Comparison:
 
 
 def verdict_of(comparison: Comparison, tolerance: float) -> str:
-    """Bit-identical, equal within the tolerance (in metrics and in mean probability), or not reproduced."""
+    """Return the verdict. The tolerance applies to metrics and to the mean probability."""
     distance = max(comparison.metric_difference, comparison.mean_difference)
     has_same_numbers = distance == 0 and comparison.probability_difference == 0
     if comparison.is_same_weights and has_same_numbers:
@@ -162,7 +173,7 @@ def verdict_of(comparison: Comparison, tolerance: float) -> str:
 
 
 def figures_of(comparison: Comparison | None) -> dict[str, float]:
-    """What is logged of a comparison; nothing without one."""
+    """Return the figures of a comparison that are logged as metrics; none without one."""
     if comparison is None:
         return {}
     return {
@@ -180,26 +191,28 @@ def report(
     comparison: Comparison | None,
     differing: Sequence[str],
 ) -> list[str]:
-    """What a user reads, verdict last."""
+    """Return the lines of the report, verdict last."""
     commit = first.tags.get("git.commit", "unknown")
     lines = [
         f"run      {first.run_id}, {model}",
-        f"data     identical: gold.reviews version {model.gold_version}, content hash {model.content_hash}",
+        f"data     identical: gold.reviews version {model.gold_version}, "
+        f"content hash {model.content_hash}",
         *(f"differs  {line}" for line in differing),
     ]
     if any(line.startswith("code: git.commit") for line in differing) and commit != "unknown":
         lines.append(
-            f"         for the code of then: git worktree add ../reviewlake-{commit[:8]} {commit}"
+            f"         to restore that code: git worktree add ../reviewlake-{commit[:8]} {commit}"
         )
     if first.tags.get("git.dirty") == "true":
         lines.append(
-            "warning  the run's code had changes that were not committed: its commit does not hold them"
+            "warning  the run's code had changes that were not committed: "
+            "its commit does not contain them"
         )
     if comparison:
         lines.append(f"result   {comparison}")
     if verdict == WITHIN:
         lines.append(
-            f"warning  not the same bits; what differs: {'; '.join(differing) or NOTHING_DIFFERS}"
+            f"warning  not bit-identical. Differs: {'; '.join(differing) or NOTHING_DIFFERS}"
         )
     return [*lines, f"verdict  {verdict}"]
 
@@ -212,9 +225,9 @@ def trained_again(
     settings: TrainSettings,
     backbone: Path | None,
 ) -> Comparison | None:
-    """Read the version again and train the backbone on it; None where only the data is asked for, by no backbone.
+    """Read the run's table version, train again on it and compare; None without a backbone.
 
-    Raises IntegrityError where the data are not those that the run read.
+    Without a backbone only the data is checked. Raises IntegrityError if the data differs.
     """
     with snapshot_of(store, model.gold_version) as (snapshot, content_hash):
         require_same_data(model, content_hash)
@@ -233,7 +246,7 @@ def record_verdict(
     differing: Sequence[str],
     comparison: Comparison | None,
 ) -> None:
-    """The verdict into the running MLflow run and into the ledger."""
+    """Write the verdict to the active MLflow run and to the ledger."""
     runs.log_verdict(verdict, differing, figures_of(comparison))
     state = "refused" if verdict == DIFFERENT else "done"
     counts = {}
@@ -244,7 +257,7 @@ def record_verdict(
 
 
 def weights_sha256(model: Any) -> str:
-    """SHA-256 of the model.safetensors that `classifier.save` would write."""
+    """Return the SHA-256 of the model.safetensors that `classifier.save` would write."""
     with tempfile.TemporaryDirectory() as directory:
         model.save_pretrained(directory, safe_serialization=True)
         return hashlib.sha256(Path(directory, "model.safetensors").read_bytes()).hexdigest()
@@ -255,7 +268,7 @@ def _of_epoch(name: str, epoch: int) -> str:
 
 
 def _difference(first: float | None, again: float | None) -> float:
-    """Absolute difference; infinite where one of them was not logged, or is no number."""
+    """Return the absolute difference; infinite if a value is missing or NaN."""
     if first is None or again is None:
         return float("inf")
     difference = abs(first - again)

@@ -1,4 +1,4 @@
-"""Scores from a model: one row out for every row in, whatever the row holds."""
+"""Score reviews with a model: one output row per review, with a score or an error."""
 
 import os
 from collections.abc import Callable, Iterator
@@ -30,15 +30,16 @@ SCORE = StructType(
     ]
 )
 SLICE_REVIEWS = 2_500
-TASK_REVIEWS = 1_000  # on a cluster: a task of some ten seconds, which loads the model in one
-LEAST_JUDGED = 10  # fewer reviews than these may well all be poisonous
+# On a cluster: about ten seconds per task, of which loading the model takes one.
+TASK_REVIEWS = 1_000
+MIN_JUDGED = 10  # fewer reviews may all be unreadable, though the model is fine
 
 # Of this Python process: Spark reuses its workers from task to task.
 _loaded: dict[str, Predict] = {}
 
 
 def load_once(key: str, loader: Callable[[], Predict]) -> Predict:
-    """The model of `key`, loaded at its first use in this process; the model before it is let go."""
+    """Return the model of `key`, loaded at its first use in this process; drop the previous one."""
     if key not in _loaded:
         _loaded.clear()
         _loaded[key] = loader()
@@ -46,9 +47,9 @@ def load_once(key: str, loader: Callable[[], Predict]) -> Predict:
 
 
 def scorer(load: Callable[[], Predict]) -> Callable[[Column], Column]:
-    """A column function: text -> struct of probability, prediction, is_truncated, score_error.
+    """Return a column function: text -> struct of the fields of SCORE.
 
-    `load` is called once a task; give it `load_once`, so that the model is loaded once a process.
+    `load` is called once per task. With `load_once` the model is loaded once per process.
     """
 
     def score(batches: Iterator[pd.Series]) -> Iterator[pd.DataFrame]:
@@ -56,7 +57,7 @@ def scorer(load: Callable[[], Predict]) -> Callable[[Column], Column]:
         for texts in batches:
             yield score_texts(texts, predict)
 
-    # Nondeterministic: Spark may otherwise move the call, or make it again for each field that is read.
+    # Nondeterministic: else Spark may move the call, or repeat it for each field that is read.
     # The stubs of pandas_udf do not know UDFs with type hints.
     udf = pandas_udf(score, SCORE)  # type: ignore[call-overload]
     scored: Callable[[Column], Column] = udf.asNondeterministic()
@@ -66,7 +67,7 @@ def scorer(load: Callable[[], Predict]) -> Callable[[Column], Column]:
 def unscored(
     reviews: DataFrame, scores: DataFrame, model_name: str, model_version: int
 ) -> DataFrame:
-    """The reviews that have no row of this model version yet, neither a score nor a score_error."""
+    """Return the reviews that have no row of this model version: no score, no score_error."""
     is_of_model = F.col("model_name") == model_name
     is_of_version = F.col("model_version") == model_version
     scored = scores.where(is_of_model & is_of_version).select("review_id")
@@ -74,29 +75,40 @@ def unscored(
 
 
 def n_slices(n_reviews: int) -> int:
-    """Into how many parts to split the work, so that progress shows every half minute and a part fills all cores."""
+    """Return the number of parts of the work.
+
+    Each part fills all cores, and progress shows every half minute.
+    """
     return max(1, round(n_reviews / SLICE_REVIEWS))
 
 
 def n_tasks(n_reviews: int, is_local: bool) -> int:
-    """Into how many tasks: one a core of this machine; on a cluster, whose cores are not known, by the work."""
+    """Return the number of Spark tasks: one per core of this machine.
+
+    The cores of a cluster are not known: there it depends on the number of reviews.
+    """
     return (os.cpu_count() or 1) if is_local else max(1, round(n_reviews / TASK_REVIEWS))
 
 
 def in_slices(reviews: DataFrame, n: int) -> DataFrame:
-    """The reviews with the number of their slice, 0..n-1, by their id."""
+    """Add the column `slice`, 0 to n-1, from a hash of the review id."""
     return reviews.withColumn("slice", F.pmod(F.xxhash64("review_id"), F.lit(n)))
 
 
 def check_scores(n_in: int, n_out: int, n_errors: int) -> None:
-    """One row out for every row in, and most of them scores: a model that fails on all is broken, not its texts."""
+    """Raise IntegrityError unless there is one row per review and at least half have a score.
+
+    If the model fails on most texts, the model is broken, not the texts.
+    """
     if n_in != n_out:
         raise IntegrityError(
-            f"gold.scores: expected a row for each of {n_in:,} reviews, found {n_out:,}. Nothing was written."
+            f"gold.scores: expected a row for each of {n_in:,} reviews, found {n_out:,}. "
+            "Nothing was written."
         )
-    if n_in >= LEAST_JUDGED and n_errors > n_in / 2:
+    if n_in >= MIN_JUDGED and n_errors > n_in / 2:
         raise IntegrityError(
-            f"gold.scores: expected scores, found a score_error in {n_errors:,} of {n_in:,} rows: the model fails, "
+            "gold.scores: expected scores, found a score_error in "
+            f"{n_errors:,} of {n_in:,} rows: the model fails, "
             "not the texts. Nothing was written. Promote another version, or roll back."
         )
 
@@ -111,8 +123,8 @@ def score_rows(
     silver_version: int,
     scored_at: datetime,
 ) -> DataFrame:
-    """Reviews in, rows of gold.scores out, one for one."""
-    # Origins as of now: silver's row may gain some later, or go, and the score must still name its bytes.
+    """Return one row of gold.scores for each review."""
+    # Copied, since silver's row may change or be deleted later: a score must keep its origins.
     scored = reviews.select("review_id", "source", "origins", score(F.col("text")).alias("score"))
     return scored.select(
         "review_id",

@@ -1,3 +1,5 @@
+"""Reproduction: verdict, report, and a training that is repeated bit for bit. Needs Spark."""
+
 import json
 import math
 import os
@@ -124,7 +126,7 @@ def test_the_verdict_follows_weights_metrics_and_every_row(
     assert verdict_of(comparison, tolerance=0.02) == verdict
 
 
-def test_other_test_rows_are_no_comparison() -> None:
+def test_different_test_rows_are_refused() -> None:
     with pytest.raises(
         IntegrityError,
         match=r"test rows: expected the 3 that the run logged, found 2 of other ids\.",
@@ -132,7 +134,7 @@ def test_other_test_rows_are_no_comparison() -> None:
         compare(FIRST, replace(FIRST, predictions=predictions(0.1, 0.9)))
 
 
-def test_what_differs_is_named_with_its_cause() -> None:
+def test_each_difference_is_reported_with_its_cause() -> None:
     recorded = {
         "git.commit": "a",
         "git.dirty": "false",
@@ -149,7 +151,7 @@ def test_what_differs_is_named_with_its_cause() -> None:
     ]
 
 
-def test_rows_other_than_those_the_run_read_are_refused() -> None:
+def test_data_with_another_content_hash_is_refused() -> None:
     require_same_data(MODEL, "hash5")
     words = (
         r"^not reproduced: gold\.reviews version 5: "
@@ -169,17 +171,14 @@ def test_rows_other_than_those_the_run_read_are_refused() -> None:
             {},
             [
                 r"git worktree add \.\./reviewlake-c0ffeec0 (c0ffee){6}$",
-                "warning  not the same bits; what differs: code",
+                "warning  not bit-identical. Differs: code",
             ],
         ),
         (
             WITHIN,
             [],
             {},
-            [
-                "warning  not the same bits; "
-                "what differs: Nothing recorded differs: look at the machine"
-            ],
+            ["warning  not bit-identical. Differs: Nothing recorded differs: check the machine"],
         ),
         (
             IDENTICAL,
@@ -189,7 +188,7 @@ def test_rows_other_than_those_the_run_read_are_refused() -> None:
         ),
     ],
 )
-def test_the_report_ends_with_the_verdict_and_offers_the_code_of_then(
+def test_the_report_ends_with_the_verdict_and_says_how_to_restore_the_code(
     verdict: str, differing: list[str], tags: dict[str, str], expected: list[str]
 ) -> None:
     comparison = Comparison(verdict == IDENTICAL, "", 0.0, 0.0, 0.0, 0, 3)
@@ -201,7 +200,7 @@ def test_the_report_ends_with_the_verdict_and_offers_the_code_of_then(
     assert ("warning" in "\n".join(lines)) == (verdict == WITHIN or "git.dirty" in tags)
 
 
-def test_figures_are_logged_of_a_comparison_only() -> None:
+def test_figures_are_logged_only_if_there_is_a_comparison() -> None:
     assert figures_of(None) == {}
     assert figures_of(Comparison(False, "x", 0.1, 0.2, 0.05, 7, 9)) == {
         "largest_metric_difference": 0.1,
@@ -233,7 +232,7 @@ def newest_run(store: TableStore) -> Run:
 
 
 @pytest.mark.slow
-def test_a_run_logs_the_version_it_reads_though_another_process_writes_meanwhile_and_is_reproduced(
+def test_a_run_logs_the_version_it_reads_while_another_process_writes_and_is_reproduced(
     store: TableStore,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
@@ -273,7 +272,7 @@ def test_a_run_logs_the_version_it_reads_though_another_process_writes_meanwhile
     assert lines[0] == f"run      {run.info.run_id}, review_classifier version 1"
     assert lines[1] == f"data     identical: gold.reviews version 1, content hash {read}"
     assert lines[-2].startswith(
-        "result   weights equal; of 16 test rows 0 called otherwise, probability apart by at mo"
+        "result   weights equal; 0 of 16 predictions differ; probability differs by at most 0, on"
     )
     assert lines[-1] == "verdict  bit-identical"
     again = newest_run(store)
@@ -298,7 +297,7 @@ def test_a_run_logs_the_version_it_reads_though_another_process_writes_meanwhile
     monkeypatch.setattr("pipelines.reproduce.train_model", train_with_another_seed)
     with pytest.raises(
         IntegrityError,
-        match=r"not reproduced: weights differ, .* Differs: Nothing recorded differs",
+        match=r"not reproduced: weights differ; .* Differs: Nothing recorded differs",
     ):
         job.main([run.info.run_id, *place, "--tolerance", "0"])
     assert newest_run(store).data.tags["verdict"] == "not reproduced"
@@ -327,10 +326,10 @@ def test_a_run_logs_the_version_it_reads_though_another_process_writes_meanwhile
 
 @pytest.mark.stress
 @pytest.mark.timeout(400)
-def test_weights_are_the_same_bits_in_another_place_for_another_user_at_another_hour(
+def test_weights_are_bit_identical_in_another_place_for_another_user_at_another_time(
     store: TableStore, tmp_path: Path
 ) -> None:
-    """Also from version 0, which holds the rows here: CREATE TABLE AS leaves them there."""
+    """Train from version 0, which has rows here, as after CREATE TABLE AS."""
     gold_rows(store, 0, 64).write.format("delta").save(store.config.location(GOLD_REVIEWS))
     here = TableStore(store.spark, store.config)
     assert here.version(GOLD_REVIEWS) == 0

@@ -1,3 +1,5 @@
+"""Scoring: one row per review, with a score or an error. Needs Spark."""
+
 import os
 import uuid
 from collections.abc import Callable
@@ -25,7 +27,7 @@ POISON = "\x00poison"
 
 
 def with_origins(reviews: DataFrame) -> DataFrame:
-    """Reviews as silver.reviews has them, as far as scoring looks."""
+    """Add the columns of silver.reviews that scoring reads."""
     origin = (
         "array(named_struct('source_sha256', repeat('a', 64), 'row_number', 1L, "
         "'source_file', 'file.csv'))"
@@ -34,7 +36,7 @@ def with_origins(reviews: DataFrame) -> DataFrame:
 
 
 def by_length(texts: list[str]) -> pd.DataFrame:
-    """A stand-in model: P(positive) is a hundredth of the text's length; it cannot read poison."""
+    """Predict as a stub: P(positive) is a hundredth of the text's length; POISON raises."""
     if POISON in texts:
         raise ValueError(f"cannot read {POISON}")
     probability = [len(text) / 100 for text in texts]
@@ -48,7 +50,10 @@ def by_length(texts: list[str]) -> pd.DataFrame:
 
 
 def loader_of(directory: Path, **columns: Any) -> Callable[[], Predict]:
-    """A loader that Spark can ship, of a model that gives P = length / 100 and leaves a file per load and text."""
+    """Return a loader that Spark can pickle, of a model with P(positive) = length / 100.
+
+    It writes a file for each load and for each text.
+    """
 
     def load() -> Predict:
         (directory / f"load-{os.getpid()}-{uuid.uuid4().hex}").touch()
@@ -80,7 +85,7 @@ def rows_of(reviews: DataFrame, load: Callable[[], Predict]) -> DataFrame:
     )
 
 
-def test_every_text_gets_a_score_or_a_reason_in_its_own_row() -> None:
+def test_every_text_gets_a_score_or_an_error_in_its_own_row() -> None:
     cases = [
         ("a" * 10, (0.1, 0, False, None)),
         (None, (None, None, False, "text is null")),
@@ -111,7 +116,9 @@ def test_every_text_gets_a_score_or_a_reason_in_its_own_row() -> None:
         (0.5, pd.NA, "prediction is neither 0 nor 1"),
     ],
 )
-def test_a_score_that_is_none_says_why(probability: Any, prediction: Any, expected: str) -> None:
+def test_an_invalid_score_is_replaced_by_its_reason(
+    probability: Any, prediction: Any, expected: str
+) -> None:
     answer = pd.DataFrame(
         {"probability": [probability], "prediction": [prediction], "is_truncated": [True]}
     )
@@ -121,7 +128,7 @@ def test_a_score_that_is_none_says_why(probability: Any, prediction: Any, expect
 
 
 @given(st.lists(st.sampled_from(["good", POISON, None, " ", "x" * 70]), max_size=40))
-def test_poison_anywhere_costs_only_its_own_rows(texts: list[str | None]) -> None:
+def test_texts_that_the_model_cannot_read_fail_only_their_own_rows(texts: list[str | None]) -> None:
     scored = score_texts(pd.Series(texts, dtype=object), by_length)
     reasons = {
         "good": None,
@@ -133,7 +140,7 @@ def test_poison_anywhere_costs_only_its_own_rows(texts: list[str | None]) -> Non
     assert scored["score_error"].tolist() == [reasons[text] for text in texts]
 
 
-def test_a_poisonous_row_is_found_by_halving() -> None:
+def test_a_text_that_the_model_cannot_read_is_found_by_halving() -> None:
     sizes: list[int] = []
 
     def counted(texts: list[str]) -> pd.DataFrame:
@@ -145,7 +152,7 @@ def test_a_poisonous_row_is_found_by_halving() -> None:
 
 
 @pytest.mark.parametrize("fault", [MemoryError, OSError, IntegrityError])
-def test_a_fault_that_is_not_the_texts_ends_the_task(fault: type[Exception]) -> None:
+def test_a_fault_of_the_machine_ends_the_task(fault: type[Exception]) -> None:
     def broken(_: list[str]) -> pd.DataFrame:
         raise fault("the machine")
 
@@ -163,12 +170,12 @@ def test_a_fault_that_is_not_the_texts_ends_the_task(fault: type[Exception]) -> 
         ),
     ],
 )
-def test_a_model_that_answers_in_another_shape_is_refused(answer: pd.DataFrame, words: str) -> None:
+def test_predictions_of_the_wrong_shape_are_refused(answer: pd.DataFrame, words: str) -> None:
     with pytest.raises(IntegrityError, match=words):
         score_texts(pd.Series(["good", "bad"]), lambda _: answer)
 
 
-def test_a_model_is_loaded_once_a_key_and_replaced_by_the_next() -> None:
+def test_a_model_is_loaded_once_per_key_and_replaced_by_the_next() -> None:
     loads: list[str] = []
 
     def loader(name: str) -> Predict:
@@ -180,7 +187,7 @@ def test_a_model_is_loaded_once_a_key_and_replaced_by_the_next() -> None:
     assert loads == ["a", "b", "a"]
 
 
-def test_a_model_that_does_not_load_is_tried_again() -> None:
+def test_a_model_that_failed_to_load_is_loaded_again() -> None:
     def absent() -> Predict:
         raise IntegrityError("no such model")
 
@@ -189,7 +196,7 @@ def test_a_model_that_does_not_load_is_tried_again() -> None:
     assert load_once("test-absent", lambda: by_length) is by_length
 
 
-def test_score_rows_are_rows_of_the_contract_one_for_each_review(
+def test_score_rows_match_the_contract_one_for_each_review(
     spark: SparkSession, tmp_path: Path
 ) -> None:
     texts = {"short": "a" * 10, "long": "b" * 60, "null": None, "blank": " ", "outside": "c" * 101}
@@ -231,7 +238,7 @@ def test_score_rows_are_rows_of_the_contract_one_for_each_review(
     assert [row.hour for row in scored.select(hour).distinct().collect()] == ["2026-05-01 12"]
 
 
-def test_a_nan_of_the_model_is_not_a_null_without_a_word(
+def test_a_nan_of_the_model_becomes_a_null_with_an_error(
     spark: SparkSession, tmp_path: Path
 ) -> None:
     reviews = with_origins(spark.createDataFrame([("1", "text")], "review_id string, text string"))
@@ -239,7 +246,7 @@ def test_a_nan_of_the_model_is_not_a_null_without_a_word(
     assert (row.probability, row.prediction, row.score_error) == (None, None, "probability is NaN")
 
 
-def test_workers_load_a_model_once_a_process_and_predict_each_text_once(
+def test_workers_load_a_model_once_per_process_and_predict_each_text_once(
     spark: SparkSession, tmp_path: Path
 ) -> None:
     n_texts, n_partitions = 40, 8
@@ -255,12 +262,12 @@ def test_workers_load_a_model_once_a_process_and_predict_each_text_once(
     assert len(list(tmp_path.glob("text-*"))) == n_texts
 
 
-def test_no_review_gives_no_row(spark: SparkSession, tmp_path: Path) -> None:
+def test_no_reviews_give_no_rows(spark: SparkSession, tmp_path: Path) -> None:
     reviews = with_origins(spark.createDataFrame([], "review_id string, text string"))
     assert rows_of(reviews, loader_of(tmp_path)).collect() == []
 
 
-def test_unscored_leaves_out_what_this_model_version_has_seen(spark: SparkSession) -> None:
+def test_unscored_leaves_out_reviews_with_a_row_of_this_model_version(spark: SparkSession) -> None:
     silver: list[tuple[Any, ...]] = [
         (name, name, None, False, "imdb", None, [])
         for name in ("scored", "failed", "other", "older", "never")
@@ -288,7 +295,7 @@ def test_unscored_leaves_out_what_this_model_version_has_seen(spark: SparkSessio
         (0, 0, 0, None),
     ],
 )
-def test_lost_rows_and_a_model_that_fails_are_refused(
+def test_lost_rows_and_a_model_that_fails_on_most_rows_are_refused(
     n_in: int, n_out: int, n_errors: int, expected: str | None
 ) -> None:
     if expected is None:

@@ -1,4 +1,4 @@
 """MLflow: runs and registered models.
 
-Read in this order: runs, registry, model_files, model_table, unity.
+Read in this order: store, runs, model_files, registry, model_table.
 """

@@ -1,4 +1,4 @@
-"""A registered model's files: found, checked against their manifest, brought to the workers, loaded."""
+"""Files of a registered model: find, check against the manifest, copy for workers, load."""
 
 import contextlib
 import os
@@ -19,12 +19,12 @@ from pipelines.lake.config import LakeConfig
 from pipelines.model.manifest import ManifestError, ModelFile, manifest_sha256, verify_manifest
 from pipelines.tracking import store
 
-MANIFEST = "manifest.sha256"  # the tag of a model version that holds its manifest's hash
+MANIFEST = "manifest.sha256"  # tag of a model version: hash of its manifest
 
 
 def directory_of(client: MlflowClient, model_id: str) -> Path:
-    """A logged model's local directory."""
-    # By its own location, not models:/name/version: that way MLflow writes a file of its own into the directory.
+    """Return the local directory of a logged model."""
+    # Not by models:/name/version: MLflow would then write a file of its own into the directory.
     location = client.get_logged_model(model_id).artifact_location
     return Path(mlflow.artifacts.download_artifacts(artifact_uri=location))
 
@@ -32,14 +32,15 @@ def directory_of(client: MlflowClient, model_id: str) -> Path:
 def verified_directory(
     client: MlflowClient, version: ModelVersion, files: Sequence[ModelFile]
 ) -> Path:
-    """The logged model's local directory, every file of it as the manifest in ops.models says.
+    """Return the model's local directory after checking each file against ops.models' manifest.
 
-    Raises IntegrityError (exit 3) before anything of the model is imported.
+    Raises IntegrityError (exit 3) before any code of the model is imported.
     """
     where = f"{version.name} version {version.version}"
     if store.tag_of(version, MANIFEST) != manifest_sha256(files):
         raise IntegrityError(
-            f"{where}: expected the manifest of ops.models, found another in the registry. Do not use this version."
+            f"{where}: expected the manifest of ops.models, found another in the registry. "
+            "Do not use this version."
         )
     try:
         directory = directory_of(client, str(version.source).removeprefix("models:/"))
@@ -52,20 +53,23 @@ def verified_directory(
 def directory_for_workers(
     client: MlflowClient, version: ModelVersion, files: Sequence[ModelFile], config: LakeConfig
 ) -> Path:
-    """The verified files where every worker finds them without the tracking server: here, or copied to --landing."""
+    """Return a verified directory that every worker can read without the tracking server.
+
+    On a local lake it is the logged model's own; else a copy below --landing.
+    """
     directory = verified_directory(client, version, files)
     if config.is_local:
         return directory
     shared = config.landing_path / "models" / manifest_sha256(files)
     if _is_whole(shared, files):
-        os.utime(shared)  # a vacuum clears away what has long not been used
+        os.utime(shared)  # a vacuum deletes copies that were not used for long
         return shared
     copy = shared.with_name(f"{shared.name}-{uuid.uuid4().hex}")
     shutil.copytree(directory, copy)
-    # A whole directory here was put by another job in the meantime.
+    # If it is whole now, another job has copied it in the meantime.
     if shared.exists() and not _is_whole(shared, files):
         os.rename(shared, shared.with_name(f"damaged-{uuid.uuid4().hex}"))
-    with contextlib.suppress(OSError):  # a directory that holds something is not replaced
+    with contextlib.suppress(OSError):  # fails if a directory with files is there
         os.rename(copy, shared)
     shutil.rmtree(copy, ignore_errors=True)
     verify_manifest(shared, files)
@@ -75,23 +79,26 @@ def directory_for_workers(
 def load_verified(
     directory: Path, files: Sequence[ModelFile]
 ) -> Callable[[list[str]], pd.DataFrame]:
-    """The model of a directory that others can write to; IntegrityError unless its files are the manifest's."""
+    """Load the model of a directory that others can write to.
+
+    Raises IntegrityError if its files do not match the manifest.
+    """
     try:
         verify_manifest(directory, files)
     except (ManifestError, OSError) as error:
         raise IntegrityError(
-            f"{error}. Restore the file; a copy below --landing is made anew."
+            f"{error}. Restore the file; a copy below --landing is made again."
         ) from error
     return load(directory)
 
 
 def load(directory: Path) -> Callable[[list[str]], pd.DataFrame]:
-    """The model of a verified directory as a function of texts."""
-    # Python would leave __pycache__ beside the model's code: a file that the manifest does not hold.
+    """Load the model of a verified directory as a function of texts."""
+    # __pycache__ beside the model's code would be a file that is not in the manifest.
     before = sys.dont_write_bytecode
     sys.dont_write_bytecode = True
     try:
-        # No warnings: for those of packages in other versions MLflow lists every package that there is, for a second.
+        # To warn of other package versions, MLflow would list all installed packages: a second.
         model = mlflow.pyfunc.load_model(str(directory), suppress_warnings=True)
     finally:
         sys.dont_write_bytecode = before

@@ -1,4 +1,7 @@
-"""The table ops.models: what each registered model version is made of, kept outside the registry."""
+"""The table ops.models: origin and manifest of each registered model version.
+
+It is kept outside the registry, so that a changed registry is noticed.
+"""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -32,7 +35,7 @@ class ModelRecord:
 
     @property
     def key(self) -> tuple[str, int]:
-        """Name and version, as the registry knows it."""
+        """Name and version: the key in the registry."""
         return self.name, self.version
 
     def __str__(self) -> str:
@@ -40,7 +43,7 @@ class ModelRecord:
 
 
 def model_records(store: TableStore) -> list[ModelRecord]:
-    """Every registered model version, oldest first; none where nothing was trained yet."""
+    """Return all registered model versions by name and version; none before the first training."""
     if not store.exists(OPS_MODELS):
         return []
     # One row for each model version: few.
@@ -49,33 +52,38 @@ def model_records(store: TableStore) -> list[ModelRecord]:
 
 
 def record_of(store: TableStore, version: ModelVersion) -> ModelRecord:
-    """The row of ops.models for a version of the registry; IntegrityError where there is none."""
+    """Return the row of ops.models for a registry version; IntegrityError if it is missing."""
     for record in model_records(store):
         if record.key == (version.name, int(version.version)):
             return record
     raise IntegrityError(
-        f"{version.name} version {version.version}: expected a row in ops.models, found none. "
-        "Its files cannot be checked; run jobs/train.py again."
+        f"{version.name} version {version.version}: its row in ops.models is missing, "
+        "so its files cannot be checked. Run jobs/train.py again."
     )
 
 
 def record_of_run(store: TableStore, run_id: str) -> ModelRecord:
-    """The model version that a run registered; InputError where there is none."""
+    """Return the model version that a run registered; InputError if there is none."""
     for record in model_records(store):
         if record.run_id == run_id:
             return record
     raise InputError(
         f"run {run_id}: expected the id of a run in ops.models, found none. "
-        'List them with jobs/query.py --sql "SELECT run_id, model_name, model_version FROM ops.models".'
+        "List them with jobs/query.py "
+        '--sql "SELECT run_id, model_name, model_version FROM ops.models".'
     )
 
 
 def require_added(commit: Commit, registered: Registered) -> Commit:
-    """The commit, unless ops.models held that version already: then the registry counts from 1 again."""
+    """Return the commit; IntegrityError if ops.models had a row for this version already.
+
+    Then the registry was emptied and numbers its versions from 1 again.
+    """
     if commit.n_added != 1:
         raise IntegrityError(
-            f"ops.models: expected no {registered.name} version {registered.version} yet, found one: the registry was "
-            "emptied or restored. Restore <lake>/mlflow from a backup, or train under another --model-name."
+            f"ops.models: {registered.name} version {registered.version} is already there: "
+            "the registry was emptied or restored. Restore <lake>/mlflow from a backup, "
+            "or train with another --model-name."
         )
     return commit
 
@@ -83,7 +91,7 @@ def require_added(commit: Commit, registered: Registered) -> Commit:
 def model_row(
     store: TableStore, registered: Registered, gold_version: int, content_hash: str
 ) -> DataFrame:
-    """The row of ops.models: the link from the registry to the tables, and the manifest outside the registry."""
+    """Build the row of ops.models: the table versions behind a model version, and its manifest."""
     silver_version = ledger.input_version(
         store, "curate", "gold.reviews", gold_version, "silver.reviews"
     )
@@ -113,7 +121,7 @@ def record_model(
     content_hash: str,
     n_rows: Mapping[str, int],
 ) -> None:
-    """Note a training's model version in ops.models, then the training in the ledger."""
+    """Write the model version to ops.models, then the training to the ledger."""
     row = model_row(store, registered, int(run.inputs["gold.reviews"]), content_hash)
     commit = require_added(store.merge(OPS_MODELS, row), registered)
     counts = {**n_rows, "model_version": registered.version}

@@ -1,4 +1,4 @@
-"""Every effect on MLflow's registry: the store itself, logged models, versions and their aliases."""
+"""MLflow's model registry: log a model, register and find versions, move aliases."""
 
 import importlib.metadata
 import json
@@ -28,8 +28,8 @@ from pipelines.tracking.names import CHALLENGER, CHAMPION
 log = logging.getLogger("reviewlake")
 Result = TypeVar("Result")
 
-RUN_KEY = "run_key"  # the tag of a model version that holds the key of its training in the ledger
-# What the logged code imports; the versions are those it was trained with.
+RUN_KEY = "run_key"  # tag of a model version: the ledger's key of its training
+# Packages that the logged code imports; logged with the installed versions.
 REQUIREMENTS = ("mlflow", "numpy", "pandas", "safetensors", "tokenizers", "torch", "transformers")
 
 
@@ -56,7 +56,7 @@ class Registered:
 def register(
     client: MlflowClient, name: str, directory: Path, tags: Mapping[str, str], card: str
 ) -> Registered:
-    """Log a model directory in the running run and make it the newest version and the challenger."""
+    """Log a model directory in the active run; register it as newest version and challenger."""
     example = pd.DataFrame(
         {"text": ["Best movie I have seen.", "The worst movie in the history of cinema."]}
     )
@@ -86,9 +86,11 @@ def register(
 def adopt_interrupted(
     client: MlflowClient, name: str, run_key: str, recorded: Collection[tuple[str, int]]
 ) -> tuple[Registered, str] | None:
-    """What a training of this key registered before it was killed on its way to ops.models, and its content hash.
+    """Return the version that a killed training registered, and the content hash of its data.
 
-    Its run is ended and its alias set, as it would have done; None where there is no such version, or not all of it.
+    `run_key` is the training's key in the ledger, `recorded` the versions in ops.models. Ends the
+    training's run and sets the alias. Returns None if there is no such version, or if its files
+    are incomplete.
     """
     for version in _all(partial(client.search_model_versions, f"name = '{name}'")):
         key = (name, int(version.version))
@@ -99,7 +101,7 @@ def adopt_interrupted(
         if store.tag_of(version, MANIFEST) != manifest_sha256(files) or content_hash is None:
             continue
         registered = Registered(*key, run_id=str(version.run_id), files=files)
-        log.info("%s version %s: was registered by a run that was cut off; taken over", *key)
+        log.info("%s version %s: registered by an interrupted run; adopted", *key)
         client.set_terminated(registered.run_id)
         _announce(client, registered)
         return registered, content_hash
@@ -107,7 +109,10 @@ def adopt_interrupted(
 
 
 def version_of(client: MlflowClient, name: str, alias: str) -> ModelVersion | None:
-    """The model version behind an alias; None where there is none. A store that fails is SetupError, never "none"."""
+    """Return the model version behind an alias; None if the alias is not set.
+
+    Raises SetupError if the store does not answer.
+    """
     try:
         return client.get_model_version_by_alias(name, alias)
     except MlflowException as error:
@@ -123,7 +128,7 @@ def version_number(client: MlflowClient, name: str, alias: str) -> int | None:
 
 
 def resolve(client: MlflowClient, name: str, alias_or_version: str) -> ModelVersion:
-    """The model version behind an alias or a number, or InputError."""
+    """Return the model version of an alias or a number; InputError if there is none."""
     try:
         if alias_or_version.isdigit():
             return client.get_model_version(name, alias_or_version)
@@ -139,37 +144,38 @@ def resolve(client: MlflowClient, name: str, alias_or_version: str) -> ModelVers
 
 
 def live_versions(client: MlflowClient, names: Iterable[str]) -> set[tuple[str, int]]:
-    """Name and number of every version that the registry still holds of these models."""
+    """Return name and number of all versions of these models in the registry."""
     return {
         (name, int(version.version))
-        for name in sorted(names)  # one by one: Unity Catalog answers no other search
+        for name in sorted(names)  # Unity Catalog can only search by one name
         for version in _all(partial(client.search_model_versions, f"name = '{name}'"))
     }
 
 
 def names(client: MlflowClient, config: LakeConfig, recorded: Collection[str]) -> set[str]:
-    """Every registered model of the lake, those too whose versions have all been deleted.
+    """Return the lake's registered models, also those whose versions were all deleted.
 
-    Unity Catalog's registry is shared: of it, those that ops.models has recorded, or whose schema is one of the lake's.
+    Unity Catalog's registry is shared: there, a model is the lake's if ops.models has recorded
+    it, or if its schema is one of the lake's.
     """
     registered = {model.name for model in _all(client.search_registered_models)}
     return {name for name in registered if name in recorded or store.is_ours(name, config)}
 
 
 def run_id_of(client: MlflowClient, run: str) -> str:
-    """The run behind models:/name@alias or models:/name/version; a run id as it is."""
+    """Return the run id of models:/name@alias or models:/name/version; keep a run id as it is."""
     named = re.fullmatch(r"models:/([^@/]+)[@/]([^@/]+)", run)
     return str(resolve(client, named[1], named[2]).run_id) if named else run
 
 
 def move_aliases(client: MlflowClient, name: str, aliases: Mapping[str, int | None]) -> None:
-    """Set each alias to its version; None takes it away."""
+    """Set each alias to its version; None removes the alias."""
     for alias, version in aliases.items():
         if version is None:
             client.delete_registered_model_alias(name, alias)
         else:
             client.set_registered_model_alias(name, alias, str(version))
-        log.info("%s: alias %s is %s", name, alias, f"version {version}" if version else "gone")
+        log.info("%s: alias %s %s", name, alias, f"is version {version}" if version else "removed")
 
 
 def _announce(client: MlflowClient, registered: Registered) -> None:
@@ -183,7 +189,7 @@ def _weights_sha256(files: Iterable[ModelFile]) -> str:
 
 
 def _tags_of(files: list[ModelFile]) -> dict[str, str]:
-    """The tags of a model version that say what its files are."""
+    """Return the tags that identify the files of a model version."""
     return {
         "manifest": json.dumps(files),
         MANIFEST: manifest_sha256(files),
@@ -201,7 +207,7 @@ def _ensure(client: MlflowClient, name: str) -> None:
 
 
 def _all(search: Callable[..., PagedList[Result]]) -> Iterator[Result]:
-    """What a search finds, page after page."""
+    """Yield the results of a search, page after page."""
     token: str | None = None
     while True:
         page = search(page_token=token)

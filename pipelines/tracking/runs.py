@@ -1,4 +1,4 @@
-"""Every effect on MLflow's runs: starting one, what is logged into it, reading a past one back."""
+"""MLflow's runs: start one, log into it, read a past one."""
 
 import contextlib
 import logging
@@ -23,13 +23,13 @@ from pipelines.program import environment
 
 log = logging.getLogger("reviewlake")
 
-METRICS_A_REQUEST = 1_000  # the tracking store's limit
+METRICS_PER_REQUEST = 1_000  # the tracking store's limit
 PREDICTIONS = "test_predictions.parquet"
 
 
 @dataclass(frozen=True)
 class PastRun:
-    """What a training run logged."""
+    """A past training run as MLflow recorded it."""
 
     run_id: str
     experiment: str
@@ -47,7 +47,7 @@ def tracked(
     params: Mapping[str, object],
     tags: Mapping[str, str],
 ) -> Iterator[str]:
-    """A run from start to end; failed if what is inside fails. Yields its id."""
+    """Start a run and yield its id; the run fails if the block raises."""
     experiment_id = _experiment_id(client, config, experiment)
     # `mlflow run` sets both variables, for a run in another store.
     with (
@@ -67,14 +67,15 @@ def _experiment_id(client: MlflowClient, config: LakeConfig, name: str) -> str:
         place = artifacts_of(config, mlflow.get_tracking_uri())
         return client.create_experiment(name, artifact_location=place)
     if experiment.lifecycle_stage != "active":
-        raise InputError(
-            f"--experiment {name}: expected an active one, found it deleted. Pass another name."
-        )
+        raise InputError(f"--experiment {name}: this experiment is deleted. Pass another name.")
     return experiment.experiment_id
 
 
 def artifacts_of(config: LakeConfig, tracking_uri: str) -> str | None:
-    """Where a store without a server keeps artifacts, for all workers to read; None where a server knows its place."""
+    """Return the artifact location for a store without a server, readable by all workers.
+
+    None if a server chooses the location.
+    """
     if config.is_local:
         return (config.lake_path / "mlflow" / "artifacts").as_uri()
     if re.match("(sqlite|postgresql|mysql|mssql)", tracking_uri):
@@ -83,24 +84,25 @@ def artifacts_of(config: LakeConfig, tracking_uri: str) -> str | None:
 
 
 def log_dataset(table: str, location: str, version: int, digest: str) -> None:
-    """The data as MLflow's own dataset entry, with our digest; it drops version 0, so the name says it too.
+    """Log the table version as an MLflow dataset, with our content hash as digest.
 
-    By its path where it has one: by name, MLflow looks for a Databricks workspace, with a warning and seconds lost.
+    MLflow drops version 0, so the name has the version too. A table is named by its path if it
+    has one: for a table name, MLflow looks for a Databricks workspace, which takes seconds.
     """
     place = {"path": location} if location else {"delta_table_name": table}
     source = DeltaDatasetSource(**place, delta_table_version=version)
-    dataset = MetaDataset(source, name=f"{table}@{version}", digest=digest)  # type: ignore[abstract]  # it is not
+    dataset = MetaDataset(source, name=f"{table}@{version}", digest=digest)  # type: ignore[abstract]  # only by its stubs
     mlflow.log_input(dataset, context="training")
 
 
 def log_steps(client: MlflowClient, run_id: str, metrics: Sequence[Metric]) -> None:
-    """Many metrics in few requests."""
-    for start in range(0, len(metrics), METRICS_A_REQUEST):
-        client.log_batch(run_id, metrics=metrics[start : start + METRICS_A_REQUEST])
+    """Log many metrics in few requests."""
+    for start in range(0, len(metrics), METRICS_PER_REQUEST):
+        client.log_batch(run_id, metrics=metrics[start : start + METRICS_PER_REQUEST])
 
 
 def log_predictions(predictions: pa.Table) -> None:
-    """The held-out rows with what the model says of each, as an artifact of the running run."""
+    """Log the test rows with their predictions as an artifact of the active run."""
     with tempfile.TemporaryDirectory() as directory:
         file = Path(directory) / PREDICTIONS
         pq.write_table(predictions, file)  # type: ignore[no-untyped-call]
@@ -108,12 +110,12 @@ def log_predictions(predictions: pa.Table) -> None:
 
 
 def past_run(client: MlflowClient, run_id: str, epoch_metrics: Sequence[str]) -> PastRun:
-    """A training run as it was logged; InputError where there is none of that id."""
+    """Return a finished training run; InputError if there is none with this id."""
     try:
         run = client.get_run(run_id)
     except MlflowException as error:
         raise InputError(
-            f"run {run_id}: expected a run of this lake, found none. Look it up in ops.models."
+            f"run {run_id}: no such run in this lake's MLflow. Look it up in ops.models."
         ) from error
     is_training = "delta.version" in run.data.tags
     if not is_training or run.info.status != "FINISHED":
@@ -139,7 +141,7 @@ def past_run(client: MlflowClient, run_id: str, epoch_metrics: Sequence[str]) ->
 
 
 def kept(client: MlflowClient) -> list[tuple[str, str, int]]:
-    """Run id, table and version of every run that somebody tagged keep, but keep=false: it must stay readable."""
+    """Return run id, table and version of each run tagged `keep` (unless `keep` is false)."""
     experiments = [experiment.experiment_id for experiment in client.search_experiments()]
     pins = []
     for run in client.search_runs(experiments, "tags.keep LIKE '%'", max_results=50_000):
@@ -150,19 +152,19 @@ def kept(client: MlflowClient) -> list[tuple[str, str, int]]:
 
 
 def log_verdict(verdict: str, differing: Sequence[str], figures: Mapping[str, float]) -> None:
-    """What a reproduction found, into the running run."""
+    """Log the result of a reproduction into the active run."""
     mlflow.set_tags({"verdict": verdict, "differs": "; ".join(differing)})
     mlflow.log_metrics(dict(figures))
 
 
 def predictions_of(client: MlflowClient, run_id: str) -> pa.Table:
-    """What a run's model said of each held-out row; IntegrityError where the artifact is gone or damaged."""
+    """Return a run's predictions of the test rows; IntegrityError if missing or damaged."""
     try:
         with tempfile.TemporaryDirectory() as directory:
             file = client.download_artifacts(run_id, PREDICTIONS, directory)
             return pq.read_table(file)  # type: ignore[no-untyped-call]
     except (MlflowException, OSError, pa.ArrowInvalid) as error:
         raise IntegrityError(
-            f"run {run_id}: expected its artifact {PREDICTIONS}, found none that can be read. "
-            "Restore <lake>/mlflow from a backup; --data-only does without."
+            f"run {run_id}: its artifact {PREDICTIONS} is missing or damaged. "
+            "Restore <lake>/mlflow from a backup; --data-only does not need it."
         ) from error

@@ -1,4 +1,4 @@
-"""What Unity Catalog's model registry wants otherwise: where it is, what a tag may be, whose a model is."""
+"""The MLflow store: where it is, how to connect, and the rules of Unity Catalog's registry."""
 
 import logging
 import os
@@ -16,44 +16,54 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from pipelines.errors import InputError, SetupError
 from pipelines.lake.config import LakeConfig
+from pipelines.program import first_cause
 
 log = logging.getLogger("reviewlake")
 
 UNITY = ("databricks-uc", "uc:")
-MAX_CHARACTERS = 1_000  # of a tag's value
+MAX_CHARACTERS = 1_000  # of a tag's value in Unity Catalog
 # The stores' error codes for a model or an alias that does not exist.
 ABSENT = ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE")
 
 
 def uris(environment: Mapping[str, str]) -> tuple[str, str]:
-    """Where runs and where models are kept, unless the lake keeps them itself: by default in the workspace."""
+    """Return the tracking and registry URIs of a lake that is not local.
+
+    By default both are the Databricks workspace.
+    """
     tracking = environment.get("MLFLOW_TRACKING_URI", "databricks")
     unity = re.sub("^databricks(?!-uc)", "databricks-uc", tracking)
     return tracking, environment.get("MLFLOW_REGISTRY_URI", unity)
 
 
 def require_place(config: LakeConfig, environment: Mapping[str, str]) -> None:
-    """Raise InputError where nothing says where the models of an object store's tables are kept."""
+    """Raise InputError if tables are in an object store and no MLflow server is named."""
     if not config.catalog and "MLFLOW_TRACKING_URI" not in environment:
         raise InputError(
-            f"--lake {config.lake}: expected MLFLOW_TRACKING_URI to name an MLflow server or database, found it not "
-            "set: only tables are kept in a store. Set it for every job."
+            f"--lake {config.lake}: expected MLFLOW_TRACKING_URI to name an MLflow server or "
+            "database, but it is not set. An object store holds only tables. Set it for every job."
         )
 
 
 def is_ours(name: str, config: LakeConfig) -> bool:
-    """Whether a model is the lake's: Unity Catalog's registry is shared, and a name there tells its schema."""
+    """Return True if the model belongs to the lake.
+
+    Unity Catalog's registry is shared; a model's name there includes its schema.
+    """
     ours = {f"{config.catalog}.{schema}".lower() for schema in config.schema_names.values()}
     return name.count(".") != 2 or name.rpartition(".")[0].lower() in ours
 
 
 def tag_name(registry_uri: str, name: str) -> str:
-    """A model version's tag as the registry takes it: in Unity Catalog without . , - = / : and blanks."""
+    """Return a valid tag name for the registry: Unity Catalog forbids . , - = / : and blanks."""
     return re.sub(r"[.,\-=/:\s]", "_", name) if registry_uri.startswith(UNITY) else name
 
 
 def version_tags(registry_uri: str, tags: Mapping[str, str]) -> dict[str, str]:
-    """A model version's tags as the registry takes them: Unity Catalog's are short, and the manifest is in Delta."""
+    """Return the tags of a model version that the registry accepts, with valid names.
+
+    Unity Catalog limits their length. The manifest is too long; it is in ops.models too.
+    """
     is_unity = registry_uri.startswith(UNITY)
     return {
         tag_name(registry_uri, name): value
@@ -68,9 +78,10 @@ def tag_of(version: ModelVersion, name: str) -> str | None:
 
 
 def connect(config: LakeConfig) -> MlflowClient:
-    """A client of the lake's own store (sqlite, no server), or of the workspace. SetupError where it is unreadable.
+    """Connect to the lake's own store (sqlite, no server), or to the workspace under a catalog.
 
-    Under a catalog MLflow's own variables, MLFLOW_TRACKING_URI and MLFLOW_REGISTRY_URI, choose another.
+    Under a catalog, MLFLOW_TRACKING_URI and MLFLOW_REGISTRY_URI can name another store.
+    Raises SetupError if the store is unreadable.
     """
     logging.getLogger("mlflow").setLevel(logging.ERROR)
     logging.getLogger("alembic").setLevel(logging.ERROR)
@@ -96,7 +107,10 @@ def connect(config: LakeConfig) -> MlflowClient:
 
 
 def _create_whole(database: Path) -> None:
-    """Make an empty store, whole or not at all: MLflow makes its tables one by one, and cannot open half of them."""
+    """Create an empty store atomically.
+
+    MLflow creates the tables one by one, and cannot open a store that has only some of them.
+    """
     if database.exists():
         return
     with tempfile.TemporaryDirectory(prefix="creating-", dir=database.parent) as directory:
@@ -111,8 +125,8 @@ def _create_whole(database: Path) -> None:
 
 
 def unreadable(error: Exception) -> SetupError:
-    """The error for a store that fails to answer."""
+    """Return the error for a store that cannot be read."""
     return SetupError(
-        f"{mlflow.get_tracking_uri()}: expected an MLflow store, found: {str(error).splitlines()[0]} "
+        f"{mlflow.get_tracking_uri()}: expected an MLflow store, found: {first_cause(error)} "
         "Restore the file from a backup, or pass another --lake."
     )

@@ -1,4 +1,4 @@
-"""What a run left that was cut off at one of its last steps, and what the next one makes of it."""
+"""A run that was killed at one of its last steps is completed by the next run. Needs Spark."""
 
 from pathlib import Path
 from typing import Any
@@ -27,11 +27,11 @@ def stages_of(store: TableStore) -> list[tuple[str, str]]:
 
 
 class KilledError(BaseException):
-    """As a kill: nothing of ours catches it."""
+    """Stands for a kill: our code does not catch it."""
 
 
 def killed(monkeypatch: pytest.MonkeyPatch, place: str, main: Any, argv: list[str]) -> None:
-    """Run a job that ends where it would call `place`, and see that it came to that."""
+    """Run a job that is killed where it calls `place`; fail if it never calls it."""
 
     def kill(*_: object, **__: object) -> None:
         raise KilledError
@@ -57,7 +57,7 @@ def silver_rows(store: TableStore) -> Any:
 
 
 @pytest.mark.slow
-def test_each_stage_cut_off_before_its_last_row_is_completed_by_the_next_run(
+def test_a_stage_killed_before_its_ledger_row_is_completed_by_the_next_run(
     store: TableStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     store.append(GOLD_REVIEWS, gold_rows(store, 0, 64))
@@ -76,9 +76,9 @@ def test_each_stage_cut_off_before_its_last_row_is_completed_by_the_next_run(
     [model] = model_table.model_records(store)
     assert (model.version, model.gold_version) == (1, 1)
     assert client.get_run(model.run_id).info.status == "FINISHED"
-    vacuum_job.main([*place, "--dry-run"])  # which refuses where registry and table disagree
+    vacuum_job.main([*place, "--dry-run"])  # fails if registry and ops.models disagree
 
-    passes = Verdict((Check("told", True, {}, None, "told to pass"),))
+    passes = Verdict((Check("stub", True, {}, None, "passes"),))
     monkeypatch.setattr(gate, "judge_challenger", lambda *_: passes)
     killed(monkeypatch, "pipelines.lake.ledger.finish", promote.main, place)
     assert stages_of(store) == [("train", "done")]
@@ -89,18 +89,18 @@ def test_each_stage_cut_off_before_its_last_row_is_completed_by_the_next_run(
     score.main(place)
     expected = [("train", "done"), ("promote", "done"), ("score", "done")]
     assert stages_of(store) == expected
-    for main in (promote.main, score.main):  # once is enough
+    for main in (promote.main, score.main):  # the second run does nothing
         main(place)
     assert stages_of(store) == expected
 
 
-def test_after_a_rollback_the_pipeline_leaves_the_champion_and_tells_its_version(
+def test_after_a_rollback_promote_keeps_the_champion_and_sets_its_version_as_task_value(
     store: TableStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     store.append(GOLD_REVIEWS, gold_rows(store, 0, 64))
     place = ["--lake", store.config.lake]
     flags = [*place, *TRAIN, "--backbone", encoder_in(tmp_path / "encoder")]
-    passes = Verdict((Check("told", True, {}, None, "to pass"),))
+    passes = Verdict((Check("stub", True, {}, None, "passes"),))
     monkeypatch.setattr(gate, "judge_challenger", lambda *_: passes)
     file = tmp_path / "values"
     monkeypatch.setenv(task_values.FILE, str(file))
@@ -114,7 +114,7 @@ def test_after_a_rollback_the_pipeline_leaves_the_champion_and_tells_its_version
     train.main([*flags, "--seed", "2"])
     promote.main(place)
     assert task_values.read_values(file) == {"model_version": 1}
-    assert stages_of(store) == before  # nothing was done, so nothing is noted
+    assert stages_of(store) == before  # nothing was done, so the ledger has no new row
     aliases = connect(store.config).get_registered_model(NAME).aliases
     assert {name: int(version) for name, version in aliases.items()} == {
         "champion": 1,
@@ -122,7 +122,7 @@ def test_after_a_rollback_the_pipeline_leaves_the_champion_and_tells_its_version
     }
 
 
-def test_a_ledger_without_a_run_is_completed_once(store: TableStore) -> None:
+def test_complete_writes_a_missing_ledger_row_only_once(store: TableStore) -> None:
     run = ledger.start("promote", store.config, {"challenger": 1})
     ledger.complete(store, run)
     ledger.complete(store, run)

@@ -1,4 +1,4 @@
-"""Models in a real MLflow store: registered, verified, moved, refused."""
+"""Models in a real MLflow store: register, verify, promote, refuse, roll back. Needs Spark."""
 
 import json
 import runpy
@@ -35,7 +35,7 @@ def aliases(client: MlflowClient) -> dict[str, int]:
     }
 
 
-def test_a_registered_model_is_the_challenger_and_says_what_it_is_made_of(
+def test_a_registered_model_is_the_challenger_and_has_its_manifest_in_tags_and_ops_models(
     store: TableStore, client: MlflowClient, tmp_path: Path
 ) -> None:
     registered = register_tiny(store, client, tmp_path, TEXTS)
@@ -106,7 +106,7 @@ def test_a_manifest_changed_in_the_registry_is_refused(
         model_files.verified_directory(client, version, registered.files)
 
 
-def test_workers_find_the_model_beside_the_landing_files_and_check_it_themselves(
+def test_workers_read_the_model_below_landing_and_verify_it_themselves(
     store: TableStore, client: MlflowClient, tmp_path: Path
 ) -> None:
     registered = register_tiny(store, client, tmp_path, TEXTS)
@@ -120,7 +120,7 @@ def test_workers_find_the_model_beside_the_landing_files_and_check_it_themselves
     assert shared.is_relative_to(tmp_path / "volume")
     assert model_files.load_verified(shared, files)(TEXTS).equals(model_files.load(here)(TEXTS))
 
-    # As somebody else who may write there would.
+    # Simulate another user with write access.
     (shared / "classifier.py").write_text("raise SystemExit('ran')")
     with pytest.raises(
         IntegrityError, match=r"classifier\.py: the manifest says .* Restore the file; a copy below"
@@ -133,17 +133,15 @@ def test_workers_find_the_model_beside_the_landing_files_and_check_it_themselves
     assert len(model_files.load_verified(shared, files)(TEXTS)) == len(TEXTS)
 
 
-def test_an_alias_that_is_not_there_says_which_job_sets_it(client: MlflowClient) -> None:
+def test_a_missing_alias_names_the_job_that_sets_it(client: MlflowClient) -> None:
     with pytest.raises(
         InputError, match=r"alias champion, found none\. Run jobs/promote\.py first"
     ):
         registry.resolve(client, NAME, "champion")
 
 
-def test_a_store_is_there_whole_or_not_at_all(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """A kill between two of MLflow's CREATE TABLE left a store that nothing could open."""
+def test_a_store_is_created_atomically(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A kill between two CREATE TABLEs of MLflow once left a store that could not be opened."""
     place = LakeConfig(lake=str(tmp_path))
     database = tmp_path / "mlflow" / "mlflow.db"
     seen = []
@@ -151,7 +149,7 @@ def test_a_store_is_there_whole_or_not_at_all(
     def link(made: Path, target: Path) -> None:
         n_versions = sqlite3.connect(made).execute("SELECT count(*) FROM alembic_version")
         seen.append((n_versions.fetchone(), target.exists()))
-        raise KeyboardInterrupt  # as a kill in the last moment
+        raise KeyboardInterrupt  # a kill just before the store is in place
 
     with monkeypatch.context() as patch:
         patch.setattr("pipelines.tracking.store.os.link", link)
@@ -175,7 +173,7 @@ def test_an_unreadable_store_is_one_line_and_exit_5(tmp_path: Path) -> None:
     assert "\n" not in str(refused.value)
 
 
-def test_the_lakes_models_are_found_page_after_page(
+def test_all_pages_of_the_lakes_models_are_read(
     store: TableStore, client: MlflowClient, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for seed in (0, 1):
@@ -194,7 +192,7 @@ def verdict(*, passes: bool) -> Verdict:
     )
 
 
-def test_promotion_refusal_and_rollback_move_the_aliases_and_are_written_down(
+def test_promotion_refusal_and_rollback_move_the_aliases_and_are_recorded(
     store: TableStore, client: MlflowClient, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     argv = ["--lake", store.config.lake]
@@ -245,7 +243,7 @@ def test_a_rollback_without_a_previous_champion_moves_nothing(store: TableStore)
     assert not store.exists(OPS_PROMOTIONS)
 
 
-def test_a_model_of_a_foreign_schema_is_the_lakes_once_ops_models_has_recorded_it(
+def test_a_model_of_another_schema_is_the_lakes_if_ops_models_has_recorded_it(
     store: TableStore, client: MlflowClient
 ) -> None:
     for name in ("other.gold.ours", "other.gold.foreign"):

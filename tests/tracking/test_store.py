@@ -1,4 +1,4 @@
-"""What is said to Unity Catalog's registry, as far as it can be checked without one."""
+"""Rules of Unity Catalog's registry: URIs, names and tags. Needs no Spark and no workspace."""
 
 import pytest
 
@@ -20,7 +20,7 @@ CONFIG = LakeConfig(
         ({"MLFLOW_REGISTRY_URI": "sqlite:////m.db"}, "databricks", "sqlite:////m.db"),
     ],
 )
-def test_runs_and_models_are_kept_in_the_workspace_unless_mlflows_variables_say_otherwise(
+def test_runs_and_models_are_in_the_workspace_unless_mlflows_variables_name_another_store(
     environment: dict[str, str], tracking: str, registry: str
 ) -> None:
     assert uris(environment) == (tracking, registry)
@@ -37,14 +37,14 @@ def test_runs_and_models_are_kept_in_the_workspace_unless_mlflows_variables_say_
         ("review.classifier", True),
     ],
 )
-def test_a_model_of_another_schema_is_not_the_lakes(name: str, expected: bool) -> None:
+def test_a_model_belongs_to_the_lake_by_its_schema(name: str, expected: bool) -> None:
     assert is_ours(name, CONFIG) == expected
 
 
 @pytest.mark.parametrize(
     "uri", ["databricks-uc", "databricks-uc://dev", "uc:http://127.0.0.1:8080"]
 )
-def test_tags_are_what_unity_catalog_takes(uri: str) -> None:
+def test_tags_are_valid_in_unity_catalog(uri: str) -> None:
     assert tag_name(uri, "weights.sha256") == "weights_sha256"
     given = {
         "manifest.sha256": "a" * 64,
