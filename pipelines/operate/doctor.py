@@ -1,6 +1,5 @@
 """What is wrong with a lake, and how to mend it: tables, the data behind every model, models, locks."""
 
-import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
@@ -14,6 +13,7 @@ from pyspark.sql import functions as F
 
 from pipelines.errors import JobError
 from pipelines.lake.config import LakeConfig
+from pipelines.lake.delta_errors import file_fault
 from pipelines.lake.delta_log import commits_of
 from pipelines.lake.frames import content_hash
 from pipelines.lake.locks import holder_of, is_held
@@ -59,7 +59,7 @@ def examine(spark: SparkSession, config: LakeConfig) -> Iterator[Fault]:
     try:
         store = TableStore(spark, config)
     except (PySparkException, Py4JError) as error:
-        yield Fault(config.where, _cause(str(error)), RESTORE)
+        yield Fault(config.where, file_fault(error), RESTORE)
         return
     client = connect(config)
     for table in TABLES:
@@ -75,7 +75,7 @@ def examine(spark: SparkSession, config: LakeConfig) -> Iterator[Fault]:
         try:
             yield from faults
         except (JobError, PySparkException, Py4JError) as error:
-            yield Fault(where, _cause(str(error)), RESTORE)
+            yield Fault(where, file_fault(error), RESTORE)
 
 
 def log_faults(config: LakeConfig, table: Table) -> Iterator[Fault]:
@@ -222,17 +222,4 @@ def _caught(where: str, look: Callable[[], object], fix: str) -> Iterator[Fault]
     except JobError as error:
         yield Fault(where, str(error).rstrip("."), fix)
     except (PySparkException, Py4JError) as error:
-        yield Fault(where, _cause(str(error)), fix)
-
-
-def _cause(message: str) -> str:
-    """What is wrong with which file, from Spark's or Delta's message."""
-    file = re.search(r"\w:/+(\S+?\.(?:parquet|json))", message)
-    name = file[1].rpartition("/")[2] if file else "a file"
-    if "checksum" in message.lower():
-        return f"{name} is damaged: its checksum does not fit"
-    if re.search(
-        r"does not exist|FILE_NOT_EXIST|FileNotFound|no such file", message, re.IGNORECASE
-    ):
-        return f"{name} is missing"
-    return f"{name} cannot be read"
+        yield Fault(where, file_fault(error), fix)

@@ -23,8 +23,8 @@ from pyspark.sql.types import (
 )
 
 from pipelines.errors import InputError
+from pipelines.program import cause_line
 
-FORMATS = ("table", "csv", "jsonl")
 TABLE_ROWS = 20
 ISO_UTC = "yyyy-MM-dd'T'HH:mm:ss[.SSSSSS]'Z'"  # the session's time zone is UTC
 NESTED = (ArrayType, MapType, StructType, VariantType)
@@ -86,7 +86,7 @@ def refuse_writing(spark: SparkSession, statement: str) -> None:
         spark.sql(f"DESCRIBE QUERY (\n{question.rstrip().rstrip(';')}\n)")
     except ParseException as error:
         found = re.sub(
-            r"\(line (\d+)", lambda place: f"(line {int(place[1]) - 1}", _one_line(error)
+            r"\(line (\d+)", lambda place: f"(line {int(place[1]) - 1}", cause_line(error)
         )
         raise InputError(
             f"statement: expected one query, found: {found} Pass --write to change tables."
@@ -101,7 +101,7 @@ def worded_faults() -> Iterator[None]:
     try:
         yield
     except (PySparkException, Py4JJavaError) as error:
-        raise InputError(f"statement: {_one_line(error)}") from error
+        raise InputError(f"statement: {cause_line(error)}") from error
 
 
 def rendered(answer: DataFrame, form: str, limit: int, width: int) -> Iterator[str]:
@@ -189,10 +189,3 @@ def _cell(value: str | None, width: int) -> str:
     """One cell of a table: line ends and terminal controls become spaces, long text is cut."""
     text = "" if value is None else re.sub(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]", " ", value)
     return text if len(text) <= width else text[: width - 1] + "…"
-
-
-def _one_line(error: Exception) -> str:
-    """The innermost cause: while rows stream, Spark wraps it in exceptions about its own threads."""
-    lines = str(error).strip().splitlines()
-    causes = [line.removeprefix("Caused by: ") for line in lines if line.startswith("Caused by: ")]
-    return causes[-1] if causes else lines[0]

@@ -94,9 +94,13 @@ def test_the_summary_names_who_needs_which_version() -> None:
     ]
     needed = "needed: version 2 (m version 1, run x, keep); version 6 (latest or recent)"
     assert (
-        summary("t", pins, 3, 4_096, True) == f"t: 3 files, 4,096 bytes would be deleted; {needed}"
+        summary("t", pins, n_files=3, n_bytes=4_096, is_dry_run=True)
+        == f"t: 3 files, 4,096 bytes would be deleted; {needed}"
     )
-    assert summary("t", pins, 0, 0, False) == f"t: 0 files, 0 bytes deleted; {needed}"
+    assert (
+        summary("t", pins, n_files=0, n_bytes=0, is_dry_run=False)
+        == f"t: 0 files, 0 bytes deleted; {needed}"
+    )
 
 
 def rewrite(store: TableStore, n_versions: int) -> None:
@@ -198,7 +202,7 @@ def test_forgetting_what_a_model_learned_from_is_refused_until_the_model_is_dele
     assert store.read(GOLD_REVIEWS, 2).count() == 1
     client.delete_model_version("review_classifier", "1")
     job.main([*ask, "1-2"])
-    words = r"gold\.reviews version 2: expected files that can be read, found one that cannot\. jobs/doctor\.py"
+    words = r"gold\.reviews version 2: a data file cannot be read\. jobs/doctor\.py"
     with pytest.raises(IntegrityError, match=words), snapshot_of(store, 2):
         raise AssertionError("read")
     assert store.read(GOLD_REVIEWS).count() == 1
@@ -285,9 +289,9 @@ def test_what_killed_runs_left_in_the_landing_directory_goes_once_it_is_old(
     assert [path.name for path in landing.glob("staging/*")] == ["young"]
 
 
-def test_the_inventory_lists_data_files_only(store: TableStore) -> None:
+def test_the_listing_holds_data_files_only(store: TableStore) -> None:
     rewrite(store, 1)
-    listed = {row.path for row in vacuum.inventory(store, GOLD_REJECTS).collect()}
+    listed = {row.path for row in vacuum.data_files(store, GOLD_REJECTS).collect()}
     assert listed == {f"file:{file}" for file in data_files(store)}
     assert len(listed) >= 1
 
