@@ -2,81 +2,87 @@
 
 from collections.abc import Sequence
 
-from pyspark.sql import DataFrame
+from pyspark.sql import Column, DataFrame, Row
 from pyspark.sql import functions as F
 
 from pipelines.lake.frames import comparable
 from schemas import Table
 
-KINDS = (
-    "added",
-    "removed",
-    "relabelled",
-    "changed",
-)  # relabelled: the label differs; changed: only other columns do
+# relabelled: the label differs; changed: only other columns do
+KINDS = ("added", "removed", "relabelled", "changed")
 LABEL = "label"
 
 
 def differences(before: DataFrame, after: DataFrame, table: Table) -> DataFrame:
     """The rows that differ: the key's columns, `kind`, and the row `before` and `after` (null where there was none)."""
-    values = [name for name in table.column_names if name not in table.key]
-    left, right = (
-        rows.select(
-            *table.key,
-            F.struct(*(comparable(rows, name).alias(name) for name in values)).alias(side),
-        )
-        for rows, side in ((before, "before"), (after, "after"))
-    )
-    differs = F.lit(False)
+    values = _value_columns(table)
+    left = _as_struct(before, "before", table)
+    right = _as_struct(after, "after", table)
+    is_relabelled = _is_different(LABEL) if LABEL in values else F.lit(False)
+    is_changed = F.lit(False)
     for name in values:
-        differs |= ~F.col(f"before.{name}").eqNullSafe(F.col(f"after.{name}"))
-    is_relabelled = (
-        ~F.col(f"before.{LABEL}").eqNullSafe(F.col(f"after.{LABEL}"))
-        if LABEL in values
-        else F.lit(False)
-    )
+        is_changed |= _is_different(name)
     kind = (
         F.when(F.col("before").isNull(), "added")
         .when(F.col("after").isNull(), "removed")
         .when(is_relabelled, "relabelled")
-        .when(differs, "changed")
+        .when(is_changed, "changed")
     )
     joined = left.join(right, list(table.key), "full_outer").withColumn("kind", kind)
     return joined.where("kind IS NOT NULL")
 
 
-def counts(found: DataFrame) -> dict[str, int]:
+def counts(differing: DataFrame) -> dict[str, int]:
     """Rows of each kind, the kinds that there are none of included."""
-    grouped = {
-        row["kind"]: row["n"]
-        for row in found.groupBy("kind").agg(F.count("*").alias("n")).collect()
-    }
-    return {kind: grouped.get(kind, 0) for kind in KINDS}
+    grouped = differing.groupBy("kind").agg(F.count("*").alias("n_rows")).collect()
+    n_rows = {row["kind"]: row["n_rows"] for row in grouped}
+    return {kind: n_rows.get(kind, 0) for kind in KINDS}
 
 
-def examples(found: DataFrame, table: Table, n: int) -> list[str]:
+def examples(differing: DataFrame, table: Table, n: int) -> list[str]:
     """Up to n lines of each kind, in the order of the key: the key, and the columns that differ as before -> after."""
-    values = [name for name in table.column_names if name not in table.key]
+    values = _value_columns(table)
     lines: list[str] = []
     for kind in KINDS:
-        for row in found.where(F.col("kind") == kind).orderBy(*table.key).limit(n).collect():
+        rows = differing.where(F.col("kind") == kind).orderBy(*table.key).limit(n)
+        for row in rows.collect():
             key = ", ".join(str(row[name])[:16] for name in table.key)
-            lines.append(
-                f"{kind:<10} {key}: {'; '.join(_changes(row['before'], row['after'], values))}"
-            )
+            changes = "; ".join(_changes(row["before"], row["after"], values))
+            lines.append(f"{kind:<10} {key}: {changes}")
     return lines
 
 
-def _changes(before: object, after: object, values: Sequence[str]) -> list[str]:
-    if before is None or after is None:
-        row = after if before is None else before
-        return [f"{name} {_short(row[name])}" for name in values]  # type: ignore[index]  # a Row
-    pairs = [(name, before[name], after[name]) for name in values]  # type: ignore[index]
-    return [f"{name} {_short(old)} -> {_short(new)}" for name, old, new in pairs if old != new]
+def _value_columns(table: Table) -> list[str]:
+    return [name for name in table.column_names if name not in table.key]
+
+
+def _as_struct(rows: DataFrame, side: str, table: Table) -> DataFrame:
+    """The key's columns, and the others as one struct with the side's name."""
+    values = [comparable(rows, name).alias(name) for name in _value_columns(table)]
+    return rows.select(*table.key, F.struct(*values).alias(side))
+
+
+def _is_different(name: str) -> Column:
+    return ~F.col(f"before.{name}").eqNullSafe(F.col(f"after.{name}"))
+
+
+def _changes(before: Row | None, after: Row | None, values: Sequence[str]) -> list[str]:
+    if after is None:
+        return _shown(before, values)
+    if before is None:
+        return _shown(after, values)
+    return [
+        f"{name} {_short(before[name])} -> {_short(after[name])}"
+        for name in values
+        if before[name] != after[name]
+    ]
+
+
+def _shown(row: Row | None, values: Sequence[str]) -> list[str]:
+    return [f"{name} {_short(row[name])}" for name in values] if row is not None else []
 
 
 def _short(value: object, width: int = 40) -> str:
-    text = "".join(
-        c if c.isprintable() else " " for c in str(value)
-    )  # raw reviews may hold a terminal's commands
+    # raw reviews may hold a terminal's commands
+    text = "".join(c if c.isprintable() else " " for c in str(value))
     return text if len(text) <= width else text[: width - 1] + "…"

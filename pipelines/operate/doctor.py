@@ -43,18 +43,18 @@ class Fault:
     """Where it is wrong, what was found there, what to do."""
 
     where: str
-    found: str
+    problem: str
     fix: str
 
     def __str__(self) -> str:
-        return f"{self.where}: {self.found}. {self.fix}."
+        return f"{self.where}: {self.problem}. {self.fix}."
 
 
 def examine(spark: SparkSession, config: LakeConfig) -> Iterator[Fault]:
     """Every fault of the lake, as it is found; none of a healthy one. Reads all latest rows, and gold of each model."""
-    broken = [fault for table in TABLES for fault in log_faults(config, table)]
-    yield from broken
-    if broken:  # Delta can not open such a table, nor we the lake
+    broken_logs = [fault for table in TABLES for fault in log_faults(config, table)]
+    yield from broken_logs
+    if broken_logs:  # Delta can not open such a table, nor we the lake
         return
     try:
         store = TableStore(spark, config)
@@ -66,12 +66,13 @@ def examine(spark: SparkSession, config: LakeConfig) -> Iterator[Fault]:
         if store.exists(table):
             yield from lock_faults(store, table)
             yield from table_faults(store, table)
-    for where, faults in (
-        (OPS_RUNS.name, ledger_faults(store)),
-        (OPS_MODELS.name, model_faults(store, client)),
-        (OPS_PROMOTIONS.name, alias_faults(store, client)),
-        (GOLD_LINEAGE.name, lineage_faults(store)),
-    ):
+    faults_of = {
+        OPS_RUNS.name: ledger_faults(store),
+        OPS_MODELS.name: model_faults(store, client),
+        OPS_PROMOTIONS.name: alias_faults(store, client),
+        GOLD_LINEAGE.name: lineage_faults(store),
+    }
+    for where, faults in faults_of.items():
         try:
             yield from faults
         except (JobError, PySparkException, Py4JError) as error:
@@ -81,13 +82,11 @@ def examine(spark: SparkSession, config: LakeConfig) -> Iterator[Fault]:
 def log_faults(config: LakeConfig, table: Table) -> Iterator[Fault]:
     """A version that a local table's log lacks between its first and its last."""
     log = config.log_directory(table)  # of a local table; elsewhere there is none by that name
-    if config.is_local and (missing := missing_versions(log)):
+    missing = missing_versions(log) if config.is_local else []
+    if missing:
         listing = ", ".join(str(version) for version in missing)
-        yield Fault(
-            table.name,
-            f"its log lacks version {listing}",
-            f"{RESTORE}, the whole directory _delta_log",
-        )
+        fix = f"{RESTORE}, the whole directory _delta_log"
+        yield Fault(table.name, f"its log lacks version {listing}", fix)
 
 
 def lock_faults(store: TableStore, table: Table) -> Iterator[Fault]:
@@ -95,8 +94,8 @@ def lock_faults(store: TableStore, table: Table) -> Iterator[Fault]:
     file = store.config.lake_path / "locks" / table.name
     holder, held_s = holder_of(file)
     if store.config.is_local and held_s > LONG_HELD_S and is_held(file):
-        found = f"its lock has been held by {holder} for {held_s / 3600:.0f} h"
-        yield Fault(table.name, found, "End that process if it hangs: the lock goes with it")
+        problem = f"its lock has been held by {holder} for {held_s / 3600:.0f} h"
+        yield Fault(table.name, problem, "End that process if it hangs: the lock goes with it")
 
 
 def table_faults(store: TableStore, table: Table) -> Iterator[Fault]:
@@ -108,17 +107,15 @@ def ledger_faults(store: TableStore) -> Iterator[Fault]:
     """A table that is gone, or behind what the ledger says was left of it."""
     if not store.exists(OPS_RUNS):
         return
-    left = store.read(OPS_RUNS).select(F.explode("output_versions").alias("name", "version"))
-    for row in (
-        left.groupBy("name").agg(F.max("version").alias("version")).orderBy("name").collect()
-    ):
+    written = store.read(OPS_RUNS).select(F.explode("output_versions").alias("name", "version"))
+    last_written = written.groupBy("name").agg(F.max("version").alias("version"))
+    for row in last_written.orderBy("name").collect():
         table = next((table for table in TABLES if table.name == row["name"]), None)
-        found = store.version(table) if table and store.exists(table) else None
-        if found is None or found < row["version"]:
-            is_at = "no such table" if found is None else f"version {found}"
-            yield Fault(
-                row["name"], f"{is_at}, but the ledger knows version {row['version']}", RESTORE
-            )
+        version = store.version(table) if table and store.exists(table) else None
+        if version is None or version < row["version"]:
+            actual = "no such table" if version is None else f"version {version}"
+            problem = f"{actual}, but the ledger knows version {row['version']}"
+            yield Fault(row["name"], problem, RESTORE)
 
 
 def model_faults(store: TableStore, client: MlflowClient) -> Iterator[Fault]:
@@ -128,15 +125,12 @@ def model_faults(store: TableStore, client: MlflowClient) -> Iterator[Fault]:
     names = registry.names(client, store.config, recorded)
     live = registry.live_versions(client, names)
     for name in sorted(recorded - names):
-        yield Fault(
-            name, "in ops.models, but the registry has no such model", f"{RESTORE}: <lake>/mlflow"
-        )
+        problem = "in ops.models, but the registry has no such model"
+        yield Fault(name, problem, f"{RESTORE}: <lake>/mlflow")
+    fix = f"{RESTORE}: ops.models"
+    if known:
+        fix = "Delete the version in the registry, and train again"
     for name, version in sorted(live - set(known)):
-        fix = (
-            "Delete the version in the registry, and train again"
-            if known
-            else f"{RESTORE}: ops.models"
-        )
         yield Fault(f"{name} version {version}", "in the registry, but not in ops.models", fix)
     hashes: dict[int, str] = {}
     for key in sorted(live & set(known)):
@@ -151,25 +145,18 @@ def alias_faults(store: TableStore, client: MlflowClient) -> Iterator[Fault]:
     """A champion in the registry that is not the one of the gate's latest decision."""
     if not store.exists(OPS_PROMOTIONS):
         return
-    moved = (
-        store.read(OPS_PROMOTIONS)
-        .where("decision IN ('promoted', 'rolled_back')")
-        .groupBy("model_name")
-    )
-    for row in moved.agg(
-        F.max_by("model_version", "decided_at").alias("version")
-    ).collect():  # one row a model
-        champion = registry.version_of(client, row["model_name"], CHAMPION)
-        if champion is None or int(champion.version) != row["version"]:
-            found = (
-                f"alias {CHAMPION} is {f'version {champion.version}' if champion else 'not set'}"
+    moves = store.read(OPS_PROMOTIONS).where("decision IN ('promoted', 'rolled_back')")
+    latest = F.max_by("model_version", "decided_at").alias("version")
+    for row in moves.groupBy("model_name").agg(latest).collect():  # one row a model
+        name = row["model_name"]
+        champion = registry.version_number(client, name, CHAMPION)
+        if champion != row["version"]:
+            actual = "not set" if champion is None else f"version {champion}"
+            problem = (
+                f"alias {CHAMPION} is {actual}, "
+                f"but the latest decision names version {row['version']}"
             )
-            decided = f"the latest decision names version {row['version']}"
-            yield Fault(
-                row["model_name"],
-                f"{found}, but {decided}",
-                "Run jobs/promote.py again, or --rollback",
-            )
+            yield Fault(name, problem, "Run jobs/promote.py again, or --rollback")
 
 
 def data_faults(store: TableStore, model: ModelRecord, hashes: dict[int, str]) -> Iterator[Fault]:
@@ -178,20 +165,17 @@ def data_faults(store: TableStore, model: ModelRecord, hashes: dict[int, str]) -
 
     def read_again() -> None:
         if model.gold_version not in hashes:
-            vacuum.require_present(
-                store, GOLD_REVIEWS, vacuum.files_read_by(store, GOLD_REVIEWS, [model.gold_version])
-            )
+            files = vacuum.files_read_by(store, GOLD_REVIEWS, [model.gold_version])
+            vacuum.require_present(store, GOLD_REVIEWS, files)
             hashes[model.gold_version] = content_hash(store.read(GOLD_REVIEWS, model.gold_version))
 
-    faults = list(
-        _caught(where, read_again, f"{RESTORE}; until then the model cannot be reproduced")
-    )
+    fix = f"{RESTORE}; until then the model cannot be reproduced"
+    faults = list(_caught(where, read_again, fix))
     yield from faults
-    found = hashes.get(model.gold_version)
-    if not faults and found != model.content_hash:
-        yield Fault(
-            where, f"content hash {found}, but the model learned from {model.content_hash}", RESTORE
-        )
+    actual_hash = hashes.get(model.gold_version)
+    if not faults and actual_hash != model.content_hash:
+        problem = f"content hash {actual_hash}, but the model learned from {model.content_hash}"
+        yield Fault(where, problem, RESTORE)
 
 
 def lineage_faults(store: TableStore) -> Iterator[Fault]:
@@ -199,20 +183,22 @@ def lineage_faults(store: TableStore) -> Iterator[Fault]:
     if not (store.exists(GOLD_SCORES) and store.exists(GOLD_LINEAGE)):
         return
     for link in ("gold_version", "bronze_version", "source_sha256"):
-        lost = f"SELECT count(DISTINCT review_id, model_name, model_version) FROM gold.lineage WHERE {link} IS NULL"
-        if n_rows := store.counts({"rows": lost})["rows"]:
-            found = f"{n_rows:,} scored rows have no {link}"
-            yield Fault(
-                GOLD_LINEAGE.name,
-                found,
-                "Restore ops.models and ops.runs from a backup: the link is in them",
-            )
+        query = (
+            "SELECT count(DISTINCT review_id, model_name, model_version) "
+            f"FROM gold.lineage WHERE {link} IS NULL"
+        )
+        n_rows = store.counts({"rows": query})["rows"]
+        if n_rows:
+            fix = "Restore ops.models and ops.runs from a backup: the link is in them"
+            yield Fault(GOLD_LINEAGE.name, f"{n_rows:,} scored rows have no {link}", fix)
 
 
 def missing_versions(log: Path) -> list[int]:
     """Versions between the first and the last that a local log has no file of."""
     present = {int(file.stem) for file in commits_of(log)}
-    return sorted(set(range(min(present, default=0), max(present, default=-1) + 1)) - present)
+    if not present:
+        return []
+    return sorted(set(range(min(present), max(present))) - present)
 
 
 def _caught(where: str, look: Callable[[], object], fix: str) -> Iterator[Fault]:

@@ -4,7 +4,7 @@ import csv
 import io
 import itertools
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
 from py4j.protocol import Py4JJavaError
@@ -36,6 +36,8 @@ EXPLAIN = re.compile(
 )
 MULTI_LINE = (["plan"], ["createtab_stmt"])  # what EXPLAIN and SHOW CREATE TABLE answer
 
+LINE_NUMBER = re.compile(r"\(line (\d+)")
+
 # SQL that runs programs. Read from the raw text, strings and comments included: rather a LIKE '%reflect(%' refused
 # than a call missed. IDENTIFIER(...) and EXECUTE IMMEDIATE would spell the same names out of pieces.
 NEXT = r"[`\"]?\s*(?:\(|--|/\*)"
@@ -58,10 +60,11 @@ def ask(spark: SparkSession, statement: str, may_write: bool = False) -> DataFra
 
 def refuse_code(statement: str) -> None:
     """Raise InputError where the statement would run a program: SQL is for tables."""
-    for what, pattern in CODE.items():
+    for construct, pattern in CODE.items():
         if re.search(pattern, statement, re.IGNORECASE | re.DOTALL):
             raise InputError(
-                f"statement: expected SQL over tables, found {what}, which runs code. Leave it out."
+                f"statement: expected SQL over tables, found {construct}, which runs code. "
+                "Leave it out."
             )
 
 
@@ -85,14 +88,17 @@ def refuse_writing(spark: SparkSession, statement: str) -> None:
     try:
         spark.sql(f"DESCRIBE QUERY (\n{question.rstrip().rstrip(';')}\n)")
     except ParseException as error:
-        found = re.sub(
-            r"\(line (\d+)", lambda place: f"(line {int(place[1]) - 1}", cause_line(error)
-        )
+        complaint = LINE_NUMBER.sub(_one_less, cause_line(error))
         raise InputError(
-            f"statement: expected one query, found: {found} Pass --write to change tables."
+            f"statement: expected one query, found: {complaint} Pass --write to change tables."
         ) from error
     except AnalysisException:
         return  # a query, if about something absent: running it says so with the right position
+
+
+def _one_less(line: re.Match[str]) -> str:
+    """The place without the line that DESCRIBE QUERY ( takes."""
+    return f"(line {int(line[1]) - 1}"
 
 
 @contextmanager
@@ -122,32 +128,40 @@ def _table(answer: DataFrame, limit: int, width: int) -> Iterator[str]:
     if answer.columns in MULTI_LINE:
         yield from (row[0] for row in texts.toLocalIterator())
         return
-    rows = [tuple(row) for row in (texts.limit(limit + 1) if limit else texts).toLocalIterator()]
+    limited = texts.limit(limit + 1) if limit else texts  # one more tells that some are left out
+    rows = [tuple(row) for row in limited.toLocalIterator()]
     shown = rows[:limit] if limit else rows
-    cells = [[_cell(value, width) for value in row] for row in [tuple(answer.columns), *shown]]
-    is_number = [isinstance(field.dataType, NumericType) for field in answer.schema.fields]
-    widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
-    lines = [
-        "  ".join(
-            text.rjust(n) if to_right else text.ljust(n)
-            for text, n, to_right in zip(row, widths, is_number, strict=True)
-        ).rstrip()
-        for row in cells
+    header, *body = [
+        [_cell(value, width) for value in row] for row in [tuple(answer.columns), *shown]
     ]
-    yield from [lines[0], "  ".join("-" * n for n in widths), *lines[1:]]
+    columns = zip(header, *body, strict=True)
+    widths = [max(len(text) for text in column) for column in columns]
+    is_number = [isinstance(field.dataType, NumericType) for field in answer.schema.fields]
+    yield _aligned(header, widths, is_number)
+    yield "  ".join("-" * n for n in widths)
+    for cells in body:
+        yield _aligned(cells, widths, is_number)
     if len(rows) > len(shown):
         yield f"{len(shown):,} of {answer.count():,} rows shown; --limit 0 shows all"
     else:
         yield f"{len(rows):,} row{'' if len(rows) == 1 else 's'}"
 
 
+def _aligned(cells: Sequence[str], widths: Sequence[int], is_number: Sequence[bool]) -> str:
+    """One line of a table."""
+    padded = [
+        text.rjust(n) if to_right else text.ljust(n)
+        for text, n, to_right in zip(cells, widths, is_number, strict=True)
+    ]
+    return "  ".join(padded).rstrip()
+
+
 def _csv(answer: DataFrame) -> Iterator[str]:
     rows = (tuple(row) for row in _as_text(answer).toLocalIterator())
     for row in itertools.chain([tuple(answer.columns)], rows):
         line = io.StringIO()
-        csv.writer(line, lineterminator="\r\n").writerow(
-            row
-        )  # it quotes only the line ends named here
+        writer = csv.writer(line, lineterminator="\r\n")  # quotes only the line ends named here
+        writer.writerow(row)
         yield line.getvalue().removesuffix("\r\n")
 
 
@@ -155,7 +169,8 @@ def _json_lines(answer: DataFrame) -> Iterator[str]:
     repeated = sorted({name for name in answer.columns if answer.columns.count(name) > 1})
     if repeated:
         raise InputError(
-            f"--format jsonl: expected a name for each column, found {', '.join(repeated)} twice. Use AS."
+            "--format jsonl: expected a name for each column, "
+            f"found {', '.join(repeated)} twice. Use AS."
         )
     for row in answer.select(_json(F.struct("*"))).toLocalIterator():
         yield row[0]
@@ -174,15 +189,14 @@ def _text(column: Column, kind: DataType) -> Column:
         return _json(column)
     if isinstance(kind, BinaryType):
         return F.base64(column)
-    return (
-        F.date_format(column, ISO_UTC) if isinstance(kind, TimestampType) else column.cast("string")
-    )
+    if isinstance(kind, TimestampType):
+        return F.date_format(column, ISO_UTC)
+    return column.cast("string")
 
 
 def _json(column: Column) -> Column:
-    return F.to_json(
-        column, {"ignoreNullFields": "false", "timestampFormat": ISO_UTC, "timeZone": "UTC"}
-    )
+    options = {"ignoreNullFields": "false", "timestampFormat": ISO_UTC, "timeZone": "UTC"}
+    return F.to_json(column, options)
 
 
 def _cell(value: str | None, width: int) -> str:

@@ -17,14 +17,16 @@ REGULARISATION = 10.0  # scikit-learn's C
 
 def fit_baseline(texts: Sequence[Any], labels: ArrayLike) -> Pipeline:
     """Fit on strings or Arrow string scalars; the same rows in the same order give the same coefficients."""
-    truth = _as_labels(labels)
-    found = sorted(set(truth.tolist()))
-    if found != [0, 1]:
+    truth = np.asarray(labels, dtype=np.int64)  # (n_texts,)
+    classes = sorted(set(truth.tolist()))
+    if classes != [0, 1]:
         raise InputError(
-            f"baseline: expected labels 0 and 1, found {found or 'no row'}. Train on both classes."
+            f"baseline: expected labels 0 and 1, found {classes or 'no row'}. "
+            "Train on both classes."
         )
     terms = TfidfVectorizer(ngram_range=(1, 2))
-    # liblinear's primal solver draws nothing at random and converges in 7 steps; lbfgs takes 29 for the same figure.
+    # liblinear's primal solver draws nothing at random and converges in 7 steps;
+    # lbfgs takes 29 for the same figure.
     regression = LogisticRegression(
         C=REGULARISATION, solver="liblinear", max_iter=1_000, random_state=0
     )
@@ -48,7 +50,3 @@ def _strings(texts: Sequence[Any]) -> Iterator[str]:
     """One Python string at a time: an Arrow column of all reviews would take its size twice."""
     for text in texts:
         yield text.as_py() if isinstance(text, pa.Scalar) else text
-
-
-def _as_labels(labels: ArrayLike) -> NDArray[np.int64]:
-    return np.asarray(labels, dtype=np.int64)

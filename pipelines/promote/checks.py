@@ -24,9 +24,8 @@ EXAMPLES = (
 class Limits:
     """What a challenger must keep to."""
 
-    worse_p_value: float = (
-        0.05  # below it, chance does not explain that the challenger is worse than the champion
-    )
+    # below it, chance does not explain that the challenger is worse than the champion
+    worse_p_value: float = 0.05
     recall_gap: float = 0.05  # between the recalls of the two classes
     calibration_error: float = 0.05
     threshold: float = 0.5  # P(positive) from which an example sentence counts as positive
@@ -36,8 +35,8 @@ class Limits:
 class Predictions:
     """What one model says of the held-out rows, in the rows' order; the baseline has no probability."""
 
-    prediction: ArrayLike
-    probability: ArrayLike | None = None
+    prediction: ArrayLike  # (n_rows,) 0 or 1
+    probability: ArrayLike | None = None  # (n_rows,) P(positive)
 
 
 @dataclass(frozen=True)
@@ -69,6 +68,7 @@ class Verdict:
 def judge(
     labels: ArrayLike,
     challenger: Predictions,
+    *,
     baseline: Predictions,
     champion: Predictions | None,
     examples: ArrayLike,
@@ -76,15 +76,14 @@ def judge(
 ) -> Verdict:
     """Judge a challenger on held-out rows that all three predicted, and on its P(positive) of EXAMPLES."""
     limits = limits or Limits()
-    return Verdict(
-        (
-            beats_baseline(labels, challenger, baseline),
-            not_worse_than_champion(labels, challenger, champion, limits),
-            example_sentences(examples, limits),
-            recall_gap(labels, challenger, limits),
-            calibration(labels, challenger, limits),
-        )
+    checks = (
+        beats_baseline(labels, challenger, baseline),
+        not_worse_than_champion(labels, challenger, champion=champion, limits=limits),
+        example_sentences(examples, limits),
+        recall_gap(labels, challenger, limits),
+        calibration(labels, challenger, limits),
     )
+    return Verdict(checks)
 
 
 def beats_baseline(labels: ArrayLike, challenger: Predictions, baseline: Predictions) -> Check:
@@ -93,62 +92,70 @@ def beats_baseline(labels: ArrayLike, challenger: Predictions, baseline: Predict
     fault = _fault(labels, {"challenger": challenger.prediction, "baseline": baseline.prediction})
     if fault:
         return _failed(name, fault)
-    right, baseline_right = _right(labels, challenger), _right(labels, baseline)
+    right = _right(labels, challenger)
+    baseline_right = _right(labels, baseline)
     p_value = mcnemar(right, baseline_right).p_value
-    accuracy, baseline_accuracy = float(right.mean()), float(baseline_right.mean())
+    accuracy = float(right.mean())
+    baseline_accuracy = float(baseline_right.mean())
     return Check(
-        name,
-        int(right.sum()) > int(baseline_right.sum()),
-        {"accuracy": accuracy, "p_value": p_value},
-        baseline_accuracy,
-        f"accuracy {_share(accuracy)} against {_share(baseline_accuracy)} "
+        name=name,
+        passed=int(right.sum()) > int(baseline_right.sum()),
+        figures={"accuracy": accuracy, "p_value": p_value},
+        limit=baseline_accuracy,
+        sentence=f"accuracy {_share(accuracy)} against {_share(baseline_accuracy)} "
         f"({len(right):,} rows, McNemar {_p_value(p_value)})",
     )
 
 
 def not_worse_than_champion(
-    labels: ArrayLike, challenger: Predictions, champion: Predictions | None, limits: Limits
+    labels: ArrayLike, challenger: Predictions, *, champion: Predictions | None, limits: Limits
 ) -> Check:
     """Whether the same rows leave it open that the challenger is as good as the champion: exact McNemar, one-sided."""
     name = "not_worse_than_champion"
-    given = {"challenger": challenger.prediction} | (
-        {"champion": champion.prediction} if champion else {}
-    )
-    fault = _fault(labels, given)
+    limit = limits.worse_p_value
+    predictions = {"challenger": challenger.prediction}
+    if champion is not None:
+        predictions["champion"] = champion.prediction
+    fault = _fault(labels, predictions)
     if fault:
-        return _failed(name, fault, limits.worse_p_value)
+        return _failed(name, fault, limit)
     if champion is None:
-        return Check(name, True, {}, limits.worse_p_value, "no champion yet")
-    found = mcnemar(_right(labels, challenger), _right(labels, champion))
+        return Check(name=name, passed=True, figures={}, limit=limit, sentence="no champion yet")
+    paired = mcnemar(_right(labels, challenger), _right(labels, champion))
     return Check(
-        name,
-        found.p_a_worse >= limits.worse_p_value,
-        {
-            "only_challenger": found.only_a,
-            "only_champion": found.only_b,
-            "p_value": found.p_a_worse,
+        name=name,
+        passed=paired.p_a_worse >= limit,
+        figures={
+            "only_challenger": paired.only_a,
+            "only_champion": paired.only_b,
+            "p_value": paired.p_a_worse,
         },
-        limits.worse_p_value,
-        f"{found.only_a:,} rows right that the champion has wrong, {found.only_b:,} the other way round "
-        f"(one-sided McNemar {_p_value(found.p_a_worse)}, limit {_short(limits.worse_p_value)})",
+        limit=limit,
+        sentence=f"{paired.only_a:,} rows right that the champion has wrong, "
+        f"{paired.only_b:,} the other way round "
+        f"(one-sided McNemar {_p_value(paired.p_a_worse)}, limit {_short(limit)})",
     )
 
 
 def example_sentences(examples: ArrayLike, limits: Limits) -> Check:
     """Whether the challenger has every sentence of EXAMPLES right."""
     name = "example_sentences"
-    probability = _numbers(examples)
-    fault = _fault_of_shares("example", probability, len(EXAMPLES))
+    probabilities = _numbers(examples)
+    fault = _fault_of_probabilities("example", probabilities, len(EXAMPLES))
     if fault:
         return _failed(name, fault)
-    wrong = [
-        f'"{text}" got {_share(p)}'
-        for (text, label), p in zip(EXAMPLES, probability.tolist(), strict=True)
-        if (p >= limits.threshold) != (label == 1)
-    ]
+    wrong = []
+    for (text, label), probability in zip(EXAMPLES, probabilities.tolist(), strict=True):
+        if (probability >= limits.threshold) != (label == 1):
+            wrong.append(f'"{text}" got {_share(probability)}')
     n_right = len(EXAMPLES) - len(wrong)
-    sentence = "; ".join([f"{n_right} of {len(EXAMPLES)} right", *wrong])
-    return Check(name, not wrong, {"right": n_right}, len(EXAMPLES), sentence)
+    return Check(
+        name=name,
+        passed=not wrong,
+        figures={"right": n_right},
+        limit=len(EXAMPLES),
+        sentence="; ".join([f"{n_right} of {len(EXAMPLES)} right", *wrong]),
+    )
 
 
 def recall_gap(labels: ArrayLike, challenger: Predictions, limits: Limits) -> Check:
@@ -157,26 +164,32 @@ def recall_gap(labels: ArrayLike, challenger: Predictions, limits: Limits) -> Ch
     fault = _fault(labels, {"challenger": challenger.prediction})
     if fault:
         return _failed(name, fault, limits.recall_gap)
-    truth, predicted = (
-        _numbers(labels).astype(np.int64),
-        _numbers(challenger.prediction).astype(np.int64),
-    )
+    truth = _numbers(labels).astype(np.int64)
+    predicted = _numbers(challenger.prediction).astype(np.int64)
     gap = point_metrics(confusion_of(truth, predicted))["recall_gap"]
     return _at_most(
-        name, "recall gap", math.nan if gap is None else gap, limits.recall_gap, len(truth)
+        name,
+        "recall gap",
+        value=math.nan if gap is None else gap,
+        limit=limits.recall_gap,
+        n_rows=len(truth),
     )
 
 
 def calibration(labels: ArrayLike, challenger: Predictions, limits: Limits) -> Check:
     """Whether the challenger's probabilities are about as often right as they say."""
     name = "calibration"
-    probability = _numbers([] if challenger.probability is None else challenger.probability)
-    fault = _fault(labels, {}) or _fault_of_shares("challenger", probability, len(_numbers(labels)))
+    truth = _numbers(labels)
+    probabilities = _numbers([] if challenger.probability is None else challenger.probability)
+    fault = _fault(labels, {}) or _fault_of_probabilities("challenger", probabilities, len(truth))
     if fault:
         return _failed(name, fault, limits.calibration_error)
-    error = expected_calibration_error(probability, _numbers(labels).astype(np.int64))
     return _at_most(
-        name, "expected calibration error", error, limits.calibration_error, len(probability)
+        name,
+        "expected calibration error",
+        value=expected_calibration_error(probabilities, truth.astype(np.int64)),
+        limit=limits.calibration_error,
+        n_rows=len(truth),
     )
 
 
@@ -196,9 +209,10 @@ def moves(
         return {}
     if decision == "rolled_back":
         if previous_champion in (None, champion):
-            found = f"expected an alias previous_champion, found {previous_champion or 'none'}"
             raise InputError(
-                f"--rollback: {found}. Only a champion that replaced another can be rolled back."
+                "--rollback: expected an alias previous_champion, "
+                f"found {previous_champion or 'none'}. "
+                "Only a champion that replaced another can be rolled back."
             )
         wanted = {CHAMPION: previous_champion, PREVIOUS_CHAMPION: champion}
         if challenger == champion:  # or the next run of the gate would promote it again
@@ -213,19 +227,24 @@ def moves(
         wanted = {PREVIOUS_CHAMPION: champion, CHAMPION: challenger}
     else:
         raise ValueError(f"decision must be promoted, refused or rolled_back, got {decision!r}")
-    now = {PREVIOUS_CHAMPION: previous_champion, CHAMPION: champion, CHALLENGER: challenger}
-    return {alias: version for alias, version in wanted.items() if version != now[alias]}
+    current = {PREVIOUS_CHAMPION: previous_champion, CHAMPION: champion, CHALLENGER: challenger}
+    return {alias: version for alias, version in wanted.items() if version != current[alias]}
 
 
-def _at_most(name: str, figure: str, value: float, limit: float, n_rows: int) -> Check:
+def _at_most(name: str, figure: str, *, value: float, limit: float, n_rows: int) -> Check:
     if math.isnan(value):
         return _failed(name, f"{figure} is NaN", limit)
-    sentence = f"{figure} {_share(value)}, limit {_short(limit)} ({n_rows:,} rows)"
-    return Check(name, value <= limit, {name: value}, limit, sentence)
+    return Check(
+        name=name,
+        passed=value <= limit,
+        figures={name: value},
+        limit=limit,
+        sentence=f"{figure} {_share(value)}, limit {_short(limit)} ({n_rows:,} rows)",
+    )
 
 
 def _failed(name: str, reason: str, limit: float | None = None) -> Check:
-    return Check(name, False, {}, limit, reason)
+    return Check(name=name, passed=False, figures={}, limit=limit, sentence=reason)
 
 
 def _numbers(values: ArrayLike) -> NDArray[np.float64]:
@@ -242,28 +261,37 @@ def _fault(labels: ArrayLike, predictions: dict[str, ArrayLike]) -> str | None:
     truth = _numbers(labels)
     if len(truth) == 0:
         return "no held-out rows"
-    for who, values in {"labels": truth, **predictions}.items():
-        found = _numbers(values)
-        if len(found) != len(truth):
-            return f"{who}: expected {len(truth):,} predictions, found {len(found):,}"
-        n_other = int((~np.isin(found, (0.0, 1.0))).sum())
+    for source, predicted in {"labels": truth, **predictions}.items():
+        values = _numbers(predicted)
+        if len(values) != len(truth):
+            return f"{source}: expected {len(truth):,} predictions, found {len(values):,}"
+        n_other = int((~np.isin(values, (0.0, 1.0))).sum())
         if n_other:
             return (
-                f"{who}: expected 0 or 1 in every row, found {n_other:,} with NaN or another value"
+                f"{source}: expected 0 or 1 in every row, "
+                f"found {n_other:,} with NaN or another value"
             )
-    absent = [word for value, word in ((1, "positive"), (0, "negative")) if value not in truth]
-    return f"no {absent[0]} row held out" if absent else None
+    for label, word in ((1, "positive"), (0, "negative")):
+        if label not in truth:
+            return f"no {word} row held out"
+    return None
 
 
-def _fault_of_shares(who: str, probability: NDArray[np.float64], n_expected: int) -> str | None:
-    if len(probability) != n_expected:
-        return f"{who}: expected {n_expected:,} probabilities, found {len(probability):,}"
-    n_other = int((~((probability >= 0) & (probability <= 1))).sum())
-    return (
-        f"{who}: expected a probability of 0-1 in every row, found {n_other:,} NaN or outside"
-        if n_other
-        else None
-    )
+def _fault_of_probabilities(
+    source: str,
+    probabilities: NDArray[np.float64],  # (n_rows,)
+    n_expected: int,
+) -> str | None:
+    if len(probabilities) != n_expected:
+        return f"{source}: expected {n_expected:,} probabilities, found {len(probabilities):,}"
+    is_probability = (probabilities >= 0) & (probabilities <= 1)  # False for NaN
+    n_other = int((~is_probability).sum())
+    if n_other:
+        return (
+            f"{source}: expected a probability of 0-1 in every row, "
+            f"found {n_other:,} NaN or outside"
+        )
+    return None
 
 
 def _share(value: float) -> str:

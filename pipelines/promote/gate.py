@@ -9,7 +9,6 @@ import pandas as pd
 import pyarrow as pa
 from mlflow.entities.model_registry import ModelVersion
 from mlflow.tracking import MlflowClient
-from numpy.typing import NDArray
 from tqdm import tqdm
 
 from pipelines.errors import IntegrityError
@@ -21,18 +20,15 @@ from pipelines.promote.checks import EXAMPLES, Predictions, Verdict, judge
 from pipelines.tracking import model_files, model_table
 from schemas import OPS_PROMOTIONS
 
+Predict = Callable[[list[str]], pd.DataFrame]  # texts to the columns prediction and probability
 CHUNK_ROWS = 500
 log = logging.getLogger("reviewlake")
 
 
-def verified_model(
-    store: TableStore, client: MlflowClient, version: ModelVersion
-) -> Callable[[list[str]], pd.DataFrame]:
+def verified_model(store: TableStore, client: MlflowClient, version: ModelVersion) -> Predict:
     """The model version as a function of texts, its files checked against ops.models before any is imported."""
-    directory = model_files.verified_directory(
-        client, version, model_table.record_of(store, version).files
-    )
-    return model_files.load(directory)
+    files = model_table.record_of(store, version).files
+    return model_files.load(model_files.verified_directory(client, version, files))
 
 
 def judge_challenger(
@@ -45,25 +41,33 @@ def judge_challenger(
         if content_hash != learned_from.content_hash:
             raise IntegrityError(
                 f"gold.reviews version {learned_from.gold_version}: expected content hash "
-                f"{learned_from.content_hash}, as the challenger's training read, found {content_hash}."
+                f"{learned_from.content_hash}, as the challenger's training read, "
+                f"found {content_hash}."
             )
-        train, test = (rows_of(open_snapshot(file), split) for split in ("train", "test"))
+        snapshot = open_snapshot(file)
+        train = rows_of(snapshot, "train")
+        test = rows_of(snapshot, "test")
         labels = labels_of(test)
         log.info("gate: fitting the TF-IDF baseline on %s rows", f"{train.num_rows:,}")
-        baseline = Predictions(predict(fit_baseline(train["text"], labels_of(train)), test["text"]))
+        baseline_model = fit_baseline(train["text"], labels_of(train))
+        baseline_labels = predict(baseline_model, test["text"])
         log.info("gate: scoring %s test rows", f"{test.num_rows:,}")
+        challenger_predictions = _predictions(model, test)
+        champion_predictions = None
+        if champion:
+            champion_predictions = _predictions(verified_model(store, client, champion), test)
         verdict = judge(
             labels,
-            _predictions(model, test),
-            baseline,
-            _predictions(verified_model(store, client, champion), test) if champion else None,
-            model([text for text, _ in EXAMPLES])["probability"].to_numpy(),
+            challenger_predictions,
+            baseline=Predictions(baseline_labels),
+            champion=champion_predictions,
+            examples=model([text for text, _ in EXAMPLES])["probability"].to_numpy(),
         )
     for check in verdict.checks:
         log.info("gate: %s", check)
         for name, value in check.figures.items():
             client.log_metric(learned_from.run_id, f"gate.{check.name}.{name}", value)
-    accuracy = float(np.mean(np.asarray(baseline.prediction) == labels))
+    accuracy = float(np.mean(baseline_labels == labels))
     client.log_metric(learned_from.run_id, "baseline_accuracy", accuracy)
     return verdict
 
@@ -72,10 +76,8 @@ def record_decision(
     store: TableStore, name: str, version: int, decision: str, reasons: str, previous: int | None
 ) -> Commit:
     """Append a decision to ops.promotions: before the aliases move, so that a run cut short is repeated whole."""
-    return store.append(
-        OPS_PROMOTIONS,
-        one_row(store.spark, OPS_PROMOTIONS, (name, version, decision, reasons, previous)),
-    )
+    values = (name, version, decision, reasons, previous)
+    return store.append(OPS_PROMOTIONS, one_row(store.spark, OPS_PROMOTIONS, values))
 
 
 def rollback_reasons() -> str:
@@ -83,11 +85,10 @@ def rollback_reasons() -> str:
     return json.dumps([{"name": "rollback", "sentence": "asked for with --rollback"}])
 
 
-def _predictions(model: Callable[[list[str]], pd.DataFrame], rows: pa.Table) -> Predictions:
+def _predictions(model: Predict, rows: pa.Table) -> Predictions:
     starts = range(0, rows.num_rows, CHUNK_ROWS)
-    found = pd.concat(
+    scored = pd.concat(
         model(rows["text"].slice(start, CHUNK_ROWS).to_pylist())
         for start in tqdm(starts, desc="gate", unit=f" x {CHUNK_ROWS} reviews", delay=2)
     )
-    labels: NDArray[np.int64] = found["prediction"].to_numpy()
-    return Predictions(labels, found["probability"].to_numpy())
+    return Predictions(scored["prediction"].to_numpy(), scored["probability"].to_numpy())

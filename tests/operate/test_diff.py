@@ -2,6 +2,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import pytest
+from pyspark.sql import DataFrame
 
 from jobs import diff as job
 from pipelines.errors import InputError
@@ -33,19 +34,22 @@ AFTER = silver(
 )
 
 
-def found(store: TableStore, before: Sequence[Any], after: Sequence[Any]) -> Any:
-    left, right = (
-        store.spark.createDataFrame(list(rows), SILVER_REVIEWS.schema) for rows in (before, after)
-    )
+def differing(store: TableStore, before: Sequence[Any], after: Sequence[Any]) -> DataFrame:
+    left = store.spark.createDataFrame(list(before), SILVER_REVIEWS.schema)
+    right = store.spark.createDataFrame(list(after), SILVER_REVIEWS.schema)
     return differences(left, right, SILVER_REVIEWS)
 
 
 def test_each_row_that_differs_has_one_kind(store: TableStore) -> None:
-    rows = found(store, BEFORE, AFTER).select("review_id", "kind").collect()
+    rows = differing(store, BEFORE, AFTER).select("review_id", "kind").collect()
     assert sorted(tuple(row) for row in rows) == [
-        ("b", "relabelled"), ("c", "relabelled"), ("d", "changed"), ("e", "removed"), ("f", "added"),
-    ]  # fmt: skip
-    assert counts(found(store, BEFORE, AFTER)) == {
+        ("b", "relabelled"),
+        ("c", "relabelled"),
+        ("d", "changed"),
+        ("e", "removed"),
+        ("f", "added"),
+    ]
+    assert counts(differing(store, BEFORE, AFTER)) == {
         "added": 1,
         "removed": 1,
         "relabelled": 2,
@@ -66,19 +70,18 @@ def test_each_row_that_differs_has_one_kind(store: TableStore) -> None:
 def test_equal_versions_differ_in_nothing(
     store: TableStore, before: Sequence[Any], after: Sequence[Any], expected: tuple[int, ...]
 ) -> None:
-    assert tuple(counts(found(store, before, after)).values()) == expected
+    assert tuple(counts(differing(store, before, after)).values()) == expected
 
 
 def test_examples_show_what_changed_and_cut_what_is_long(store: TableStore) -> None:
-    lines = examples(found(store, BEFORE, AFTER), SILVER_REVIEWS, 1)
-    assert lines[0].startswith(
-        "added      f: text f; label 0; has_pii False; source imdb; source_split None; origins "
-    )
+    lines = examples(differing(store, BEFORE, AFTER), SILVER_REVIEWS, 1)
+    added = "added      f: text f; label 0; has_pii False; source imdb; source_split None; origins "
+    assert lines[0].startswith(added)
     assert lines[1].startswith("removed    e: text e; label 1; ")
     assert lines[2] == "relabelled b: label 0 -> 1"
     assert lines[3] == f"changed    d: text {LONG[:39]}… -> {LONG[:39]}…"
     assert len(lines) == 4
-    assert examples(found(store, BEFORE, AFTER), SILVER_REVIEWS, 0) == []
+    assert examples(differing(store, BEFORE, AFTER), SILVER_REVIEWS, 0) == []
 
 
 def test_the_job_compares_two_versions_of_a_table(
@@ -94,9 +97,7 @@ def test_the_job_compares_two_versions_of_a_table(
         "changed    a: reason unlabelled -> text_in_two_splits",
     ]
     job.main([*place, "--before", "-1"])
-    assert (
-        capsys.readouterr().out
-        == "gold.rejects version 2 -> 2: 0 added, 0 removed, 0 relabelled, 0 changed\n"
-    )
+    nothing = "gold.rejects version 2 -> 2: 0 added, 0 removed, 0 relabelled, 0 changed\n"
+    assert capsys.readouterr().out == nothing
     with pytest.raises(InputError, match=r"gold\.rejects has no version 7: its log holds 0-2"):
         job.main([*place, "--before", "7"])

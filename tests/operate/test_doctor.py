@@ -31,20 +31,26 @@ from tests.support.registered import NAME, register_tiny
 
 ROOT = Path(__file__).resolve().parents[2]
 TEXTS = ["good film", "bad film", "so so"]
+GOLD_COLUMNS = (
+    "sha2(text, 256) AS review_id",
+    "text",
+    "1 AS label",
+    "'train' AS split",
+    "'imdb' AS source",
+    "length(text) AS n_characters",
+    "2 AS n_tokens",
+    "false AS states_score",
+)
 
 
 def with_a_model(store: TableStore, tmp_path: Path) -> ModelRecord:
     """gold.reviews at versions 1 and 2, and a model that learned from the first."""
     for texts in (TEXTS[:2], TEXTS):
-        rows = store.spark.createDataFrame([(text,) for text in texts], "text string").selectExpr(
-            "sha2(text, 256) AS review_id", "text", "1 AS label", "'train' AS split", "'imdb' AS source",
-            "length(text) AS n_characters", "2 AS n_tokens", "false AS states_score",
-        )  # fmt: skip
-        store.synchronise(GOLD_REVIEWS, rows)
+        rows = store.spark.createDataFrame([(text,) for text in texts], "text string")
+        store.synchronise(GOLD_REVIEWS, rows.selectExpr(*GOLD_COLUMNS))
     learned_from = content_hash(store.read(GOLD_REVIEWS, 1))
-    register_tiny(
-        store, connect(store.config), tmp_path, TEXTS, gold_version=1, content_hash=learned_from
-    )
+    client = connect(store.config)
+    register_tiny(store, client, tmp_path, TEXTS, gold_version=1, content_hash=learned_from)
     run = ledger.start("curate", store.config, {"silver.reviews": 3})
     ledger.finish(store, run, [Commit(GOLD_REVIEWS, 2, 3)], {"in": 3, "kept": 3})
     return model_records(store)[0]
@@ -53,24 +59,22 @@ def with_a_model(store: TableStore, tmp_path: Path) -> ModelRecord:
 def examined(store: TableStore, capsys: pytest.CaptureFixture[str]) -> list[str]:
     """The faults told, after the error that ends the job was found to fit."""
     capsys.readouterr()
-    ended = ""
+    message = ""
     try:
         job.main(["--lake", store.config.lake])
     except IntegrityError as error:
-        ended = str(error)
+        message = str(error)
     lines = capsys.readouterr().out.splitlines()
-    assert ended == (f"{store.config.lake}: {len(lines)} faults, listed above." if lines else "")
+    expected = f"{store.config.lake}: {len(lines)} faults, listed above." if lines else ""
+    assert message == expected
     return lines
 
 
 def gold_files(store: TableStore, version: int) -> list[Path]:
     log = Path(store.config.location(GOLD_REVIEWS), "_delta_log", f"{version:020}.json")
     actions = [json.loads(line) for line in log.read_text().splitlines()]
-    return [
-        Path(store.config.location(GOLD_REVIEWS), action["add"]["path"])
-        for action in actions
-        if "add" in action
-    ]
+    directory = Path(store.config.location(GOLD_REVIEWS))
+    return [directory / action["add"]["path"] for action in actions if "add" in action]
 
 
 def flip_a_byte(file: Path) -> None:
@@ -80,7 +84,10 @@ def flip_a_byte(file: Path) -> None:
 
 
 def forget_crc(store: TableStore) -> None:
-    """Hadoop's own side files would tell first; a copied lake, or one written on an object store, has none."""
+    """Hadoop's own side files would tell first.
+
+    A copied lake, or one written on an object store, has none.
+    """
     for crc in Path(store.config.location(GOLD_REVIEWS)).glob(".*.crc"):
         crc.unlink()
 
@@ -122,20 +129,24 @@ def rewritten_data(store: TableStore) -> None:
     again = client.create_model_version(NAME, client.get_model_version(NAME, "1").source or "")
     changed = {"model_version": int(again.version), "content_hash": "0" * 32}
     row = store.read(OPS_MODELS).where("model_version = 1").collect()[0].asDict() | changed
-    store.append(
-        OPS_MODELS,
-        one_row(store.spark, OPS_MODELS, [row[name] for name in OPS_MODELS.column_names[:-1]]),
-    )
+    values = [row[name] for name in OPS_MODELS.column_names[:-1]]
+    store.append(OPS_MODELS, one_row(store.spark, OPS_MODELS, values))
     client.set_model_version_tag(NAME, again.version, "manifest.sha256", row["manifest_sha256"])
 
 
+GOLD_OF_MODEL = f"{NAME} version 1, gold.reviews version 1"
 DAMAGES: dict[Callable[[TableStore], None], str] = {
-    missing_file: "review_classifier version 1, gold.reviews version 1: gold.reviews: expected the file ",
-    flipped_data_byte: "review_classifier version 1, gold.reviews version 1: part-",
-    flipped_weight: "review_classifier version 1: review_classifier version 1: ",
-    missing_version: "gold.reviews: its log lacks version 1. Restore it from a backup, the whole directory _delta_log.",
-    unknown_version: "review_classifier version 2: in the registry, but not in ops.models. Delete the version",
-    rewritten_data: "review_classifier version 3, gold.reviews version 1: content hash ",
+    missing_file: f"{GOLD_OF_MODEL}: gold.reviews: expected the file ",
+    flipped_data_byte: f"{GOLD_OF_MODEL}: part-",
+    flipped_weight: f"{NAME} version 1: {NAME} version 1: ",
+    missing_version: (
+        "gold.reviews: its log lacks version 1. "
+        "Restore it from a backup, the whole directory _delta_log."
+    ),
+    unknown_version: (
+        f"{NAME} version 2: in the registry, but not in ops.models. Delete the version"
+    ),
+    rewritten_data: f"{NAME} version 3, gold.reviews version 1: content hash ",
 }
 
 
@@ -176,10 +187,21 @@ def test_what_is_lost_or_moved_as_a_whole_is_told_by_what_still_knows_of_it(
         f"{NAME}: in ops.models, but the registry has no such model. Restore it from a backup"
     )
     shutil.rmtree(store.config.location(GOLD_REVIEWS))
-    [gone] = ledger_faults(TableStore(store.spark, store.config))
-    assert str(gone).startswith(
+    [missing] = ledger_faults(TableStore(store.spark, store.config))
+    assert str(missing).startswith(
         "gold.reviews: no such table, but the ledger knows version 2. Restore it from a backup"
     )
+
+
+HOLD = """
+import sys, time
+from pathlib import Path
+from pipelines.lake.locks import _try_python
+
+kept = _try_python(Path(sys.argv[1]), sys.argv[2])
+print("held", flush=True)
+time.sleep(600)
+"""
 
 
 def test_a_hanging_writer_is_named_by_its_process(
@@ -187,13 +209,9 @@ def test_a_hanging_writer_is_named_by_its_process(
 ) -> None:
     with_a_model(store, tmp_path)
     file = store.config.lake_path / "locks" / "gold.reviews"
-    hold = (
-        "import sys, time; from pathlib import Path; from pipelines.lake.locks import _try_python;"
-        "kept = _try_python(Path(sys.argv[1]), sys.argv[2]); print('held', flush=True); time.sleep(600)"
-    )
     note = json.dumps({"pid": 4711, "app": "curate", "since": time.time() - 3 * 3600})
     holder = subprocess.Popen(
-        [sys.executable, "-c", hold, str(file), note], cwd=ROOT, stdout=subprocess.PIPE, text=True
+        [sys.executable, "-c", HOLD, str(file), note], cwd=ROOT, stdout=subprocess.PIPE, text=True
     )
     try:
         assert holder.stdout
@@ -234,14 +252,17 @@ def test_a_java_that_is_too_old_is_exit_5(tmp_path: Path) -> None:
     java.parent.mkdir(parents=True)
     java.write_text("#!/bin/sh\necho 'openjdk version \"11.0.2\"' >&2\n")
     java.chmod(0o755)
-    done = subprocess.run(
+    process = subprocess.run(
         [sys.executable, "jobs/doctor.py", "--lake", str(tmp_path / "lake")],
-        cwd=ROOT, env=os.environ | {"JAVA_HOME": str(tmp_path / "jdk")}, capture_output=True, text=True, check=False,
-    )  # fmt: skip
-    assert (done.returncode, done.stdout) == (5, "")
-    assert (
-        done.stderr
-        == "SetupError: java: expected Java 17 or later, found 11. Point JAVA_HOME to a newer one.\n"
+        cwd=ROOT,
+        env=os.environ | {"JAVA_HOME": str(tmp_path / "jdk")},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert (process.returncode, process.stdout) == (5, "")
+    assert process.stderr == (
+        "SetupError: java: expected Java 17 or later, found 11. Point JAVA_HOME to a newer one.\n"
     )
 
 

@@ -14,9 +14,11 @@ from pipelines.operate.query import ask, rendered
 from schemas import GOLD_REJECTS, GOLD_REVIEWS
 
 ONE_OF_EACH = """
-SELECT true AS flag, 12 AS n, 1.50BD AS amount, 0.25D AS share, 'say "so", then' AS text, X'00FF' AS bytes,
-       TIMESTAMP '2026-05-01 12:00:00.5' AS at, DATE '2026-05-01' AS day, array(1, NULL) AS list,
-       named_struct('at', TIMESTAMP '2026-05-01 12:00:00', 'x', NULL) AS pair, map('k', 1) AS bag, NULL AS nothing
+SELECT true AS flag, 12 AS n, 1.50BD AS amount, 0.25D AS share, 'say "so", then' AS text,
+       X'00FF' AS bytes, TIMESTAMP '2026-05-01 12:00:00.5' AS at, DATE '2026-05-01' AS day,
+       array(1, NULL) AS list,
+       named_struct('at', TIMESTAMP '2026-05-01 12:00:00', 'x', NULL) AS pair, map('k', 1) AS bag,
+       NULL AS nothing
 """
 READS = [
     "SELECT 1",
@@ -28,7 +30,8 @@ READS = [
     "FROM range(3) SELECT id",
     "FROM range(3) |> WHERE id > 1",
     "VALUES (1), (2)",
-    "SELECT * FROM VALUES ('using', 'reflect'), ('a map', 'execute') AS t(a, b) WHERE a LIKE '%using%' ORDER BY b",
+    "SELECT * FROM VALUES ('using', 'reflect'), ('a map', 'execute') AS t(a, b) "
+    "WHERE a LIKE '%using%' ORDER BY b",
     "SELECT transform(array(1), x -> x + 1) AS t FROM range(1) JOIN range(2) USING (id)",
     "SHOW DATABASES",
     "DESCRIBE FUNCTION upper",
@@ -88,7 +91,7 @@ PROGRAMS = [
 def answered(
     spark: SparkSession, statement: str, form: str = "table", limit: int = -1, width: int = 60
 ) -> list[str]:
-    return list(rendered(ask(spark, statement), form, limit, width))
+    return list(rendered(ask(spark, statement), form, limit=limit, width=width))
 
 
 @pytest.mark.parametrize("statement", READS)
@@ -97,9 +100,8 @@ def test_what_only_reads_is_answered(spark: SparkSession, statement: str) -> Non
 
 
 def test_what_would_change_something_is_refused_and_changes_nothing(store: TableStore) -> None:
-    store.append(
-        GOLD_REJECTS, store.spark.createDataFrame([("a", "unlabelled")], GOLD_REJECTS.schema)
-    )
+    row = store.spark.createDataFrame([("a", "unlabelled")], GOLD_REJECTS.schema)
+    store.append(GOLD_REJECTS, row)
     version = store.version(GOLD_REJECTS)
     for statement, words in WRITES:
         with pytest.raises(InputError, match=r"^statement: expected .*Pass --write") as refusal:
@@ -121,31 +123,23 @@ def test_what_runs_a_program_is_refused_even_with_write(
 
 
 def test_files_are_no_tables(spark: SparkSession) -> None:
-    with pytest.raises(
-        InputError, match=r"The table or view `text`\.`/etc/hostname` cannot be found"
-    ):
+    words = r"The table or view `text`\.`/etc/hostname` cannot be found"
+    with pytest.raises(InputError, match=words):
         ask(spark, "SELECT * FROM text.`/etc/hostname`")
 
 
 def test_with_write_a_statement_changes_tables_and_has_no_lines(store: TableStore) -> None:
-    store.append(
-        GOLD_REJECTS, store.spark.createDataFrame([("a", "unlabelled")], GOLD_REJECTS.schema)
-    )
+    row = store.spark.createDataFrame([("a", "unlabelled")], GOLD_REJECTS.schema)
+    store.append(GOLD_REJECTS, row)
     version = store.version(GOLD_REJECTS)
     ask(store.spark, "DELETE FROM gold.rejects", may_write=True)
-    counts = [
-        f"(SELECT count(*) AS n FROM gold.rejects VERSION AS OF {n})"
-        for n in (version, version + 1)
-    ]
-    assert answered(store.spark, " UNION ALL ".join(counts) + " ORDER BY n", "csv") == [
-        "n",
-        "0",
-        "1",
-    ]
-    assert (
-        list(rendered(ask(store.spark, "DROP TABLE gold.rejects", may_write=True), "csv", -1, 60))
-        == []
+    counts = " UNION ALL ".join(
+        f"(SELECT count(*) AS n FROM gold.rejects VERSION AS OF {number})"
+        for number in (version, version + 1)
     )
+    assert answered(store.spark, f"{counts} ORDER BY n", "csv") == ["n", "0", "1"]
+    dropped = ask(store.spark, "DROP TABLE gold.rejects", may_write=True)
+    assert list(rendered(dropped, "csv", limit=-1, width=60)) == []
 
 
 @pytest.mark.parametrize(
@@ -180,8 +174,12 @@ def test_a_row_that_cannot_be_computed_gets_one_line(spark: SparkSession, form: 
 def test_a_table_is_aligned_with_numbers_to_the_right_and_long_cells_cut(
     spark: SparkSession,
 ) -> None:
-    values = "('one', 1, 0.5), ('a long long word', 1234, NULL), (NULL, NULL, 12.25), ('line\nend\t\u001b[1m', 7, 1.0)"
-    lines = answered(spark, f"SELECT * FROM VALUES {values} AS t(word, n, share)", width=10)
+    statement = """
+        SELECT * FROM VALUES
+            ('one', 1, 0.5), ('a long long word', 1234, NULL), (NULL, NULL, 12.25),
+            ('line\nend\t\u001b[1m', 7, 1.0) AS t(word, n, share)
+    """
+    lines = answered(spark, statement, width=10)
     assert lines == [
         "word           n  share",
         "----------  ----  -----",
@@ -216,10 +214,19 @@ def test_an_empty_answer_is_a_head_without_rows(spark: SparkSession) -> None:
 def test_csv_holds_nested_values_as_json_and_null_as_nothing(spark: SparkSession) -> None:
     head, row = csv.reader(io.StringIO("\n".join(answered(spark, ONE_OF_EACH, "csv"))))
     assert dict(zip(head, row, strict=True)) == {
-        "flag": "true", "n": "12", "amount": "1.50", "share": "0.25", "text": 'say "so", then', "bytes": "AP8=",
-        "at": "2026-05-01T12:00:00.500000Z", "day": "2026-05-01", "list": "[1,null]",
-        "pair": '{"at":"2026-05-01T12:00:00.000000Z","x":null}', "bag": '{"k":1}', "nothing": "",
-    }  # fmt: skip
+        "flag": "true",
+        "n": "12",
+        "amount": "1.50",
+        "share": "0.25",
+        "text": 'say "so", then',
+        "bytes": "AP8=",
+        "at": "2026-05-01T12:00:00.500000Z",
+        "day": "2026-05-01",
+        "list": "[1,null]",
+        "pair": '{"at":"2026-05-01T12:00:00.000000Z","x":null}',
+        "bag": '{"k":1}',
+        "nothing": "",
+    }
 
 
 def test_a_csv_cell_may_span_lines(spark: SparkSession) -> None:
@@ -233,17 +240,25 @@ def test_a_csv_cell_may_span_lines(spark: SparkSession) -> None:
 def test_json_lines_hold_every_column_with_its_type(spark: SparkSession) -> None:
     (line,) = answered(spark, ONE_OF_EACH, "jsonl")
     assert json.loads(line) == {
-        "flag": True, "n": 12, "amount": 1.5, "share": 0.25, "text": 'say "so", then', "bytes": "AP8=",
-        "at": "2026-05-01T12:00:00.500000Z", "day": "2026-05-01", "list": [1, None],
-        "pair": {"at": "2026-05-01T12:00:00.000000Z", "x": None}, "bag": {"k": 1}, "nothing": None,
-    }  # fmt: skip
+        "flag": True,
+        "n": 12,
+        "amount": 1.5,
+        "share": 0.25,
+        "text": 'say "so", then',
+        "bytes": "AP8=",
+        "at": "2026-05-01T12:00:00.500000Z",
+        "day": "2026-05-01",
+        "list": [1, None],
+        "pair": {"at": "2026-05-01T12:00:00.000000Z", "x": None},
+        "bag": {"k": 1},
+        "nothing": None,
+    }
 
 
 def test_files_hold_all_rows_in_order_unless_limited(spark: SparkSession) -> None:
     statement = "SELECT id FROM range(0, 100, 1, 4) ORDER BY id DESC"
-    assert answered(spark, statement, "jsonl") == [
-        json.dumps({"id": n}).replace(" ", "") for n in range(99, -1, -1)
-    ]
+    expected = [f'{{"id":{number}}}' for number in range(99, -1, -1)]
+    assert answered(spark, statement, "jsonl") == expected
     assert answered(spark, statement, "csv", limit=2) == ["id", "99", "98"]
 
 
@@ -251,9 +266,8 @@ def test_two_columns_of_one_name_stand_in_tables_but_not_in_json(spark: SparkSes
     statement = "SELECT 1 AS n, 2 AS n"
     assert answered(spark, statement, "csv") == ["n,n", "1,2"]
     assert answered(spark, statement)[2] == "1  2"
-    with pytest.raises(
-        InputError, match=r"--format jsonl: expected a name for each column, found n twice"
-    ):
+    words = r"--format jsonl: expected a name for each column, found n twice"
+    with pytest.raises(InputError, match=words):
         answered(spark, statement, "jsonl")
 
 
@@ -283,9 +297,8 @@ def test_a_file_that_cannot_be_read_is_named(tmp_path: Path) -> None:
     latin = tmp_path / "latin.sql"
     latin.write_bytes(b"SELECT '\xe9'")
     for file in (latin, tmp_path / "absent.sql"):
-        with pytest.raises(
-            InputError, match=rf"--file .*{file.name}: expected a text file in UTF-8, found"
-        ):
+        words = rf"--file .*{file.name}: expected a text file in UTF-8, found"
+        with pytest.raises(InputError, match=words):
             statement_of(QueryConfig(file=str(file)))
 
 

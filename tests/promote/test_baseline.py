@@ -41,17 +41,18 @@ def test_arrow_columns_give_the_coefficients_that_lists_give(column: pa.Array) -
 
 
 @pytest.mark.parametrize(
-    ("labels", "found"), [([1, 1], r"\[1\]"), ([0], r"\[0\]"), ([], "no row"), ([0, 1, 2], "2")]
+    ("labels", "classes"), [([1, 1], r"\[1\]"), ([0], r"\[0\]"), ([], "no row"), ([0, 1, 2], "2")]
 )
-def test_labels_other_than_both_classes_are_refused_by_name(labels: list[int], found: str) -> None:
-    with pytest.raises(InputError, match=rf"baseline: expected labels 0 and 1, found .*{found}"):
+def test_labels_other_than_both_classes_are_refused_by_name(
+    labels: list[int], classes: str
+) -> None:
+    with pytest.raises(InputError, match=rf"baseline: expected labels 0 and 1, found .*{classes}"):
         fit_baseline(["x"] * len(labels), labels)
 
 
 def test_fewer_texts_than_labels_are_refused() -> None:
-    with pytest.raises(
-        InputError, match=r"2 labels given.*inconsistent numbers of samples: \[3, 2\]"
-    ):
+    words = r"2 labels given.*inconsistent numbers of samples: \[3, 2\]"
+    with pytest.raises(InputError, match=words):
         fit_baseline(["good film"] * 3, [0, 1])
 
 

@@ -37,31 +37,31 @@ def model(*wrong_rows: int) -> Predictions:
 
 def verdict(**given_instead: Any) -> Verdict:
     """A challenger with 4 of 200 wrong, which passes, but for what is given instead."""
-    usual = {
+    usual: dict[str, Any] = {
         "labels": LABELS,
         "challenger": model(0, 1, 2, 3),
         "baseline": Predictions(with_wrong(*range(20))),
+        "champion": model(0, 1, 4, 5),
+        "examples": EXAMPLES_RIGHT,
     }
-    return judge(
-        **{**usual, "champion": model(0, 1, 4, 5), "examples": EXAMPLES_RIGHT, **given_instead}
-    )
+    return judge(**(usual | given_instead))
 
 
-def failures(found: Verdict) -> list[str]:
-    return [check.name for check in found.checks if not check.passed]
+def failures(decision: Verdict) -> list[str]:
+    return [check.name for check in decision.checks if not check.passed]
 
 
-def line(found: Verdict, name: str) -> str:
-    return next(str(check) for check in found.checks if check.name == name)
+def line(decision: Verdict, name: str) -> str:
+    return next(str(check) for check in decision.checks if check.name == name)
 
 
 def test_a_challenger_within_all_limits_passes_and_every_check_says_its_figures() -> None:
-    found = verdict()
-    assert found.passed
-    assert [str(check) for check in found.checks] == [
+    decision = verdict()
+    assert decision.passed
+    assert [str(check) for check in decision.checks] == [
         "beats_baseline: passed, accuracy .9800 against .9000 (200 rows, McNemar p < .001)",
-        "not_worse_than_champion: passed, 2 rows right that the champion has wrong, 2 the other way round "
-        "(one-sided McNemar p = .688, limit .05)",
+        "not_worse_than_champion: passed, 2 rows right that the champion has wrong, "
+        "2 the other way round (one-sided McNemar p = .688, limit .05)",
         "example_sentences: passed, 3 of 3 right",
         "recall_gap: passed, recall gap .0000, limit .05 (200 rows)",
         "calibration: passed, expected calibration error .0000, limit .05 (200 rows)",
@@ -69,11 +69,10 @@ def test_a_challenger_within_all_limits_passes_and_every_check_says_its_figures(
 
 
 def test_the_first_challenger_has_no_champion_to_compare_with() -> None:
-    found = verdict(champion=None)
-    assert found.passed
-    assert (
-        line(found, "not_worse_than_champion") == "not_worse_than_champion: passed, no champion yet"
-    )
+    decision = verdict(champion=None)
+    assert decision.passed
+    words = "not_worse_than_champion: passed, no champion yet"
+    assert line(decision, "not_worse_than_champion") == words
 
 
 @pytest.mark.parametrize(
@@ -115,10 +114,10 @@ def test_the_first_challenger_has_no_champion_to_compare_with() -> None:
 def test_each_check_fails_alone_and_says_by_how_much(
     instead: dict[str, Any], failed: str, words: str
 ) -> None:
-    found = verdict(**instead)
-    assert failures(found) == [failed]
-    assert not found.passed
-    assert words in line(found, failed)
+    decision = verdict(**instead)
+    assert failures(decision) == [failed]
+    assert not decision.passed
+    assert words in line(decision, failed)
 
 
 @pytest.mark.parametrize(
@@ -183,9 +182,9 @@ def test_each_check_fails_alone_and_says_by_how_much(
 def test_what_is_missing_fails_with_its_reason(
     instead: dict[str, Any], failed: list[int], words: str
 ) -> None:
-    found = verdict(**instead)
-    assert failures(found) == [NAMES[place] for place in failed]
-    assert words in line(found, NAMES[failed[0]])
+    decision = verdict(**instead)
+    assert failures(decision) == [NAMES[place] for place in failed]
+    assert words in line(decision, NAMES[failed[0]])
 
 
 def test_a_verdict_without_checks_is_a_refusal() -> None:
@@ -198,21 +197,24 @@ def test_worse_than_the_champion_is_the_binomial_tail(
 ) -> None:
     wrong_of_champion = range(only_challenger)
     wrong_of_challenger = range(40, 40 + only_champion)
-    found = verdict(
-        challenger=model(*wrong_of_challenger), champion=model(*wrong_of_champion)
-    ).checks[1]
+    decision = verdict(challenger=model(*wrong_of_challenger), champion=model(*wrong_of_champion))
+    check = decision.checks[1]
     n = only_challenger + only_champion
     expected = sum(math.comb(n, k) for k in range(only_challenger + 1)) / 2**n
-    assert found.figures["p_value"] == pytest.approx(expected)
-    assert found.passed == (expected >= Limits().worse_p_value)
+    assert check.figures["p_value"] == pytest.approx(expected)
+    assert check.passed == (expected >= Limits().worse_p_value)
 
 
 def test_the_verdict_as_json_holds_every_check_with_figures_and_limit() -> None:
-    found = json.loads(as_json(verdict(labels=[])))
-    assert [one["name"] for one in found] == NAMES
-    assert found[0] == {
-        "name": "beats_baseline", "passed": False, "figures": {}, "limit": None, "sentence": "no held-out rows"
-    }  # fmt: skip
+    checks = json.loads(as_json(verdict(labels=[])))
+    assert [check["name"] for check in checks] == NAMES
+    assert checks[0] == {
+        "name": "beats_baseline",
+        "passed": False,
+        "figures": {},
+        "limit": None,
+        "sentence": "no held-out rows",
+    }
     assert json.loads(as_json(verdict()))[3]["figures"] == {"recall_gap": 0.0}
 
 
@@ -254,16 +256,14 @@ def test_two_rollbacks_lead_back() -> None:
 
 
 def test_a_rollback_without_a_previous_champion_is_refused_with_what_to_do() -> None:
-    with pytest.raises(
-        InputError, match=r"expected an alias previous_champion, found none.*Only a champion that"
-    ):
+    words = r"expected an alias previous_champion, found none.*Only a champion that"
+    with pytest.raises(InputError, match=words):
         moves("rolled_back", 1, None)
 
 
 def test_a_promotion_without_a_challenger_names_the_job_to_run() -> None:
-    with pytest.raises(
-        InputError, match=r"expected an alias challenger, found none\. Run jobs/train\.py"
-    ):
+    words = r"expected an alias challenger, found none\. Run jobs/train\.py"
+    with pytest.raises(InputError, match=words):
         moves("promoted", 1, None, None)
 
 
