@@ -3,7 +3,7 @@
     spark-submit --properties-file spark-defaults.conf jobs/clean.py --lake lake
 
 Reads   bronze.reviews
-Writes  silver.reviews, silver.rejects
+Writes  silver.reviews, silver.rejects, ops.runs
 """
 
 from collections.abc import Sequence
@@ -23,7 +23,7 @@ class CleanConfig:
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    """Clean every bronze row: all are read, only what differs is written."""
+    """Clean every bronze row: all rows are read, only changed rows are written."""
     config = cli.parse(CleanConfig, argv, __doc__)
     # Imported after the flags: --help does not wait for Spark.
     from pipelines.clean import clean_reviews, group_by_text, silver_rejects, silver_reviews

@@ -1,9 +1,9 @@
-"""Curate silver reviews into gold: what a model may learn from.
+"""Select the labelled silver reviews for gold, and assign each to a split.
 
     spark-submit --properties-file spark-defaults.conf jobs/curate.py --split-policy hash
 
 Reads   silver.reviews
-Writes  gold.reviews, gold.rejects; sets the task value gold_version
+Writes  gold.reviews, gold.rejects, ops.runs; sets the Databricks task value gold_version
 """
 
 from collections.abc import Sequence
@@ -24,15 +24,18 @@ class CurateConfig:
     """Flags of this job."""
 
     split_policy: str = flag(
-        "hash of the text, the source's official split, or the seed's three files", "hash", POLICIES
+        "hash = by a hash of the text; official = the source's split, with validation taken from "
+        "train; seed = the source's split, unchanged",
+        "hash",
+        POLICIES,
     )
     sources: str = flag("sources to learn from, comma-separated; default all", "")
-    backbone: str = flag("encoder whose tokens n_tokens counts: a name or a directory", EMBEDDED)
+    backbone: str = flag("encoder whose tokenizer counts n_tokens: a name or a directory", EMBEDDED)
     lake: LakeConfig = group(LakeConfig)
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    """Curate one version of silver: all rows are read, only what differs is written."""
+    """Curate one version of silver: all rows are read, only changed rows are written."""
     config = cli.parse(CurateConfig, argv, __doc__)
     # Imported after the flags: --help does not wait for Spark.
     import hashlib

@@ -1,4 +1,4 @@
-"""Run the bundle's pipeline on the packaged reviews in one process, then print a summary.
+"""Run the job `pipeline` of databricks.yml on the packaged reviews, then print a summary.
 
     python jobs/demo.py --lake lake
     python jobs/demo.py --lake lake-quick --max-rows 2000
@@ -28,7 +28,7 @@ class DemoConfig:
 def main(argv: Sequence[str] | None = None) -> int:
     """Run every stage that is not done yet and print the summary. Returns the exit code.
 
-    A refusal by the gate is no failure of the demo if it was asked to take a few reviews only.
+    With --max-rows, a refusal by the gate is not a failure of the demo.
     """
     config = cli.parse(DemoConfig, argv, __doc__)
     # Imported after the flags: --help does not wait for Spark and MLflow.
@@ -41,7 +41,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     versions_before = demo.versions_of(store)
     code = demo.run("pipeline", {}, config.lake, config.max_rows)
     is_refused = code == GateRefusedError.exit_code
-    if is_refused:  # there is no champion; the challenger's scores are worth a look all the same
+    if is_refused:  # there is no champion, so show the challenger's scores
         code = demo.run("score", {"model": "challenger"}, config.lake, config.max_rows) or code
     if code not in (0, GateRefusedError.exit_code):
         return code

@@ -1,4 +1,4 @@
-"""Show what differs between two versions of a table.
+"""Show the differences between two versions of a table.
 
     python jobs/diff.py --lake lake --table gold.reviews --before 1 --after -1
 

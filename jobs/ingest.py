@@ -1,11 +1,11 @@
-"""Ingest a delivered file of reviews into bronze. Known content, under any name, adds nothing.
+"""Ingest a file of reviews into bronze. The same file, under any file name, adds nothing.
 
     spark-submit --properties-file spark-defaults.conf jobs/ingest.py --lake lake
     spark-submit --properties-file spark-defaults.conf jobs/ingest.py \\
         --source csv --path new.csv --name shop --text-column body --label-column label
 
 Reads   the packaged reviews, or --path
-Writes  bronze.reviews
+Writes  bronze.reviews, ops.runs
 """
 
 import logging
@@ -66,7 +66,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         # Merged, not appended: another job may have added the same rows since they were compared.
         commit = store.merge(BRONZE_REVIEWS, rows)
         require_conserved(file.name, counts | {"added": commit.n_added}, ADVICE)
-    # Written even if no row was added: the run before may have been killed just before this line.
+    # Written even if no row was added: the last run may have been killed just before this line.
     ledger.finish(store, run, [commit], counts)
 
 

@@ -1,10 +1,10 @@
-"""Put the challenger through the gate and make it the champion, or restore the champion before.
+"""Check the challenger; if it passes, make it the champion. Or restore the previous champion.
 
     spark-submit --properties-file spark-defaults.conf jobs/promote.py --lake lake
     spark-submit --properties-file spark-defaults.conf jobs/promote.py --lake lake --rollback
 
 Reads   gold.reviews at the version the challenger learned from, ops.models, the registry
-Writes  ops.promotions, the aliases champion and previous_champion, the task value model_version
+Writes  ops.promotions, ops.runs, the model's aliases; sets the Databricks task value model_version
 """
 
 import logging
@@ -33,41 +33,45 @@ class PromoteConfig:
 def main(argv: Sequence[str] | None = None) -> None:
     """Decide, record the decision, then move the aliases; a refusal moves nothing and exits 6."""
     config = cli.parse(PromoteConfig, argv, __doc__)
-    # Imported after the flags: --help does not wait for MLflow.
+    # Imported after the flags: --help does not wait, and a finished run not for MLflow.
     from pipelines.lake import ledger
     from pipelines.lake.tables import open_lake
-    from pipelines.promote import gate
-    from pipelines.promote.checks import as_json, moves
-    from pipelines.tracking import registry
-    from pipelines.tracking.store import connect
+    from pipelines.tracking.aliases import versions_by_alias
 
     store = open_lake("promote", config.lake)
-    client = connect(config.lake)
     name = config.model_name
-    champion = registry.version_number(client, name, CHAMPION)
-    previous = registry.version_number(client, name, PREVIOUS_CHAMPION)
-    challenger = registry.version_number(client, name, CHALLENGER)
-    if config.rollback:
-        aliases = moves("rolled_back", champion, previous, challenger)
-        reasons = gate.rollback_reasons()
-        gate.record_decision(store, name, previous or 0, "rolled_back", reasons, champion)
-        registry.move_aliases(client, name, aliases)
-        return
-    if champion and challenger in (None, champion):  # after a rollback there is no challenger
+    versions = versions_by_alias(config.lake, name)
+    champion = versions.get(CHAMPION)
+    previous = versions.get(PREVIOUS_CHAMPION)
+    challenger = versions.get(CHALLENGER)
+    inputs = {"challenger": challenger or 0, "champion": champion or 0}
+    run = ledger.start("promote", config, inputs)
+    if not config.rollback and challenger and ledger.was_refused(store, run):
+        raise GateRefusedError(
+            f"{name} version {challenger}: refused before (ops.promotions). Nothing was moved."
+        )
+    if not config.rollback and champion and challenger in (None, champion):  # None: rolled back
         log.info("promote: nothing to do, %s version %d is the champion", name, champion)
         if challenger:  # a run killed after it moved the aliases has no row in the ledger
             inputs = {"challenger": champion, "champion": previous or 0}
             ledger.complete(store, ledger.start("promote", config, inputs))
         task_values.set_value("model_version", champion)
         return
+
+    from pipelines.promote import gate
+    from pipelines.promote.checks import as_json, moves
+    from pipelines.tracking import registry
+    from pipelines.tracking.store import connect
+
+    client = connect(config.lake)
+    if config.rollback:
+        aliases = moves("rolled_back", champion, previous, challenger)
+        reasons = gate.rollback_reasons()
+        gate.record_decision(store, name, previous or 0, "rolled_back", reasons, champion)
+        registry.move_aliases(client, name, aliases)
+        return
     candidate = registry.resolve(client, name, CHALLENGER)  # raises if nothing was trained yet
     version = int(candidate.version)
-    inputs = {"challenger": version, "champion": champion or 0}
-    run = ledger.start("promote", config, inputs)
-    if ledger.was_refused(store, run):
-        raise GateRefusedError(
-            f"{name} version {version}: refused before (ops.promotions). Nothing was moved."
-        )
     current = registry.version_of(client, name, CHAMPION)
     verdict = gate.judge_challenger(store, client, candidate, current)
     decision = "promoted" if verdict.passed else "refused"

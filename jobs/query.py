@@ -71,7 +71,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     try:
         for line in rendered(answer, config.format, config.limit, config.width):
             print(line)
-    except BrokenPipeError:  # `| head` has read enough; stdout must not be flushed into it at exit
+    except BrokenPipeError:  # `| head` has closed the pipe; stdout must not be flushed at exit
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 

@@ -1,10 +1,10 @@
 """Train a past run again on its own table version; report whether the result is identical.
 
-    python jobs/reproduce.py 4be1f0c2 --lake lake
+    python jobs/reproduce.py 044724708a3d45a797a9a231829e513f --lake lake
     python jobs/reproduce.py models:/review_classifier@champion --lake lake --data-only
 
 Reads   gold.reviews at the run's version, ops.models, the run in MLflow
-Writes  an MLflow run linked to the first, ops.runs
+Writes  an MLflow run nested below the first one, ops.runs
 """
 
 from collections.abc import Sequence
@@ -25,7 +25,7 @@ class ReproduceConfig:
     run: str = argument("run id, or models:/name@alias or models:/name/version")
     data_only: bool = flag("only read the data again and compare its hash: takes seconds", False)
     tolerance: float = flag(
-        "largest metric difference, and mean probability difference, that counts as equal",
+        "largest difference of a metric, or of the mean probability, that counts as equal",
         0.02,
     )
     lake: LakeConfig = group(LakeConfig)

@@ -3,7 +3,7 @@
     spark-submit --properties-file spark-defaults.conf jobs/score.py --lake lake --model champion
 
 Reads   silver.reviews, gold.scores, ops.models, the registered model
-Writes  gold.scores
+Writes  gold.scores, ops.runs
 """
 
 import logging
@@ -25,7 +25,9 @@ class ScoreConfig:
 
     model: str = flag("alias or version number of the registered model", CHAMPION)
     model_name: str = flag("registered model", MODEL_NAME)
-    tasks: int = flag("Spark tasks that score in parallel, one model each; 0 = one per core", 0)
+    tasks: int = flag(
+        "parallel Spark tasks, each with its own copy of the model; 0 = one per core", 0
+    )
     lake: LakeConfig = group(LakeConfig)
 
     def __post_init__(self) -> None:
@@ -34,34 +36,38 @@ class ScoreConfig:
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    """Resolve the model once, verify it, score what is missing, add one row for each review."""
+    """Resolve the model once, verify it, score the unscored reviews, add one row per review."""
     config = cli.parse(ScoreConfig, argv, __doc__)
-    # Imported after the flags: --help does not wait for Spark and MLflow.
-    from datetime import UTC, datetime
-    from functools import partial
-
-    from pipelines import score
+    # Imported after the flags: --help does not wait, and a finished run not for MLflow.
     from pipelines.lake import ledger
-    from pipelines.lake.staging import staged, staged_parts
     from pipelines.lake.tables import Commit, open_lake
-    from pipelines.model.manifest import manifest_sha256
-    from pipelines.tracking import model_files, model_table, registry
-    from pipelines.tracking.store import connect
+    from pipelines.tracking import aliases
 
+    name = config.model_name
     store = open_lake("score", config.lake)
-    client = connect(config.lake)
-    model_version = registry.resolve(client, config.model_name, config.model)
-    name, version_number = model_version.name, int(model_version.version)
+    version_number = aliases.version_number(config.lake, name, config.model)
     silver_version = store.latest(SILVER_REVIEWS)
     inputs = {SILVER_REVIEWS.name: silver_version, "model_version": version_number}
     run = ledger.start("score", config, inputs)
     if ledger.already_done(store, run):
         return
+
+    from datetime import UTC, datetime
+    from functools import partial
+
+    from pipelines import score
+    from pipelines.lake.staging import staged, staged_parts
+    from pipelines.model.manifest import manifest_sha256
+    from pipelines.tracking import model_files, model_table, registry
+    from pipelines.tracking.store import connect
+
+    client = connect(config.lake)
+    model_version = registry.resolve(client, name, str(version_number))
     store.create(GOLD_SCORES)
     silver = store.read(SILVER_REVIEWS, silver_version)
     waiting = score.unscored(silver, store.read(GOLD_SCORES), name, version_number)
     n_waiting = waiting.count()
-    if n_waiting == 0:  # or the run before was killed just before it wrote its row
+    if n_waiting == 0:  # or the last run was killed just before it wrote its row
         log.info("score: nothing to do, %s version %d has scored all reviews", name, version_number)
         unchanged = Commit(GOLD_SCORES, store.version(GOLD_SCORES), 0)
         ledger.finish(store, run, [unchanged], {"in": 0, "scored": 0})

@@ -1,10 +1,10 @@
-"""Fine-tune an encoder on one version of gold.reviews and register it as the challenger.
+"""Train a model on one version of gold.reviews and register it as the challenger.
 
     spark-submit --properties-file spark-defaults.conf jobs/train.py --lake lake --gold-version -1
     spark-submit --properties-file spark-defaults.conf jobs/train.py --lake lake --preset best
 
 Reads   gold.reviews at one version, ops.runs
-Writes  an MLflow run and model version, ops.models
+Writes  an MLflow run and model version, its alias challenger, ops.models, ops.runs
 """
 
 import re
@@ -25,7 +25,8 @@ class TrainConfig:
 
     gold_version: int = flag("Delta version of gold.reviews to train on; -1 = latest", -1)
     preset: str = flag(
-        "best: more tokens per review, more time; seed: the settings of this project's origin",
+        "best: more tokens, one more trained layer, slower; seed: the settings of the notebook "
+        "that this project started from",
         "default",
         ("default", *PRESETS),
     )
@@ -44,7 +45,7 @@ class TrainConfig:
 def main(argv: Sequence[str] | None = None) -> None:
     """Train on exactly the version that is logged."""
     config = cli.parse(TrainConfig, argv, __doc__, PRESETS)
-    # Imported after the flags: --help does not wait for Spark, and a finished run not for torch.
+    # Imported after the flags: --help needs no Spark, and a finished run needs no torch.
     from pipelines.lake import ledger
     from pipelines.lake.tables import open_lake
     from pipelines.model import backbone

@@ -1,14 +1,14 @@
-"""Delete the files that no needed table version reads: what a model learned from stays readable.
+"""Delete files that no needed table version refers to: training data of models stays readable.
 
     spark-submit --properties-file spark-defaults.conf jobs/vacuum.py --lake lake --dry-run
     spark-submit --properties-file spark-defaults.conf jobs/vacuum.py --lake lake
 
 Needed are the versions that were current in the last --older-than-hours, every version that a
 registered model learned from (gold, and the silver and bronze behind it), and the versions that a
-run tagged keep=true has read.
+run with the tag keep has read.
 
 Reads   the registry, ops.models, the file listing of every table
-Writes  nothing; deletes files, and what killed runs left in the landing directory
+Writes  nothing; deletes files, and leftovers of killed runs in the landing directory
 """
 
 import time
@@ -28,9 +28,13 @@ class VacuumConfig:
     """Flags of this job."""
 
     table: str = flag("only this table; default all", "", ("", *(table.name for table in TABLES)))
-    forget: str = flag("versions of --table to give up, as 3-7; refused if one is needed", "")
+    forget: str = flag(
+        "versions of --table that may become unreadable, for example 3-7; refused if one is needed",
+        "",
+    )
     older_than_hours: float = flag(
-        "keep versions and files newer than this many hours: running jobs may need them", 168.0
+        "keep versions that were current, and files that were written, within this many hours",
+        168.0,
     )
     dry_run: bool = flag("only report what would be deleted", False)
     lake: LakeConfig = group(LakeConfig)
@@ -43,7 +47,7 @@ class VacuumConfig:
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    """List the needed versions, delete the files that none of them reads, check the others."""
+    """List the needed versions, delete all other files, check that the needed ones exist."""
     config = cli.parse(VacuumConfig, argv, __doc__)
     # Imported after the flags: --help does not wait for Spark and MLflow.
     from pipelines.lake.tables import open_lake

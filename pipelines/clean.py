@@ -126,7 +126,7 @@ def _clean_once(text: str) -> str:
 
 
 def _masked(mask: str, match: re.Match[str]) -> str:
-    """Return the mask; keep digits that look like a card number but fail its check digit."""
+    """Return the mask, or the digits as they are if a card's check digit is wrong."""
     if mask != "[CARD]":
         return mask
     digits = [int(character) for character in reversed(match[0]) if character.isdigit()]

@@ -2,8 +2,10 @@
 
 import argparse
 import dataclasses
+import sys
 import typing
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any, NoReturn, TypeVar
 
 from pipelines.errors import InputError
@@ -31,7 +33,10 @@ def group(config: type[Any]) -> Any:
 
 def build_parser(config: type[Any], description: str | None) -> argparse.ArgumentParser:
     """Return the parser of a job's flags."""
+    script = Path(sys.argv[0])
+    is_package = script.name == "__main__.py"  # as python -m pipelines.bundle
     parser = argparse.ArgumentParser(
+        prog=f"python -m pipelines.{script.parent.name}" if is_package else None,
         description=description,
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,

@@ -122,7 +122,7 @@ def gold_reviews(counted: DataFrame) -> DataFrame:
 
 
 def gold_rejects(counted: DataFrame) -> DataFrame:
-    """Return the rows of gold.rejects: the other rows, with their reason."""
+    """Return the rows of gold.rejects: the rows left out, with the reason."""
     return counted.where("reason IS NOT NULL").select("review_id", "reason")
 
 

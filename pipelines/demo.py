@@ -26,14 +26,14 @@ NEXT_STEPS = """\
 What to look at next
   . .venv/bin/activate
   python jobs/query.py --lake "{lake}" --sql "SELECT * FROM gold.lineage LIMIT 3"
-      from each score back to the bytes of the delivered file
+      from each score back to the row of the source file
   python jobs/reproduce.py models:/review_classifier@champion --lake "{lake}"
-      the same weights again?
+      train it again and compare the weights
   mlflow ui --backend-store-uri "sqlite:///{lake}/mlflow/mlflow.db"
-      curves, figures, model card
+      MLflow: learning curves, plots, model card
   python jobs/ingest.py --lake "{lake}" --source rotten_tomatoes
   python jobs/clean.py --lake "{lake}" && python jobs/score.py --lake "{lake}"
-      new reviews, and their scores
+      ingest more reviews and score them
   TABLES.md
       the meaning of each column"""
 NOTHING_NEW = "Nothing to do: no table has a new version."
@@ -48,8 +48,8 @@ def variables(lake: str, max_rows: int) -> dict[str, str]:
     """Return the bundle variables that the demo sets."""
     if not max_rows:
         return {"lake": lake}
-    # Fewer reviews need smaller batches: with less than some 200 steps the model's head hardly
-    # leaves its random start.
+    # Fewer reviews need smaller batches: with fewer than about 200 steps the model's
+    # head hardly changes from its random start.
     return {"lake": lake, "max_rows": str(max_rows), "batch_size": "8"}
 
 
@@ -68,10 +68,10 @@ def versions_of(store: TableStore) -> dict[str, int]:
 
 
 def summary(store: TableStore, client: MlflowClient, max_rows: int, is_refused: bool) -> str:
-    """Return rows, versions, the model and its figures, and one question answered in SQL.
+    """Return row counts, versions, the model, its metrics, and the answer to one SQL query.
 
     max_rows  number of reviews taken, 0 = all
-    The question needs Spark, so it is left out if no stage had anything to do.
+    The query needs Spark, so it is left out if every stage was done before.
     """
     parts = []
     if max_rows:
@@ -95,7 +95,7 @@ def _tables(store: TableStore) -> str:
 
 
 def n_rows_of(lake: LakeConfig, table: Table) -> int:
-    """Count the rows of a local table by the footers of its files, without Spark."""
+    """Count the rows of a local table from its Parquet footers, without Spark."""
     import pyarrow.parquet as pq
     from deltalake import DeltaTable
 

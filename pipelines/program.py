@@ -19,7 +19,7 @@ log = logging.getLogger("reviewlake")
 
 Main = Callable[[Sequence[str] | None], int | None]  # may return an exit code
 DISK_FULL = os.strerror(errno.ENOSPC)
-MAX_CHARACTERS = 300  # of a line that another program wrote
+MAX_CHARACTERS = 300  # maximum length of another program's line
 LIBRARY_ERRORS = (
     ("pyspark.errors", "PySparkException"),
     ("py4j.protocol", "Py4JError"),
@@ -50,7 +50,7 @@ def attempt(main: Main, argv: Sequence[str]) -> int:
 
 
 def from_worker(error: Exception) -> Exception:
-    """Return the JobError that a worker raised, from Spark's text; else the error as it is."""
+    """Return a worker's JobError, parsed from Spark's message; else the error as it is."""
     if isinstance(error, JobError):
         return error
     named = re.search(r"pipelines\.errors\.(\w+): (.+)", str(error))
@@ -66,7 +66,7 @@ def exit_code(error: Exception) -> int:
 
 
 def one_line(error: Exception) -> str:
-    """Return the line that reports an error. Values in Spark's messages may be reviews: hidden."""
+    """Return the line that reports an error. Hides values in Spark's messages."""
     name = type(error).__name__
     if isinstance(error, JobError):
         return f"{name}: {error}"
@@ -81,7 +81,7 @@ def one_line(error: Exception) -> str:
 
 
 def first_cause(error: BaseException) -> str:
-    """Return the line of an exception that says what is wrong: Py4J's first one names a call."""
+    """Return the line with the cause: the first line of Py4J only names a call."""
     lines = str(error).strip().splitlines() or ["no message"]
     java_lines = [line for line in lines if line.startswith(": ")]
     return (java_lines or lines)[0].removeprefix(": ")
@@ -121,7 +121,7 @@ def set_environment(variables: Mapping[str, str | None]) -> None:
 
 
 def _reported_errors() -> tuple[type[Exception], ...]:
-    """Return the exceptions that are reported as one line, of the libraries that are imported."""
+    """Return the exception classes that are reported as one line, of imported libraries."""
     kinds: list[type[Exception]] = [JobError, OSError]
     for module, name in LIBRARY_ERRORS:
         if module in sys.modules:

@@ -1,4 +1,4 @@
-"""The code that runs, by its git commit, and files by the hash of their content."""
+"""Identify the running code by its git commit, and files by their content hash."""
 
 import hashlib
 import subprocess

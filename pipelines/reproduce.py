@@ -34,7 +34,7 @@ DATA_IDENTICAL = "data identical"  # of --data-only
 LATER = {"processes": "1", "pairs": "0"}
 NOTHING_DIFFERS = "Nothing recorded differs: check the machine."
 
-# Tags of a run, each with the kind of cause that a difference in it is.
+# Tags of a run, each with the kind of cause that it stands for.
 CAUSES = {
     "git.commit": "code",
     "git.dirty": "code",
@@ -173,7 +173,7 @@ def verdict_of(comparison: Comparison, tolerance: float) -> str:
 
 
 def figures_of(comparison: Comparison | None) -> dict[str, float]:
-    """Return the figures of a comparison that are logged as metrics; none without one."""
+    """Return a comparison's numbers to log as metrics; empty if there is none."""
     if comparison is None:
         return {}
     return {

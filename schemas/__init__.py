@@ -25,7 +25,7 @@ TABLES = (
 )
 VIEWS = (GOLD_CURRENT_SCORES, GOLD_LINEAGE)
 SPLITS = ("train", "validation", "test")
-# If copies of one text are in several splits, the lowest rank wins: training must not see it.
+# If copies of a text are in several splits, the one of lowest rank is kept: test before train.
 SPLIT_RANK = {"test": 0, "validation": 1, "train": 2}
 
 __all__ = [

@@ -1,4 +1,4 @@
-"""Bronze: what arrived, as it arrived."""
+"""Bronze: reviews as delivered."""
 
 from schemas.contract import APPEND_ONLY, Column, Table
 

@@ -5,9 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-if (
-    TYPE_CHECKING
-):  # a contract is read without Spark, as by --help and by readers of Delta that need no JVM
+if TYPE_CHECKING:  # contracts are read without Spark: by --help, and by Delta readers without a JVM
     from pyspark.sql.types import StructType
 
 # Delta refuses time travel past deletedFileRetentionDuration (7 days by default) and cleans its log
@@ -55,7 +53,7 @@ class Table:
 
     @property
     def is_append_only(self) -> bool:
-        """Whether a later version holds all that an earlier one held."""
+        """Return whether later versions keep all rows of earlier ones."""
         return self.properties.get("delta.appendOnly") == "true"
 
     @property

@@ -40,7 +40,7 @@ def create_table(table: Table, location: str = "") -> str:
 
     The table is external if a location is given.
 
-    Checks go in as table properties: one commit instead of one each, and no moment without them.
+    Checks go in as table properties: one commit for all, and in force from the start.
     """
     columns = ",\n  ".join(_column(column) for column in table.columns)
     checks = {f"delta.constraints.{name}": rule for name, rule in table.checks.items()}
@@ -56,7 +56,7 @@ def create_table(table: Table, location: str = "") -> str:
 
 
 def add_check(table: Table, check: str) -> str:
-    """ALTER TABLE for one check that the contract has and the table not yet."""
+    """Return ALTER TABLE for a check of the contract that the table lacks."""
     return f"ALTER TABLE {table.name} ADD CONSTRAINT {check} CHECK ({table.checks[check]})"
 
 

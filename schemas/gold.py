@@ -1,4 +1,4 @@
-"""Gold: what a model may learn from, and what it said."""
+"""Gold: labelled reviews for models, rejects, and scores."""
 
 from schemas.contract import APPEND_ONLY, Column, Table, View
 from schemas.ops import OPS_MODELS, OPS_PROMOTIONS, OPS_RUNS

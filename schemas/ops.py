@@ -1,4 +1,4 @@
-"""Ops: what was run, what was registered, what was promoted."""
+"""Ops: finished runs, registered models, promotion decisions."""
 
 from schemas.contract import APPEND_ONLY, Column, Table
 

@@ -1,4 +1,4 @@
-"""Silver: each distinct review once, cleaned; and what was refused, with its reasons."""
+"""Silver: each distinct review once, cleaned; and rejected rows with their reasons."""
 
 from schemas.contract import Column, Table
 

@@ -266,9 +266,11 @@ def test_a_missing_row_fails_the_run_which_is_not_recorded_as_done(
     store: TableStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     store.append(BRONZE_REVIEWS, bronze_of(store.spark, ROWS[:4]))
-    monkeypatch.setattr(
-        job, "silver_reviews", lambda grouped: silver_reviews(grouped).where("text <> 'Mixed'")
-    )
+
+    def without_a_row(grouped: DataFrame) -> DataFrame:
+        return silver_reviews(grouped).where("text <> 'Mixed'")
+
+    monkeypatch.setattr("pipelines.clean.silver_reviews", without_a_row)
     words = (
         r"^silver\.reviews: expected 4 rows accounted for, "
         r"found 1 kept \+ 0 rejected \+ 2 duplicates = 3\."

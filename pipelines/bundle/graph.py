@@ -147,7 +147,7 @@ def job_state(results: Mapping[str, TaskResult]) -> str:
 
 
 def filled(text: str, values: Mapping[str, Any]) -> str:
-    """Return a text with each {{name}} replaced by its value. Raises InputError if it has none."""
+    """Replace each {{name}} in a text by its value. Raises InputError if one is missing."""
     names = DYNAMIC.findall(text)
     if missing := [name for name in names if name not in values]:
         raise InputError(
@@ -158,7 +158,7 @@ def filled(text: str, values: Mapping[str, Any]) -> str:
 
 
 def filled_where_known(text: str, values: Mapping[str, Any]) -> str:
-    """Return a text with each {{name}} replaced that has a value."""
+    """Return a text; replace each {{name}} that has a value."""
 
     def value_text(match: re.Match[str]) -> str:
         return as_text(values[match[1]]) if match[1] in values else match[0]

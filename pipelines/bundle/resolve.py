@@ -19,7 +19,7 @@ from pipelines.provenance import ROOT
 
 DEFINITION = ROOT / "databricks.yml"
 LOCAL = "local"  # the only target whose tables are directories
-PREFIX = "BUNDLE_VAR_"  # of environment variables that set variables of the definition
+PREFIX = "BUNDLE_VAR_"  # prefix of environment variables that set variables
 # ${section.name} or ${section.list[0].name}. OmegaConf itself accepts more: ${oc.env:PATH} would
 # read the environment, and a backslash would hide a reference.
 REFERENCE = re.compile(r"(?<!\\)\$\{[\w-]+(?:\.[\w-]+|\[\d+\])*\}")
@@ -153,7 +153,7 @@ def add_volume_paths(resources: DictConfig) -> None:
 
 
 def texts_below(value: Any, path: Place = ()) -> Iterator[tuple[Place, str]]:
-    """Yield every text below a value, with its place."""
+    """Yield every text below a value, with its path."""
     if isinstance(value, str):
         yield path, value
     elif isinstance(value, Mapping):

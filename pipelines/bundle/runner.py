@@ -83,7 +83,7 @@ def run_job(
     on_done  gets all results so far after each task
     """
     results: dict[str, TaskResult] = {}
-    kept: set[str] = set()  # tasks whose result is that of the earlier run
+    kept: set[str] = set()  # tasks that keep their earlier result
     started_s = time.monotonic()
     for task in job.tasks:
         if blocked := state_before(task, results):
@@ -122,7 +122,7 @@ def submitted(root: Path, script: Script, values_file: Path) -> int:
     }
     environment.pop("PYSPARK_GATEWAY_PORT", None)  # the script starts a JVM of its own
     command = submit_command(root, script)
-    stderr = Forwarder()
+    stderr = Forwarder(shows_download=True)
     with subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, bufsize=0) as process:
         try:
             while process.stderr and (chunk := process.stderr.read(CHUNK_BYTES)):
@@ -190,7 +190,7 @@ def plan(job: Job, parameters: Mapping[str, str]) -> list[str]:
 
 
 def load_state(file: Path) -> dict[str, TaskResult]:
-    """Return the results of the job's last run; none if there are none, or none can be read."""
+    """Return the results of the job's last run; empty if none can be read."""
     try:
         entries = json.loads(file.read_text(encoding="utf-8"))
         return {key: TaskResult(**entry) for key, entry in entries.items()}

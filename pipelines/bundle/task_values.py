@@ -26,6 +26,6 @@ def set_value(name: str, value: int | str) -> None:
 
 
 def read_values(file: Path) -> dict[str, int | str]:
-    """Return the values that a task has set; of several with one name, the last."""
+    """Return the values that a task has set; the last one for a repeated name."""
     lines = file.read_text(encoding="utf-8").splitlines() if file.exists() else []
     return {name: value for line in lines for name, value in json.loads(line).items()}

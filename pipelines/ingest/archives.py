@@ -19,9 +19,9 @@ from pipelines.errors import InputError
 
 RATIO_FREE_BYTES = 1 << 20  # a few rows of repeated text exceed any honest ratio and harm nobody
 CHUNK_BYTES = 1 << 18
-MAX_NAME_BYTES = 1000  # Linux allows 4096; the path of the target directory comes on top
+MAX_NAME_BYTES = 1000  # Linux allows 4096; the target directory's path is added
 MAX_PART_BYTES = 200  # Linux allows 255
-SHOWN_CHARACTERS = 100  # of the name of a member in an error
+SHOWN_CHARACTERS = 100  # maximum length of a name in an error
 ZIP_ENCRYPTED = 0x1
 UNREADABLE = (
     zipfile.BadZipFile,

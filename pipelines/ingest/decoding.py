@@ -87,7 +87,7 @@ def _find_undecodable(path: Path, encoding: str) -> _Undecodable | None:
 
     Return None if no single byte is at fault, as in UTF-16 without a byte order mark.
     """
-    # utf-8-sig would drop the mark, and the decoder's positions would no longer be the file's.
+    # utf-8-sig would drop the mark, and the decoder's positions would not match the file.
     codec = "utf-8" if encoding == "utf-8-sig" else encoding
     decoder = codecs.getincrementaldecoder(codec)()
     line = 1

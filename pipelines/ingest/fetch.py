@@ -23,14 +23,14 @@ if TYPE_CHECKING:  # imported only where a URL is fetched: 0.1 s that a local fi
 
 ATTEMPTS = 4
 BACKOFF_S = 1.0  # doubles with each attempt: 1, 2, 4 s
-TIMEOUT_S = 30.0  # of one connect or one read, not of the whole file
+TIMEOUT_S = 30.0  # per connect or read, not for the whole file
 MAX_REDIRECTS = 10
 CHUNK_BYTES = 1 << 18
 LOOPBACK = frozenset({"localhost", "127.0.0.1", "::1"})
 TRANSIENT = frozenset({408, 425, 429, 500, 502, 503, 504})
 HTML_STARTS = (b"<!doctype", b"<html")
 CONTENT_LENGTH = re.compile(r"[0-9]{1,18}")
-SHOWN_CHARACTERS = 200  # of a URL or a network error in a message
+SHOWN_CHARACTERS = 200  # maximum length of a URL or error in a message
 log = logging.getLogger("reviewlake")
 
 

@@ -1,7 +1,7 @@
 """Read a delivered file strictly into records, each character as delivered.
 
 Spark's CSV reader normalises line ends, and an unterminated quote makes it lose the rows that
-follow. So these readers parse, and Spark must count as many rows as they do. An invalid file
+follow. So these readers parse the file, and Spark must count as many rows. An invalid file
 raises an error; an invalid row is kept with its fault, for silver.rejects.
 """
 
@@ -131,7 +131,7 @@ def read_parquet(source: Source, columns: Columns) -> Iterator[Record]:
 def _csv_rows(source: Source, lines: TextIO) -> Iterator[list[str]]:
     csv.field_size_limit(FIELD_CHARACTERS)
     reader = csv.reader(lines, strict=True)
-    row_number = 0  # of the record being read; 0 is the header
+    row_number = 0  # row being read; 0 is the header
     while True:
         first_line = reader.line_num + 1
         try:
@@ -256,7 +256,7 @@ def _is_utf8(value: str) -> bool:
 
 
 def _label(source: Source, value: Any, *, place: str) -> str | None:
-    """Return the label as text: None for "", and numbers and booleans as JSON writes them."""
+    """Return the label as text: None for ""; numbers and booleans as in JSON."""
     if value is None or value == "":
         return None
     if isinstance(value, str) and _is_utf8(value):

@@ -85,7 +85,7 @@ def disk_errors_reported(landing: Path) -> Iterator[None]:
 
 
 def packaged_file() -> tuple[Path, str]:
-    """Return the packaged reviews and their SHA-256 from the record of the wheel.
+    """Return the packaged reviews and their SHA-256 from the wheel's RECORD file.
 
     The package is not imported, since that would load pandas.
     """

@@ -1,5 +1,5 @@
 """Spark and Delta; the only room that writes tables.
 
-Read in this order: session, catalog, tables, frames, ledger; then staging, snapshot, locks, jars,
-delta_errors.
+Read in this order: config, session, catalog, tables, frames, ledger; then staging, snapshot, locks,
+delta_log, delta_errors, jars.
 """

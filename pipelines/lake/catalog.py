@@ -12,7 +12,7 @@ NO_TABLE = ("PATH_NOT_FOUND", "DELTA_TABLE_NOT_FOUND")
 
 
 def sql(spark: SparkSession, config: LakeConfig, text: str) -> DataFrame:
-    """Run SQL that is written in the contracts' names."""
+    """Run SQL that uses the contracts' table names."""
     return spark.sql(config.physical(text))
 
 
@@ -24,7 +24,7 @@ def exists(spark: SparkSession, config: LakeConfig, name: str) -> bool:
 def register_tables(spark: SparkSession, config: LakeConfig) -> None:
     """Register the schemas, the existing tables and their views in the session.
 
-    A catalog already knows its tables and views; the jobs that write its tables renew its views.
+    Unity Catalog already knows its tables and views; jobs that write tables renew its views.
     """
     if config.catalog:
         spark.sql(f"SET CATALOG {config.catalog}")
@@ -48,7 +48,7 @@ def create_views(spark: SparkSession, config: LakeConfig) -> None:
 
 
 def _register(spark: SparkSession, config: LakeConfig, table: Table) -> None:
-    """Register an existing table by its directory: the catalog ends with the session."""
+    """Register a table by its directory: a local catalog ends with the session."""
     # The entry may be another lake's table. Tables are external, so that no file is deleted.
     sql(spark, config, f"DROP TABLE IF EXISTS {table.name}")
     if _is_table(spark, config, table):  # on an empty path Delta would commit an empty table
@@ -57,7 +57,7 @@ def _register(spark: SparkSession, config: LakeConfig, table: Table) -> None:
 
 
 def _is_table(spark: SparkSession, config: LakeConfig, table: Table) -> bool:
-    """Return whether the table has a commit. File names tell sooner than Delta."""
+    """Return whether the table has a commit. File names are faster than Delta."""
     if config.is_local:
         return latest_version(config.log_directory(table)) is not None
     try:

@@ -17,17 +17,20 @@ class LakeConfig:
     """The place of tables and models: a local directory, an object store, or a Unity Catalog."""
 
     lake: str = flag(
-        "directory of tables, models and landing files; a URI (scheme://…) holds tables only",
+        "directory for tables, models and downloads; at a URI (scheme://…) only tables are stored",
         "lake",
     )
     catalog: str = flag("Unity Catalog to use instead of a local lake (Databricks)", "")
-    landing: str = flag("directory for downloads and staging; default <lake>/landing", "")
+    landing: str = flag(
+        "directory for downloads and staging; default <lake>/landing; required with URI or catalog",
+        "",
+    )
     schemas: str = flag(
         "names of the four schemas bronze, silver, gold and ops, in this order", ",".join(SCHEMAS)
     )
     jars: str = flag("directory with Delta's two jars, for offline use", "")
     lock_wait_s: float = flag("seconds to wait for another local writer of the same table", 60.0)
-    rerun: bool = flag("run even if the ledger says that this run is done", False)
+    rerun: bool = flag("run even if ops.runs says that this run is already done", False)
 
     def __post_init__(self) -> None:
         if self.catalog and not NAME.fullmatch(self.catalog):
@@ -69,7 +72,7 @@ class LakeConfig:
 
     @property
     def where(self) -> str:
-        """The place of the tables, as a user knows it."""
+        """The place of the tables, for messages."""
         return self.catalog or (str(self.lake_path) if self.is_local else self.lake)
 
     @property
@@ -78,7 +81,7 @@ class LakeConfig:
         return dict(zip(SCHEMAS, self.schemas.split(","), strict=True))
 
     def physical(self, text: str) -> str:
-        """Return a table's name, or SQL text, with the names that the catalog knows."""
+        """Return a table name or SQL text with the catalog's names filled in."""
         return physical(text, self.schema_names)
 
     def location(self, table: Table) -> str:
@@ -93,5 +96,5 @@ class LakeConfig:
         return Path(self.location(table), "_delta_log")
 
     def readable(self, landed: Path) -> str:
-        """Return a landed path as Spark must name it if its own file system is another one."""
+        """Return a landed path as Spark needs it if its default file system is not local."""
         return str(landed) if self.catalog or self.is_local else f"file:{landed}"

@@ -1,4 +1,4 @@
-"""Errors of Delta and Spark as errors of ours: one line, without the row that may hold a review."""
+"""Delta and Spark errors as JobErrors: one line, without the row, which may be a review."""
 
 import re
 from collections.abc import Iterator

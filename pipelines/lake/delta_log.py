@@ -1,4 +1,4 @@
-"""What the Delta log of a local table says by its file names, without Spark."""
+"""Read a local table's Delta log by its file names, without Spark."""
 
 from pathlib import Path
 

@@ -26,10 +26,10 @@ def conform(frame: DataFrame, table: Table) -> DataFrame:
 
 
 def one_row(spark: SparkSession, table: Table, values: Sequence[object]) -> DataFrame:
-    """Return a row from the values of all columns but the last, which is the time: now."""
+    """Return a row of the given values, with the current time as the last column."""
     *fields, time = table.schema.fields
     frame = spark.createDataFrame([tuple(values)], StructType(fields))
-    one_partition = frame.coalesce(1)  # other partitions would leave empty files
+    one_partition = frame.coalesce(1)  # more partitions would write empty files
     return one_partition.withColumn(time.name, F.current_timestamp())
 
 
@@ -45,7 +45,7 @@ def content_hash(frame: DataFrame) -> str:
 
     It combines count, xor and sum of xxhash64: xor alone misses pairs of equal rows, and the sum
     needs a decimal, since it overflows a long. xxhash64 skips nulls, so that (null, 'a') would
-    equal ('a', null): which columns are null is hashed too.
+    equal ('a', null): so the pattern of nulls is hashed too.
     """
     values = [comparable(frame, name) for name in frame.columns]
     nulls = F.concat(*[F.isnull(name).cast("int").cast("string") for name in frame.columns])

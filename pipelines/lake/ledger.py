@@ -23,9 +23,9 @@ from schemas import OPS_RUNS, TABLES, Table
 
 log = logging.getLogger("reviewlake")
 
-# A run is named by what it computes. Where its tables and files are does not change that,
+# A run's key identifies its result. The places of tables and files do not change it.
 PLACES = ("lake", "catalog", "landing", "schemas", "jars", "lock_wait_s", "rerun", "path")
-# and the run's inputs already name these: version -1 is version 3 if 3 is the latest one.
+# These are in the run's inputs already: version -1 is version 3 if 3 is the latest one.
 RESOLVED = ("gold_version", "model")
 
 
@@ -41,7 +41,7 @@ class Run:
 
 
 def start(stage: str, config: Any, inputs: Mapping[str, int | str]) -> Run:
-    """Return the run of a stage on these inputs, with the key that names it."""
+    """Return the run of a stage on these inputs, with its key."""
     params = cli.as_params(config)
     settings = {name: value for name, value in params.items() if name not in PLACES}
     computed = {name: value for name, value in settings.items() if name not in RESOLVED}
@@ -73,12 +73,12 @@ def already_done(store: TableStore, run: Run) -> dict[str, int] | None:
 
 
 def was_refused(store: TableStore, run: Run) -> bool:
-    """Return whether the gate refused in an identical run."""
+    """Return whether an identical run ended in a refusal by the gate."""
     return not store.config.rerun and bool(_rows_of(store, run, state="refused"))
 
 
 def complete(store: TableStore, run: Run) -> None:
-    """Write the row that an identical run, killed after its work was done, could not write."""
+    """Write the missing row of an identical run that was killed after its work."""
     if not _rows_of(store, run):
         finish(store, run, [], {})
 
@@ -125,7 +125,7 @@ def input_version(
     """Return the version of `source` that `stage` read to write this version of `output`.
 
     Several runs may have left the same version, since nothing had changed: the first one wrote the
-    rows. None if the ledger does not know.
+    rows. None if no such run is recorded.
     """
     if output_version is None:
         return None
@@ -172,7 +172,7 @@ def _read_without_spark(config: LakeConfig) -> list[dict[str, Any]]:
         from deltalake.exceptions import DeltaError
     except ImportError as error:
         raise SetupError(
-            "package deltalake is not installed, which reads a local lake's ledger. "
+            "package deltalake, which reads a local lake's ledger, is not installed. "
             "Install the extra `local`: pip install -e '.[local]'"
         ) from error
     try:

@@ -1,9 +1,9 @@
 """One writer per table on local paths, and which stores need no lock.
 
 Delta's log store for local paths cannot tell two writers apart: one of them may lose its commit.
-The lock is the operating system's and is held by the JVM. Thus kill -9 frees it, but only once the
-JVM, which writes the commits and outlives a killed Python by seconds, has ended too. No other
-module may call the JVM.
+The JVM holds a lock of the operating system, so kill -9 frees it. If Python is killed, the lock
+stays until the JVM, which writes the commits, has ended too, seconds later. No other module may
+call the JVM.
 """
 
 import fcntl  # POSIX: on Windows a local lake needs WSL
@@ -31,7 +31,7 @@ Release = Callable[[], Any]
 # Several clusters may write to one table at once in these stores. Source: Delta, "Storage
 # configuration".
 ATOMIC = {"abfs", "abfss", "adl", "gs", "hdfs", "wasb", "wasbs"}
-# In these one of two drivers may lose its commit, unless the log store is MULTI_CLUSTER.
+# Here one of two drivers may lose its commit, unless the log store is MULTI_CLUSTER.
 ONE_DRIVER = {"s3", "s3a", "s3n"}
 MULTI_CLUSTER = "io.delta.storage.S3DynamoDBLogStore"
 # A POSIX lock belongs to the process, so the threads of one process need a lock of their own. It is
@@ -81,7 +81,7 @@ def require_atomic(spark: SparkSession, lake: str) -> None:
 def holder_of(file: Path) -> tuple[str, float]:
     """Return who wrote into the lock file last, and how many seconds ago.
 
-    The lock may have been released since: `is_held` tells.
+    It may be free by now: see `is_held`.
     """
     try:
         note = json.loads(file.read_text(encoding="utf-8"))

@@ -1,4 +1,4 @@
-"""The SparkSession, and what it needs of the machine: Java, disk, loopback; or a Spark server."""
+"""The SparkSession and its requirements: Java, disk and loopback, or a Spark server."""
 
 import contextlib
 import logging
@@ -34,7 +34,7 @@ LOG4J_OPTION = "-Dlog4j2.configurationFile="
 MIN_JAVA = 17
 STDERR = 2  # the file descriptor that a child process inherits
 CHUNK_BYTES = 65_536
-MIN_FREE_BYTES = 2_000_000_000  # the demo's lake takes about 600 MB; Spark spills beside it
+MIN_FREE_BYTES = 2_000_000_000  # the demo's lake takes about 600 MB; Spark spills there too
 
 # These must be set before the JVM starts, so they are written to spark-defaults.conf too.
 SETTINGS = {
@@ -45,7 +45,7 @@ SETTINGS = {
     "spark.driver.host": "127.0.0.1",
     "spark.driver.memory": "3g",
     "spark.ui.enabled": "false",  # by default it listens on all interfaces
-    "spark.log.level": "FATAL",  # a failed task logs its row, so a review; users see exceptions
+    "spark.log.level": "FATAL",  # a failed task logs its row (a review); users see exceptions
     "spark.driver.extraJavaOptions": f"{LOG4J_OPTION}pipelines/lake/log4j2.properties",
     TIME_ZONE: "UTC",
     # The defaults of these two, 200 and 50, take most of a small job's time.
@@ -57,14 +57,14 @@ SETTINGS = {
     "spark.hadoop.parquet.page.verify-checksum.enabled": "true",
     "spark.python.worker.faulthandler.enabled": "true",
 }
-# Of these a given session must have its own value; serverless compute accepts neither.
+# Set in a session that we did not start too; serverless compute accepts neither.
 SAFETY_SETTINGS = ("spark.sql.runSQLOnFiles", "spark.hadoop.parquet.page.verify-checksum.enabled")
 
 
 def get_session(app: str, config: LakeConfig) -> SparkSession:
     """Return this process's session. Raises SetupError (exit 5) if the machine lacks something."""
     for name in ("SQLQueryContextLogger", "DataFrameQueryContextLogger"):
-        # They log the JVM's stack trace, which the exception carries already.
+        # These loggers repeat the JVM's stack trace of the exception.
         PySparkLogger.getLogger(name).setLevel(logging.CRITICAL + 1)
     if not config.is_local:
         return _given_session(app)
@@ -90,10 +90,10 @@ def get_session(app: str, config: LakeConfig) -> SparkSession:
 
 @contextlib.contextmanager
 def _quiet_java() -> Iterator[None]:
-    """Give a JVM that starts in this block a stderr without the lines it writes at every start.
+    """Filter the stderr of a JVM started in this block: drop the lines of every start.
 
     The JVM keeps its end of the pipe, so the thread forwards its progress bars for as long as it
-    runs. If it fails to start, what it wrote is shown before the block raises.
+    runs. If it fails to start, its output is shown before the block raises.
     """
     read_end, write_end = os.pipe()
     own_stderr = os.dup(STDERR)
@@ -112,7 +112,7 @@ def _quiet_java() -> Iterator[None]:
 
 
 def _forward(read_end: int, stderr: int) -> None:
-    java = Forwarder()
+    java = Forwarder(shows_download=False)  # jar_settings has logged it
     while chunk := os.read(read_end, CHUNK_BYTES):
         os.write(stderr, java.feed(chunk))
     os.write(stderr, java.rest())
@@ -121,7 +121,7 @@ def _forward(read_end: int, stderr: int) -> None:
 
 
 def _given_session(app: str) -> SparkSession:
-    """Return a session of a Spark that already runs, with the settings that results depend on."""
+    """Return a session of a running Spark, with the settings that results depend on."""
     try:
         session = SparkSession.builder.appName(app).getOrCreate()
         session.conf.set(TIME_ZONE, SETTINGS[TIME_ZONE])
@@ -210,7 +210,7 @@ def _local_builder(app: str, config: LakeConfig) -> SparkSession.Builder:
     own_settings = {
         # spark-defaults.conf names the file relative to the checkout; here its place is known.
         "spark.driver.extraJavaOptions": f"{LOG4J_OPTION}{LOG4J.as_uri()}",
-        # Databases get a place without tables: dropping an in-memory one deletes its directory.
+        # A place without tables: dropping an in-memory database deletes its directory.
         "spark.sql.warehouse.dir": str(config.lake_path / "spark-warehouse"),
         "spark.ui.showConsoleProgress": str(sys.stderr.isatty()).lower(),
     }

@@ -1,6 +1,6 @@
 """Parquet files between two steps, so that Spark computes a frame once for several writes.
 
-`persist` would not do: serverless compute has none, and a MERGE would run the Python function again
+`persist` is no option: serverless compute has none, and a MERGE would run the Python function again
 for each of its passes.
 """
 
@@ -15,7 +15,7 @@ from tqdm import tqdm
 
 from pipelines.lake.tables import TableStore
 
-# What runs leave below the landing directory, for a vacuum to clear: copies of reviews and models.
+# Copies of reviews and models that runs leave below the landing directory; a vacuum clears them.
 LEFTOVERS = ("staging/*", "models/*", "ingest-*", "snapshot-*")
 
 

@@ -1,4 +1,4 @@
-"""All writes to Delta: create, append, merge, synchronise; and each write's own commit."""
+"""All writes to Delta: create, append, merge, synchronise; each finds its own commit."""
 
 import logging
 import uuid
@@ -27,7 +27,7 @@ log = logging.getLogger("reviewlake")
 
 USER_METADATA = "spark.databricks.delta.commitInfo.userMetadata"
 SETTING_REFUSED = "CONFIG_NOT_AVAILABLE"
-RECENT_COMMITS = 50  # searched for one's own commit: other writers may have committed since
+RECENT_COMMITS = 50  # latest versions searched for our own commit
 
 
 @dataclass(frozen=True)
@@ -81,7 +81,7 @@ class TableStore:
         return spark
 
     def sql(self, text: str) -> DataFrame:
-        """Run SQL that is written in the contracts' names."""
+        """Run SQL that uses the contracts' table names."""
         return catalog.sql(self.spark, self.config, text)
 
     def exists(self, table: Table | View) -> bool:
@@ -116,7 +116,7 @@ class TableStore:
             catalog.create_views(self.spark, self.config)
 
     def lock(self, table: Table) -> AbstractContextManager[None]:
-        """Keep other writers of a local table out; another store must refuse one of two commits."""
+        """Lock out other writers of a local table; other stores must refuse one of two commits."""
         if self.config.is_local:
             file = self.config.lake_path / "locks" / table.name
             return table_lock(self.spark, file, self.config.lock_wait_s)
@@ -176,7 +176,7 @@ class TableStore:
         }
 
     def counts(self, queries: Mapping[str, str]) -> dict[str, int]:
-        """Return the one number that each SELECT gives, by name; all run in one statement."""
+        """Return the single number of each SELECT, by name; all run as one statement."""
         listing = ", ".join(f"({query}) AS `{name}`" for name, query in queries.items())
         row = self.sql(f"SELECT {listing}").collect()[0]
         return {name: int(n) for name, n in row.asDict().items()}
@@ -184,7 +184,7 @@ class TableStore:
     def append(self, table: Table, frame: DataFrame) -> Commit:
         """Add rows. Raises ContractError, or IntegrityError for a row that breaks a check."""
         rows = conform(frame, table)
-        if rows.isEmpty():  # Delta makes no commit for it, so there would be none to find
+        if rows.isEmpty():  # no rows: Delta makes no commit, so none could be found
             self.create(table)
             return Commit(table, self.version(table), 0)
         with self._commit(table) as (commit_id, version_before):
@@ -232,10 +232,9 @@ class TableStore:
 
     @contextmanager
     def _commit(self, table: Table) -> Iterator[tuple[str, int]]:
-        """Stamp what is written inside with an id, under the table's lock.
+        """Stamp the writes of this block with an id, under the table's lock.
 
-        Yields the id, and -1. If the session refuses the setting, the id is empty and the version
-        before the write comes with it.
+        Yields (id, -1); if the session refuses the setting, ("", version before the write).
         """
         self.create(table)
         try:

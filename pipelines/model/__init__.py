@@ -1,4 +1,4 @@
-"""A model's own code: numpy and torch, no Spark, no Delta.
+"""The model, in numpy and torch: no Spark, no Delta.
 
-Read in this order: classifier, backbone, manifest, metrics.
+Read in this order: classifier, predict, backbone, manifest, metrics.
 """

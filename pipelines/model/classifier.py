@@ -1,7 +1,7 @@
-"""The classifier: tokenisation policy, inference, manifest. The only code that travels inside a logged model.
+"""The classifier: tokenisation and inference. The only code that is stored in a logged model.
 
-Self-contained on purpose: MLflow logs this very file as the model's code, and training and scoring import the
-same functions from it, so the policy stands once. It must never import `pipelines` or `schemas`.
+MLflow logs this file itself as the model's code; training and scoring import the same functions
+from it, so tokenisation is defined once. It must never import `pipelines` or `schemas`.
 """
 
 import contextlib
@@ -37,13 +37,11 @@ MODEL_FILES = (
 )
 LABELS = ("negative", "positive")
 PRECISION_TRIALS = 7
-HOPELESS = 4.0  # times as slow: no more trials
-LEAST_GAIN = 1.3  # of bf16 over fp32; below it, full precision is worth more than the time
-# Fused: 1.5 times as many reviews a second at 256 tokens on two cores as "eager".
-PREDICT_ATTENTION = "sdpa"
-PAIR_FACTOR = 1_000_003  # odd: spreads pairs of tokens over their buckets
-# Rows x longest row of one forward pass; keeps the activations of a MiniLM under 1 GB.
-TOKEN_BUDGET = 8_192
+MAX_SLOWDOWN = 4.0  # bf16 slower than fp32 by more than this in the first trial: no more trials
+MIN_SPEEDUP = 1.3  # of bf16 over fp32; below it, full precision is worth more than the time
+PREDICT_ATTENTION = "sdpa"  # fused; 1.5 times as fast as "eager" at 256 tokens on two cores
+PAIR_FACTOR = 1_000_003  # odd, so that pairs of tokens spread over all buckets
+TOKEN_BUDGET = 8_192  # rows x longest row of a batch; keeps MiniLM's activations below 1 GB
 OUTPUTS = {
     "probability": DataType.double,
     "prediction": DataType.long,
@@ -54,18 +52,16 @@ SIGNATURE = ModelSignature(
     outputs=Schema([ColSpec(type_, name) for name, type_ in OUTPUTS.items()]),
 )
 
+Progress = Callable[[Iterable[Any]], Iterable[Any]]
 log = logging.getLogger("reviewlake")
 
 
 class ModelFilesError(ValueError):
-    """A model directory that is not what was logged, or that would run code of its own."""
-
-
-Progress = Callable[[Iterable[Any]], Iterable[Any]]
+    """A model directory with missing, extra or invalid files, or with code of its own."""
 
 
 class Rows(Protocol):
-    """Token ids of many reviews, row by row: a list of arrays, or one flat array with offsets."""
+    """Token ids of many reviews by row number: a list of arrays, or a flat array with offsets."""
 
     def __len__(self) -> int: ...
     def __getitem__(self, row: int, /) -> NDArray[np.int32]: ...
@@ -73,7 +69,7 @@ class Rows(Protocol):
 
 @dataclass(frozen=True)
 class Policy:
-    """How a text becomes tokens, and logits become a prediction. Stored beside the weights."""
+    """Parameters of tokenisation and of the final prediction. Stored beside the weights."""
 
     max_tokens: int = 128
     head_share: float = 0.25
@@ -87,18 +83,18 @@ class Policy:
 
 @dataclass(frozen=True)
 class Lexical:
-    """A linear model over all tokens of a text and all pairs of neighbours, those too that the encoder never sees.
+    """A linear model over all tokens and pairs of adjacent tokens, truncated ones included.
 
     Source: Cheng et al. 2016, "Wide & Deep Learning": the wide part beside the deep one.
     """
 
-    idf: NDArray[np.float32]  # (n_tokens + n_pairs,) of each token, then of each bucket of pairs
-    weight: NDArray[np.float32]  # (n_tokens + n_pairs,) likewise; n_pairs may be 0
+    idf: NDArray[np.float32]  # (n_tokens + n_pairs,) tokens first, then buckets of pairs
+    weight: NDArray[np.float32]  # (n_tokens + n_pairs,) in the same order; n_pairs may be 0
     bias: float
     n_tokens: int
 
     def margin(self, bodies: Rows) -> NDArray[np.float64]:
-        """How far each text leans to positive, (n,): the bias for a text without a token."""
+        """Return each text's log-odds of positive, (n,); the bias for a text without tokens."""
         terms = tf_idf(bodies, self.idf, self.n_tokens)
         weighted = terms.values * self.weight[terms.ids]  # (nnz,)
         sums = np.bincount(terms.rows, weighted, minlength=len(bodies))  # (n,)
@@ -107,16 +103,16 @@ class Lexical:
 
 @dataclass(frozen=True)
 class Terms:
-    """The terms of many reviews: one entry for each distinct token or pair of each review."""
+    """A sparse matrix: one entry for each distinct token or pair of each review."""
 
     rows: NDArray[np.int64]  # (nnz,) review of each term
     ids: NDArray[np.int64]  # (nnz,) token or bucket of pairs
-    values: NDArray[np.float64]  # (nnz,) tf-idf, of unit length per review
+    values: NDArray[np.float64]  # (nnz,) tf-idf, unit length per review
 
 
 def tf_idf(bodies: Rows, idf: NDArray[np.float32], n_tokens: int) -> Terms:
-    """Row, id and value of each token and pair of a text: (1 + ln count) x idf, scaled to unit length a text."""
-    nothing = np.empty(0, np.int64)  # lets concatenate take no reviews at all
+    """Weigh each token and pair by (1 + ln count) x idf, scaled to unit length per text."""
+    nothing = np.empty(0, np.int64)  # np.concatenate needs one array at least
     ids_by_row = [nothing]
     counts_by_row = [nothing]
     for row in range(len(bodies)):
@@ -156,8 +152,8 @@ class Tokenised(NamedTuple):
 
 
 def tokenise(tokenizer: Tokenizer, texts: Sequence[str], policy: Policy) -> Tokenised:
-    """Token ids of each text, special tokens included and at most `max_tokens` long; which texts were cut; all ids."""
-    # tokenizer.json may hold both: MiniLM's cuts at 128 tokens and pads every text to 128.
+    """Tokenise texts, and truncate them to `max_tokens`. ValueError names the row of a bad text."""
+    # tokenizer.json may switch both on: MiniLM's truncates and pads every text to 128 tokens.
     tokenizer.no_truncation()
     tokenizer.no_padding()
     before, after = _special_tokens(tokenizer)
@@ -177,7 +173,7 @@ def tokenise(tokenizer: Tokenizer, texts: Sequence[str], policy: Policy) -> Toke
 
 
 def token_budget_batches(lengths: NDArray[np.int64], budget: int) -> list[NDArray[np.int64]]:
-    """Row numbers in batches of similar length, rows x longest <= budget; a row over the budget goes alone."""
+    """Group rows of similar length so that rows x longest <= budget; a longer row goes alone."""
     order = np.argsort(lengths, kind="stable")
     batches: list[NDArray[np.int64]] = []
     start = 0
@@ -189,47 +185,44 @@ def token_budget_batches(lengths: NDArray[np.int64], budget: int) -> list[NDArra
 
 
 def autocast(device: torch.device, precision: str) -> contextlib.AbstractContextManager[Any]:
-    """bf16 where asked for, or where `auto` measures a gain; full precision otherwise."""
+    """Compute in bf16 if `uses_bf16`, in full precision otherwise."""
     if uses_bf16(device, precision):
         return torch.autocast(device.type, dtype=torch.bfloat16)
     return contextlib.nullcontext()
 
 
 def uses_bf16(device: torch.device, precision: str) -> bool:
-    """Whether bf16 is asked for, or `auto` finds it faster here."""
+    """Return True if precision is bf16, or if it is auto and bf16 is faster on this machine."""
     return precision == "bf16" or (precision == "auto" and faster_precision(device.type) == "bf16")
 
 
 def best_device() -> torch.device:
-    """The accelerator that this machine has, else its processor."""
+    """Return this machine's accelerator, or its CPU if it has none."""
     return torch.accelerator.current_accelerator(check_available=True) or torch.device("cpu")
 
 
 @functools.cache
 def faster_precision(device_type: str) -> str:
-    """bf16 where this machine multiplies matrices clearly faster in it, else fp32: measured once.
+    """Return bf16 if this machine multiplies matrices clearly faster in it, else fp32.
 
-    2.7 times on AVX512-BF16; where a processor has none, torch computes bf16 by detours that may take a hundred times.
+    Measured once per process: bf16 is 2.7 times as fast with AVX512-BF16, but may be a hundred
+    times as slow where torch has to emulate it.
     """
     seconds: dict[torch.dtype, list[float]] = {torch.float32: [], torch.bfloat16: []}
-    for _ in range(PRECISION_TRIALS):  # in turn: what else the machine does then hits both
+    for _ in range(PRECISION_TRIALS):  # alternating, so that other load slows both alike
         for dtype, trials in seconds.items():
             trials.append(_seconds_of_product(device_type, dtype))
-        if seconds[torch.bfloat16][0] > HOPELESS * seconds[torch.float32][0]:
+        if seconds[torch.bfloat16][0] > MAX_SLOWDOWN * seconds[torch.float32][0]:
             break
     gain = min(seconds[torch.float32]) / min(seconds[torch.bfloat16])
-    chosen = "bf16" if gain >= LEAST_GAIN else "fp32"
-    log.info(
-        "precision %s: products in bf16 take 1/%.1f of the time of fp32 on this %s",
-        chosen,
-        gain,
-        device_type,
-    )
+    chosen = "bf16" if gain >= MIN_SPEEDUP else "fp32"
+    line = "precision %s: products in bf16 take 1/%.1f of the time of fp32 on this %s"
+    log.info(line, chosen, gain, device_type)
     return chosen
 
 
 def pad(token_ids: Rows, rows: NDArray[np.int64], pad_id: int) -> tuple[torch.Tensor, torch.Tensor]:
-    """Input ids and attention mask of the chosen rows, padded to the longest of them."""
+    """Return input ids and attention mask, (n, longest), of the given rows."""
     chosen = [token_ids[int(row)] for row in rows]
     lengths = np.array([len(ids) for ids in chosen])  # (n,)
     mask = np.arange(lengths.max())[None, :] < lengths[:, None]  # (n, longest)
@@ -239,7 +232,7 @@ def pad(token_ids: Rows, rows: NDArray[np.int64], pad_id: int) -> tuple[torch.Te
 
 
 def forward(model: Any, ids: torch.Tensor, mask: torch.Tensor, *, pooling: str) -> torch.Tensor:
-    """Logits (n, 2) of one padded batch. own: the architecture's way, BERT's [CLS]; mean: of all tokens' states."""
+    """Return logits, (n, 2), by the `mean` of the token states or the model's `own` pooling."""
     inputs = {"input_ids": ids.to(model.device), "attention_mask": mask.to(model.device)}
     logits: torch.Tensor  # (n, 2)
     if pooling == "own":
@@ -252,7 +245,7 @@ def forward(model: Any, ids: torch.Tensor, mask: torch.Tensor, *, pooling: str) 
 
 
 def use_attention(model: Any, implementation: str) -> None:
-    """Choose how attention is computed, where the architecture has a choice; the results agree to bf16's rounding."""
+    """Choose the attention kernel if the architecture allows it; results agree to bf16 rounding."""
     if getattr(model, "_supports_sdpa", False):
         model.set_attn_implementation(implementation)
 
@@ -265,7 +258,7 @@ def predict_logits(
     budget: int = TOKEN_BUDGET,
     progress: Progress = iter,
 ) -> NDArray[np.float32]:
-    """Logits (n, 2), in the order given; `progress` may show how the batches go."""
+    """Return the logits, (n, 2), in the order given; `progress` can wrap the batches in a bar."""
     lengths = np.array([len(token_ids[row]) for row in range(len(token_ids))], dtype=np.int64)
     logits = np.empty((len(lengths), len(LABELS)), dtype=np.float32)  # (n, 2)
     model.eval()
@@ -281,20 +274,20 @@ def predict_logits(
 def blended(
     logits: NDArray[np.float32], lexical_margin: NDArray[np.float64] | float, policy: Policy
 ) -> NDArray[np.float32]:
-    """The encoder's logits with the lexical margin, times its weight, and the bias on the positive side."""
-    more = policy.lexical_weight * lexical_margin + policy.bias
-    return np.stack([logits[:, 0], logits[:, 1] + more], axis=1).astype(np.float32)
+    """Add the weighted lexical margin and the bias to the positive logit; returns (n, 2)."""
+    shift = policy.lexical_weight * lexical_margin + policy.bias
+    return np.stack([logits[:, 0], logits[:, 1] + shift], axis=1).astype(np.float32)
 
 
 def probability_of(logits: NDArray[np.float32], temperature: float) -> NDArray[np.float64]:
-    """P(positive) by softmax at a temperature; NaN where the logits are not finite."""
+    """Return P(positive), (n,), by softmax at a temperature; NaN if the logits are not finite."""
     difference = logits[:, 1].astype(np.float64) - logits[:, 0].astype(np.float64)
     return 0.5 * (1.0 + np.tanh(difference / (2.0 * temperature)))
 
 
 @dataclass(frozen=True)
 class Classifier:
-    """Weights, tokenizer and policy, ready to score texts; without a lexical part the encoder decides alone."""
+    """Weights, tokenizer and policy, ready to score texts. The lexical part is optional."""
 
     model: Any
     tokenizer: Tokenizer
@@ -302,7 +295,7 @@ class Classifier:
     lexical: Lexical | None = None
 
     def predict(self, texts: Sequence[str]) -> pd.DataFrame:
-        """One row a text, in the order given: probability, prediction, is_truncated. ValueError names a bad text."""
+        """Return the columns of OUTPUTS, one row per text; ValueError names a bad text's row."""
         tokenised = tokenise(self.tokenizer, texts, self.policy)
         encoder_logits = predict_logits(self.model, tokenised.token_ids, self.policy)
         margin: NDArray[np.float64] | float = 0.0
@@ -310,13 +303,9 @@ class Classifier:
             margin = self.lexical.margin(tokenised.bodies)
         logits = blended(encoder_logits, margin, self.policy)
         probability = probability_of(logits, self.policy.temperature)
-        return pd.DataFrame(
-            {
-                "probability": probability,
-                "prediction": (probability >= self.policy.threshold).astype(np.int64),
-                "is_truncated": tokenised.is_truncated,
-            }
-        )
+        prediction = (probability >= self.policy.threshold).astype(np.int64)
+        columns = [probability, prediction, tokenised.is_truncated]
+        return pd.DataFrame(dict(zip(OUTPUTS, columns, strict=True)))
 
 
 def save(
@@ -326,26 +315,28 @@ def save(
     policy: Policy,
     lexical: Lexical | None = None,
 ) -> None:
-    """Write the five files that `load` reads, and nothing else, to an empty or absent directory."""
+    """Write the five files that `load` reads to an empty or missing directory."""
     model.save_pretrained(directory, safe_serialization=True)
     nothing = np.zeros(tokenizer.get_vocab_size(), np.float32)
     part = lexical or Lexical(nothing, nothing, 0.0, len(nothing))
     arrays = {"idf": part.idf, "weight": part.weight, "bias": np.array([part.bias])}
     save_file(arrays, directory / "lexical.safetensors")
     tokenizer.save(str(directory / "tokenizer.json"))
-    # Sorted: equal policies give equal bytes.
+    # Sorted keys, so that equal policies give equal bytes.
     policy_text = json.dumps(dataclasses.asdict(policy), indent=2, sort_keys=True)
     (directory / "policy.json").write_text(policy_text + "\n", encoding="utf-8")
 
 
 def load(directory: str | Path, device: Any = None) -> Classifier:
-    """Load a classifier to the accelerator there is, if any. Runs no code from its files; verify them all the same."""
+    """Load a classifier to `device`, by default to the accelerator if there is one.
+
+    No code from the files is run; verify them against their manifest all the same.
+    """
     root = Path(directory)
     names = sorted(path.name for path in root.iterdir()) if root.is_dir() else []
     if names != list(MODEL_FILES):
-        raise ModelFilesError(
-            f"{root}: expected {', '.join(MODEL_FILES)}, found {', '.join(names) or 'nothing'}"
-        )
+        listed = ", ".join(names) or "no files"
+        raise ModelFilesError(f"{root}: expected {', '.join(MODEL_FILES)}, found {listed}")
     _refuse_own_code(root / "config.json")
     model = _load_model(root)
     policy = Policy(**json.loads((root / "policy.json").read_text(encoding="utf-8")))
@@ -359,20 +350,20 @@ def load(directory: str | Path, device: Any = None) -> Classifier:
 
 
 class ReviewClassifier(PythonModel):
-    """The logged model. Its one artifact, `model`, is a directory that `save` wrote."""
+    """The logged model. Its only artifact, `model`, is a directory written by `save`."""
 
     def load_context(self, context: PythonModelContext) -> None:
-        """Load the classifier once, when MLflow opens the model."""
+        """Load the classifier when MLflow opens the model."""
         self.classifier = load(context.artifacts["model"])
 
     def predict(self, context: Any, model_input: pd.DataFrame, params: Any = None) -> pd.DataFrame:  # noqa: ARG002
-        """Score the column `text`; the signature makes MLflow refuse anything else."""
+        """Score the column `text`. MLflow passes all arguments and checks the signature."""
         return self.classifier.predict(model_input["text"].tolist())
 
 
 def _load_model(root: Path) -> Any:
-    """The encoder and its head, with every weight from the file."""
-    # One bar for every process that scores.
+    """Load the encoder and its head; a missing weight is an error."""
+    # It would show a bar for every process that scores. The function has no type hints.
     transformers_logging.disable_progress_bar()  # type: ignore[no-untyped-call]
     model, loading = AutoModelForSequenceClassification.from_pretrained(
         root,
@@ -383,28 +374,26 @@ def _load_model(root: Path) -> Any:
         dtype=torch.float32,
         output_loading_info=True,
     )
-    if loading["missing_keys"]:  # transformers would fill them with random numbers and go on
-        raise ModelFilesError(
-            f"{root}/model.safetensors: lacks {', '.join(sorted(loading['missing_keys']))}"
-        )
+    missing = sorted(loading["missing_keys"])
+    if missing:  # transformers would go on with random numbers for them
+        raise ModelFilesError(f"{root}/model.safetensors: missing weights {', '.join(missing)}")
     return model
 
 
 def _load_lexical(file: Path, n_tokens: int) -> Lexical:
-    """The lexical part of a tokenizer with so many tokens."""
+    """Load the lexical part; n_tokens is the size of the tokenizer's vocabulary."""
     arrays = load_file(file)
-    if not n_tokens <= len(arrays["idf"]) == len(arrays["weight"]):
-        raise ModelFilesError(f"{file}: expected {n_tokens} tokens and some pairs, found others")
-    return Lexical(
-        idf=arrays["idf"],
-        weight=arrays["weight"],
-        bias=float(arrays["bias"][0]),
-        n_tokens=n_tokens,
-    )
+    idf = arrays["idf"]
+    weight = arrays["weight"]
+    if not n_tokens <= len(idf) == len(weight):
+        raise ModelFilesError(
+            f"{file}: expected {n_tokens} or more terms, found {len(idf)} idf, {len(weight)} weight"
+        )
+    return Lexical(idf=idf, weight=weight, bias=float(arrays["bias"][0]), n_tokens=n_tokens)
 
 
 def _seconds_of_product(device_type: str, dtype: torch.dtype) -> float:
-    """Time of a product of a MiniLM's size, after one that warms up; of many on an accelerator, which starts late."""
+    """Time a matrix product of MiniLM's size, after a warm-up; on an accelerator, 100 of them."""
     left = torch.ones((512, 384), dtype=dtype, device=device_type)
     right = torch.ones((384, 1536), dtype=dtype, device=device_type)
     n_products = 1 if device_type == "cpu" else 100
@@ -412,12 +401,12 @@ def _seconds_of_product(device_type: str, dtype: torch.dtype) -> float:
         started_s = time.perf_counter()
         for _ in range(n_products):
             product = left @ right
-        product[0, 0].item()  # waits for an accelerator
+        product[0, 0].item()  # waits until the accelerator has finished
     return time.perf_counter() - started_s
 
 
 def _term_ids(body: NDArray[np.int32], n_tokens: int, n_terms: int) -> NDArray[np.int64]:
-    """The ids of a text's tokens, and behind them those of the buckets of each two in a row."""
+    """Return the ids of a text's tokens, then the buckets of all pairs of adjacent tokens."""
     ids = body.astype(np.int64)  # (T,)
     n_buckets = n_terms - n_tokens
     if n_buckets == 0:
@@ -427,7 +416,7 @@ def _term_ids(body: NDArray[np.int32], n_tokens: int, n_terms: int) -> NDArray[n
 
 
 def _special_tokens(tokenizer: Tokenizer) -> tuple[NDArray[np.int32], NDArray[np.int32]]:
-    """What the tokenizer puts before and after a text: [CLS] and [SEP], <s> and </s>, or nothing."""
+    """Return the tokens put before and after a text: [CLS] and [SEP], <s> and </s>, or none."""
     bare = tokenizer.encode("a", add_special_tokens=False).ids
     whole = tokenizer.encode("a", add_special_tokens=True).ids
     start = next(i for i in range(len(whole)) if whole[i : i + len(bare)] == bare)
@@ -437,28 +426,25 @@ def _special_tokens(tokenizer: Tokenizer) -> tuple[NDArray[np.int32], NDArray[np
 
 
 def _name_offender(texts: Sequence[object]) -> str:
-    """Say which row is no text: null, a number, or a string that UTF-8 cannot hold (half a surrogate pair)."""
+    """Name the first row that is null, a number, or not valid UTF-8 (half a surrogate pair)."""
     for row, text in enumerate(texts):
         if not isinstance(text, str) or text.encode("utf-8", "replace").decode("utf-8") != text:
             kind = type(text).__name__
-            return f"text of row {row}: expected a string that UTF-8 can hold, found {kind}"
-    return "texts: expected what the tokenizer reads, found something else"
+            return f"text of row {row}: expected a string of valid UTF-8, found {kind}"
+    return "texts: the tokenizer cannot read one of them"
 
 
 def _refuse_own_code(config_file: Path) -> None:
-    """Refuse a config that names Python code, or whose labels are not ours in our order."""
+    """Raise ModelFilesError if the config names Python code, or other labels or another order."""
     config = json.loads(config_file.read_text(encoding="utf-8"))
     if "auto_map" in config:
-        raise ModelFilesError(
-            f"{config_file}: expected no auto_map, which makes transformers run code; found one"
-        )
-    names = {str(number): name for number, name in enumerate(LABELS)}
-    if config.get("id2label") != names:
-        raise ModelFilesError(
-            f"{config_file}: expected id2label {', '.join(LABELS)}, found {config.get('id2label')}"
-        )
+        raise ModelFilesError(f"{config_file}: auto_map is not allowed, since it runs code")
+    labels = config.get("id2label")
+    expected = {str(number): name for number, name in enumerate(LABELS)}
+    if labels != expected:
+        raise ModelFilesError(f"{config_file}: expected id2label {expected}, found {labels}")
 
 
-# MLflow runs the file under a name of its own to find the model.
+# MLflow runs this file under another module name to find the model.
 if __name__ != "pipelines.model.classifier":
     mlflow.models.set_model(ReviewClassifier())

@@ -1,4 +1,7 @@
-"""The manifest of a logged model: path, size and SHA-256 of every file, checked before anything is imported."""
+"""The manifest of a logged model: path, size and SHA-256 of every file.
+
+It is verified before any code of the model is imported.
+"""
 
 import hashlib
 from collections.abc import Iterable
@@ -8,14 +11,14 @@ from pipelines.provenance import sha256_of
 
 
 class ManifestError(ValueError):
-    """A directory whose files are not those of its manifest."""
+    """The files of a directory do not match its manifest."""
 
 
 ModelFile = tuple[str, int, str]  # path, bytes, SHA-256
 
 
 def manifest_of(directory: Path) -> list[ModelFile]:
-    """Path, size in bytes and SHA-256 of every file below a directory, sorted by path."""
+    """List path, size in bytes and SHA-256 of every file below a directory, sorted by path."""
     files: list[ModelFile] = []
     for file in directory.rglob("*"):
         if file.is_file():
@@ -25,7 +28,7 @@ def manifest_of(directory: Path) -> list[ModelFile]:
 
 
 def verify_manifest(directory: Path, manifest: Iterable[ModelFile]) -> None:
-    """Raise ManifestError, naming the file, unless the directory holds exactly the manifest's files."""
+    """Raise ManifestError, naming the file, if a file is missing, extra or changed."""
     expected = {path: (size, sha256) for path, size, sha256 in manifest}
     actual = {path: (size, sha256) for path, size, sha256 in manifest_of(directory)}
     for path in sorted(expected.keys() | actual.keys()):
@@ -37,7 +40,7 @@ def verify_manifest(directory: Path, manifest: Iterable[ModelFile]) -> None:
 
 
 def manifest_sha256(files: Iterable[ModelFile]) -> str:
-    """SHA-256 of a manifest, in the form `sha256sum` reads: a line a file, sorted by path."""
+    """Hash a manifest in the format of `sha256sum`: one line per file, sorted by path."""
     lines = [f"{sha256}  {path}\n" for path, _, sha256 in sorted(files)]
     return hashlib.sha256("".join(lines).encode()).hexdigest()
 

@@ -1,4 +1,7 @@
-"""Figures of a classifier on held-out rows. A figure whose denominator is 0 is None, never 0 and never NaN."""
+"""Metrics of a classifier on held-out rows.
+
+A metric whose denominator is 0 is None, never 0 and never NaN.
+"""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -9,17 +12,16 @@ import pandas as pd
 from numpy.typing import NDArray
 from scipy.optimize import minimize
 from scipy.stats import binomtest
-from sklearn.metrics import roc_auc_score
 
 CONFIDENCE = 0.95
 TEMPERATURES = (0.05, 20.0)  # beyond these a model is broken, not badly calibrated
-MOST_SHARE = 20.0  # of the lexical margin, and of the bias: some 1 where both parts are of use
+MAX_SHARE = 20.0  # of the lexical margin, and of the bias; about 1 if both parts are useful
 LENGTH_QUARTILE = "length_quartile"
 
 
 @dataclass(frozen=True)
 class Confusion:
-    """Counts of a two-way classifier: true and false positives, false and true negatives."""
+    """Counts of true and false positives, and of false and true negatives."""
 
     tp: int
     fp: int
@@ -29,7 +31,7 @@ class Confusion:
 
 @dataclass(frozen=True)
 class Interval:
-    """A figure with its 95 % confidence limits."""
+    """A metric with its 95 % confidence limits."""
 
     value: float
     low: float
@@ -37,12 +39,12 @@ class Interval:
 
 
 class McNemar(NamedTuple):
-    """Paired comparison: rows only a has right, rows only b has right, exact p of "equal" and of "a not worse"."""
+    """Paired comparison of the classifiers a and b on the same rows."""
 
-    only_a: int
-    only_b: int
-    p_value: float
-    p_a_worse: float
+    only_a: int  # rows that only a predicts correctly
+    only_b: int  # rows that only b predicts correctly
+    p_value: float  # exact p-value of "a and b are equally good"
+    p_a_worse: float  # exact p-value of "a is not worse than b"
 
 
 def confusion_of(label: NDArray[np.int64], prediction: NDArray[np.int64]) -> Confusion:
@@ -52,7 +54,10 @@ def confusion_of(label: NDArray[np.int64], prediction: NDArray[np.int64]) -> Con
 
 
 def point_metrics(confusion: Confusion) -> dict[str, float | None]:
-    """accuracy, precision, recall and f1 of class 1, and recall_gap = |recall of class 1 - recall of class 0|."""
+    """Return accuracy, precision, recall and f1 of class 1, and recall_gap.
+
+    recall_gap is |recall of class 1 - recall of class 0|.
+    """
     c = confusion
     recall = _ratio(c.tp, c.tp + c.fn)
     recall_negative = _ratio(c.tn, c.tn + c.fp)
@@ -71,7 +76,10 @@ def point_metrics(confusion: Confusion) -> dict[str, float | None]:
 def with_intervals(
     confusion: Confusion, seed: int = 0, n_resamples: int = 2_000
 ) -> dict[str, Interval | None]:
-    """accuracy, precision and recall with Wilson limits, f1 with percentile limits of a seeded bootstrap of rows."""
+    """Return accuracy, precision and recall with Wilson limits, and f1 with bootstrap limits.
+
+    The bootstrap resamples rows with a seed; its limits are percentiles.
+    """
     c = confusion
     return {
         "accuracy": wilson(c.tp + c.tn, c.tp + c.fp + c.fn + c.tn),
@@ -82,7 +90,7 @@ def with_intervals(
 
 
 def wilson(n_right: int, n: int) -> Interval | None:
-    """A share with its Wilson limits; None of no rows."""
+    """Return a share with its Wilson limits, or None if there are no rows."""
     if n == 0:
         return None
     limits = binomtest(n_right, n).proportion_ci(CONFIDENCE, method="wilson")
@@ -92,7 +100,10 @@ def wilson(n_right: int, n: int) -> Interval | None:
 def calibration_bins(
     probability: NDArray[np.float64], label: NDArray[np.int64], bins: int = 15
 ) -> pd.DataFrame:
-    """Equal-width bins of P(positive), empty ones left out: n, mean probability, share of positive labels."""
+    """Bin P(positive) by equal width: n, mean_probability and positive_share of each bin.
+
+    Empty bins are left out.
+    """
     number = np.minimum((probability * bins).astype(np.int64), bins - 1)  # (N,) bin of each row
     rows = pd.DataFrame({"bin": number, "probability": probability, "label": label})
     return rows.groupby("bin").agg(
@@ -105,20 +116,25 @@ def calibration_bins(
 def expected_calibration_error(
     probability: NDArray[np.float64], label: NDArray[np.int64], bins: int = 15
 ) -> float:
-    """Mean over rows of |mean P(positive) - share of positives| of the row's bin; 0 = calibrated."""
+    """Average |mean P(positive) - share of positives| of each row's bin; 0 = calibrated."""
     by_bin = calibration_bins(probability, label, bins)
     gaps = (by_bin["mean_probability"] - by_bin["positive_share"]).abs()
     return float(np.average(gaps, weights=by_bin["n"]))
 
 
 def roc_auc(probability: NDArray[np.float64], label: NDArray[np.int64]) -> float | None:
-    """Area under the ROC curve; None where one class is absent."""
+    """Return the area under the ROC curve, or None if one class is absent."""
+    from sklearn.metrics import roc_auc_score  # it takes a second that the gate can do without
+
     has_both_classes = 0 < label.sum() < len(label)
     return float(roc_auc_score(label, probability)) if has_both_classes else None
 
 
 def with_length_quartile(frame: pd.DataFrame) -> pd.DataFrame:
-    """The frame plus `length_quartile`: 1 shortest .. 4 longest by n_tokens, equal lengths in one quartile."""
+    """Add `length_quartile`, from 1 (shortest) to 4 (longest), by n_tokens.
+
+    Equal lengths are in the same quartile.
+    """
     n_tokens = frame["n_tokens"]
     limits = n_tokens.quantile([0.25, 0.5, 0.75]).to_numpy()
     quartile = np.searchsorted(limits, n_tokens.to_numpy(), side="left") + 1
@@ -126,7 +142,11 @@ def with_length_quartile(frame: pd.DataFrame) -> pd.DataFrame:
 
 
 def by_slice(frame: pd.DataFrame, slices: Sequence[str]) -> pd.DataFrame:
-    """Accuracy by each value of each column named: slice, value, n, accuracy, low, high. Needs label and prediction."""
+    """Return the accuracy for each value of the given columns.
+
+    frame    has the columns label and prediction, and those of `slices`
+    returns  columns slice, value, n, accuracy, low, high
+    """
     rows = []
     for name in slices:
         for value, part in frame.groupby(name, sort=True):
@@ -139,7 +159,10 @@ def by_slice(frame: pd.DataFrame, slices: Sequence[str]) -> pd.DataFrame:
 
 
 def mcnemar(correct_a: NDArray[np.bool_], correct_b: NDArray[np.bool_]) -> McNemar:
-    """Exact McNemar test of two classifiers on the same rows; a small p_a_worse says that a is worse than b."""
+    """Compare two classifiers on the same rows by the exact McNemar test.
+
+    A small p_a_worse means that a is worse than b.
+    """
     if len(correct_a) != len(correct_b):
         raise ValueError(
             f"expected the same rows for both, found {len(correct_a)} and {len(correct_b)}"
@@ -160,19 +183,20 @@ def mcnemar(correct_a: NDArray[np.bool_], correct_b: NDArray[np.bool_]) -> McNem
 def cross_entropy(
     logits: NDArray[np.float32], label: NDArray[np.int64], temperature: float = 1.0
 ) -> float:
-    """Mean negative log likelihood in nats."""
+    """Return the mean negative log-likelihood in nats."""
     margin = np.diff(logits.astype(np.float64), axis=1)[:, 0] / temperature  # (N,)
-    wrong = np.where(label == 1, -margin, margin)  # (N,) how far each row leans to the other label
+    wrong = np.where(label == 1, -margin, margin)  # (N,) log-odds of the wrong label
     return float(np.mean(np.logaddexp(0.0, wrong)))
 
 
 def fit_blend(
     logits: NDArray[np.float32], lexical_margin: NDArray[np.float64], label: NDArray[np.int64]
 ) -> dict[str, float]:
-    """temperature, lexical_weight and bias of least cross entropy on validation rows; a margin of 0 gets weight 0.
+    """Fit temperature, lexical_weight and bias to the lowest cross entropy on validation rows.
 
-    The model says sigmoid((margin of the logits + weight x lexical margin + bias) / temperature). Source: Platt 1999,
-    "Probabilistic Outputs", with a second margin; without the bias a model may favour a class.
+    P(positive) = sigmoid((margin of the logits + weight x lexical margin + bias) / temperature).
+    A lexical margin of 0 everywhere gets weight 0. Without the bias a model may favour one class.
+    Source: Platt 1999, "Probabilistic Outputs", with a second margin.
     """
     encoder = np.diff(logits.astype(np.float64), axis=1)[:, 0]  # (N,)
     margins = np.stack([encoder, lexical_margin, np.ones_like(encoder)], axis=1)  # (N, 3)
@@ -185,8 +209,8 @@ def fit_blend(
 
     limits = [
         (1 / TEMPERATURES[1], 1 / TEMPERATURES[0]),
-        (0.0, MOST_SHARE),
-        (-MOST_SHARE, MOST_SHARE),
+        (0.0, MAX_SHARE),
+        (-MAX_SHARE, MAX_SHARE),
     ]
     start = np.array([1.0, 0.0, 0.0])
     fitted = minimize(loss, x0=start, jac=True, bounds=limits, method="L-BFGS-B")
@@ -199,7 +223,7 @@ def _ratio(part: int, whole: int) -> float | None:
 
 
 def _bootstrap_f1(confusion: Confusion, seed: int, n_resamples: int) -> Interval | None:
-    """Drawing rows with replacement is drawing the four counts from a multinomial."""
+    """Bootstrap rows by drawing the four counts from a multinomial: equivalent."""
     counts = np.array([confusion.tp, confusion.fp, confusion.fn, confusion.tn])
     value = point_metrics(confusion)["f1"]
     if value is None:

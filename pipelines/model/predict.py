@@ -1,4 +1,4 @@
-"""Texts to scores: one row per text, a score or the reason why there is none."""
+"""Score texts: one row per text, with a score or the reason why there is none."""
 
 from collections.abc import Callable
 from typing import Any
@@ -9,15 +9,15 @@ from pipelines.errors import IntegrityError
 
 SCORE_COLUMNS = ("probability", "prediction", "is_truncated", "score_error")
 
-# Columns probability, prediction, is_truncated; a row a text, in order.
+# Returns the columns probability, prediction and is_truncated, one row per text, in order.
 Predict = Callable[[list[str]], pd.DataFrame]
 Score = tuple[float | None, int | None, bool, str | None]  # the values of SCORE_COLUMNS
-# What a tokenizer or torch raises for one bad text; anything else is a fault of the machine or the code.
+# Errors that one bad text can cause in the tokenizer or in torch. Others are not the text's fault.
 TEXT_FAULTS = (RuntimeError, ValueError, TypeError, KeyError, IndexError)
 
 
 def score_texts(texts: pd.Series, predict: Predict) -> pd.DataFrame:
-    """Score one batch; a row that has no score says why in `score_error`, never by its text."""
+    """Score one batch. A row without a score has the reason in `score_error`, never its text."""
     faults = [_fault_of_text(text) for text in texts]
     sound = [text for text, fault in zip(texts, faults, strict=True) if fault is None]
     predicted = iter(_predict_or_halve(sound, predict))
@@ -34,32 +34,34 @@ def score_texts(texts: pd.Series, predict: Predict) -> pd.DataFrame:
 
 
 def _predict_or_halve(texts: list[str], predict: Predict) -> list[Score]:
-    """Predict all at once; where that raises, halve until the poisonous text stands alone."""
+    """Predict all texts at once; if that fails, halve them until the bad text is alone."""
     if not texts:
         return []
     try:
         predicted = predict(texts)
     except TEXT_FAULTS as error:
         if len(texts) == 1:
-            return [_no_score(type(error).__name__)]  # its message may quote the review
+            return [_no_score(type(error).__name__)]  # the message may quote the review
         middle = len(texts) // 2
         first = _predict_or_halve(texts[:middle], predict)
         return first + _predict_or_halve(texts[middle:], predict)
-    missing = set(SCORE_COLUMNS[:3]) - set(predicted.columns)
+    missing = sorted(set(SCORE_COLUMNS[:3]) - set(predicted.columns))
     if missing:
+        names = ", ".join(missing)
         raise IntegrityError(
-            f"predict: expected a column {', '.join(sorted(missing))}, found none. Fix the model's code."
+            f"predict: expected a column {names}, found none. Fix the model's code."
         )
     if len(predicted) != len(texts):
         raise IntegrityError(
-            f"predict: expected {len(texts):,} rows, found {len(predicted):,}. Fix the model's code."
+            f"predict: expected {len(texts):,} rows, found {len(predicted):,}. "
+            "Fix the model's code."
         )
     columns = (predicted["probability"], predicted["prediction"], predicted["is_truncated"])
     return [_checked(*row) for row in zip(*columns, strict=True)]
 
 
 def _checked(probability: Any, prediction: Any, is_truncated: Any) -> Score:
-    """One score, or why it is none: Spark would turn a NaN into NULL without a word."""
+    """Return a valid score, or the reason why it is invalid: Spark turns NaN into NULL silently."""
     if pd.isna(probability):
         return _no_score("probability is NaN")
     if not 0 <= probability <= 1:

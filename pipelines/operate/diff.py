@@ -1,4 +1,4 @@
-"""What differs between two versions of a table: rows added, removed, changed and relabelled, with examples."""
+"""Differences between two versions of a table: count them by kind and show examples."""
 
 from collections.abc import Sequence
 
@@ -8,13 +8,16 @@ from pyspark.sql import functions as F
 from pipelines.lake.frames import comparable
 from schemas import Table
 
-# relabelled: the label differs; changed: only other columns do
+# relabelled: the label differs; changed: only other columns differ
 KINDS = ("added", "removed", "relabelled", "changed")
 LABEL = "label"
 
 
 def differences(before: DataFrame, after: DataFrame, table: Table) -> DataFrame:
-    """The rows that differ: the key's columns, `kind`, and the row `before` and `after` (null where there was none)."""
+    """Return the rows that differ: the key's columns, `kind`, and the structs `before` and `after`.
+
+    `before` is null for an added row, `after` for a removed one.
+    """
     values = _value_columns(table)
     left = _as_struct(before, "before", table)
     right = _as_struct(after, "after", table)
@@ -33,14 +36,17 @@ def differences(before: DataFrame, after: DataFrame, table: Table) -> DataFrame:
 
 
 def counts(differing: DataFrame) -> dict[str, int]:
-    """Rows of each kind, the kinds that there are none of included."""
+    """Count the differing rows of each kind; a kind without rows counts 0."""
     grouped = differing.groupBy("kind").agg(F.count("*").alias("n_rows")).collect()
     n_rows = {row["kind"]: row["n_rows"] for row in grouped}
     return {kind: n_rows.get(kind, 0) for kind in KINDS}
 
 
 def examples(differing: DataFrame, table: Table, n: int) -> list[str]:
-    """Up to n lines of each kind, in the order of the key: the key, and the columns that differ as before -> after."""
+    """Return up to n lines per kind, in the order of the key.
+
+    A line holds the key, and each column that differs as before -> after.
+    """
     values = _value_columns(table)
     lines: list[str] = []
     for kind in KINDS:
@@ -57,7 +63,7 @@ def _value_columns(table: Table) -> list[str]:
 
 
 def _as_struct(rows: DataFrame, side: str, table: Table) -> DataFrame:
-    """The key's columns, and the others as one struct with the side's name."""
+    """Return the key's columns, and the others as a struct named before or after."""
     values = [comparable(rows, name).alias(name) for name in _value_columns(table)]
     return rows.select(*table.key, F.struct(*values).alias(side))
 
@@ -83,6 +89,6 @@ def _shown(row: Row | None, values: Sequence[str]) -> list[str]:
 
 
 def _short(value: object, width: int = 40) -> str:
-    # raw reviews may hold a terminal's commands
-    text = "".join(c if c.isprintable() else " " for c in str(value))
+    # A raw review may hold control characters of the terminal.
+    text = "".join(char if char.isprintable() else " " for char in str(value))
     return text if len(text) <= width else text[: width - 1] + "…"

@@ -1,4 +1,4 @@
-"""What is wrong with a lake, and how to mend it: tables, the data behind every model, models, locks."""
+"""Find faults of a lake and say how to fix them: tables, locks, models and their training data."""
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -34,13 +34,13 @@ from schemas import (
     Table,
 )
 
-LONG_HELD_S = 3_600.0  # no stage holds a table's lock nearly as long
+LONG_HELD_S = 3_600.0  # every stage releases a table's lock much earlier
 RESTORE = "Restore it from a backup"
 
 
 @dataclass(frozen=True)
 class Fault:
-    """Where it is wrong, what was found there, what to do."""
+    """A fault: its place, the problem, and how to fix it."""
 
     where: str
     problem: str
@@ -51,10 +51,13 @@ class Fault:
 
 
 def examine(spark: SparkSession, config: LakeConfig) -> Iterator[Fault]:
-    """Every fault of the lake, as it is found; none of a healthy one. Reads all latest rows, and gold of each model."""
+    """Yield every fault of the lake as soon as it is known; a healthy lake has none.
+
+    Reads the latest version of every table, and gold at the version of each model.
+    """
     broken_logs = [fault for table in TABLES for fault in log_faults(config, table)]
     yield from broken_logs
-    if broken_logs:  # Delta can not open such a table, nor we the lake
+    if broken_logs:  # Delta cannot open such a table, so the lake cannot be opened either
         return
     try:
         store = TableStore(spark, config)
@@ -80,8 +83,8 @@ def examine(spark: SparkSession, config: LakeConfig) -> Iterator[Fault]:
 
 
 def log_faults(config: LakeConfig, table: Table) -> Iterator[Fault]:
-    """A version that a local table's log lacks between its first and its last."""
-    log = config.log_directory(table)  # of a local table; elsewhere there is none by that name
+    """Yield a fault if versions are missing inside the log of a local table."""
+    log = config.log_directory(table)
     missing = missing_versions(log) if config.is_local else []
     if missing:
         listing = ", ".join(str(version) for version in missing)
@@ -90,21 +93,21 @@ def log_faults(config: LakeConfig, table: Table) -> Iterator[Fault]:
 
 
 def lock_faults(store: TableStore, table: Table) -> Iterator[Fault]:
-    """A lock that has been held for longer than any stage takes."""
+    """Yield a fault if the table's lock has been held for longer than any stage takes."""
     file = store.config.lake_path / "locks" / table.name
     holder, held_s = holder_of(file)
     if store.config.is_local and held_s > LONG_HELD_S and is_held(file):
         problem = f"its lock has been held by {holder} for {held_s / 3600:.0f} h"
-        yield Fault(table.name, problem, "End that process if it hangs: the lock goes with it")
+        yield Fault(table.name, problem, "End that process if it hangs; this releases the lock")
 
 
 def table_faults(store: TableStore, table: Table) -> Iterator[Fault]:
-    """A file that is missing or damaged, so that the latest rows cannot be read."""
+    """Yield a fault if a missing or damaged file makes the latest rows unreadable."""
     yield from _caught(table.name, lambda: content_hash(store.read(table)), RESTORE)
 
 
 def ledger_faults(store: TableStore) -> Iterator[Fault]:
-    """A table that is gone, or behind what the ledger says was left of it."""
+    """Yield each table that is missing or older than its version in the ledger."""
     if not store.exists(OPS_RUNS):
         return
     written = store.read(OPS_RUNS).select(F.explode("output_versions").alias("name", "version"))
@@ -114,12 +117,12 @@ def ledger_faults(store: TableStore) -> Iterator[Fault]:
         version = store.version(table) if table and store.exists(table) else None
         if version is None or version < row["version"]:
             actual = "no such table" if version is None else f"version {version}"
-            problem = f"{actual}, but the ledger knows version {row['version']}"
+            problem = f"{actual}, but the ledger recorded version {row['version']}"
             yield Fault(row["name"], problem, RESTORE)
 
 
 def model_faults(store: TableStore, client: MlflowClient) -> Iterator[Fault]:
-    """Model versions whose files, data or entries are not what was registered."""
+    """Yield each model version whose files, data or entries differ from those registered."""
     known = {model.key: model for model in model_records(store)}
     recorded = {name for name, _ in known}
     names = registry.names(client, store.config, recorded)
@@ -142,12 +145,12 @@ def model_faults(store: TableStore, client: MlflowClient) -> Iterator[Fault]:
 
 
 def alias_faults(store: TableStore, client: MlflowClient) -> Iterator[Fault]:
-    """A champion in the registry that is not the one of the gate's latest decision."""
+    """Yield each model whose champion is not the one of the gate's latest decision."""
     if not store.exists(OPS_PROMOTIONS):
         return
     moves = store.read(OPS_PROMOTIONS).where("decision IN ('promoted', 'rolled_back')")
     latest = F.max_by("model_version", "decided_at").alias("version")
-    for row in moves.groupBy("model_name").agg(latest).collect():  # one row a model
+    for row in moves.groupBy("model_name").agg(latest).collect():  # one row per model
         name = row["model_name"]
         champion = registry.version_number(client, name, CHAMPION)
         if champion != row["version"]:
@@ -156,11 +159,14 @@ def alias_faults(store: TableStore, client: MlflowClient) -> Iterator[Fault]:
                 f"alias {CHAMPION} is {actual}, "
                 f"but the latest decision names version {row['version']}"
             )
-            yield Fault(name, problem, "Run jobs/promote.py again, or --rollback")
+            yield Fault(name, problem, "Run jobs/promote.py again, or roll back with --rollback")
 
 
 def data_faults(store: TableStore, model: ModelRecord, hashes: dict[int, str]) -> Iterator[Fault]:
-    """Whether gold at the model's version is still what it learned from; `hashes` keeps what was read already."""
+    """Yield a fault if gold at the model's version is no longer the data the model learned from.
+
+    `hashes` holds the content hash of each gold version that was read, so that it is read once.
+    """
     where = f"{model}, gold.reviews version {model.gold_version}"
 
     def read_again() -> None:
@@ -179,7 +185,7 @@ def data_faults(store: TableStore, model: ModelRecord, hashes: dict[int, str]) -
 
 
 def lineage_faults(store: TableStore) -> Iterator[Fault]:
-    """Scored rows that do not lead back to a table version and to a file."""
+    """Yield each link to a table version or a file that is missing from scored rows."""
     if not (store.exists(GOLD_SCORES) and store.exists(GOLD_LINEAGE)):
         return
     for link in ("gold_version", "bronze_version", "source_sha256"):
@@ -189,22 +195,22 @@ def lineage_faults(store: TableStore) -> Iterator[Fault]:
         )
         n_rows = store.counts({"rows": query})["rows"]
         if n_rows:
-            fix = "Restore ops.models and ops.runs from a backup: the link is in them"
+            fix = "Restore ops.models and ops.runs from a backup: they hold the link"
             yield Fault(GOLD_LINEAGE.name, f"{n_rows:,} scored rows have no {link}", fix)
 
 
 def missing_versions(log: Path) -> list[int]:
-    """Versions between the first and the last that a local log has no file of."""
+    """Return the gaps of a local log: versions without a file, between first and last."""
     present = {int(file.stem) for file in commits_of(log)}
     if not present:
         return []
     return sorted(set(range(min(present), max(present))) - present)
 
 
-def _caught(where: str, look: Callable[[], object], fix: str) -> Iterator[Fault]:
-    """The fault that a look meets, in words without a row's text; none where it goes well."""
+def _caught(where: str, read: Callable[[], object], fix: str) -> Iterator[Fault]:
+    """Yield the fault that `read` raises, without review text; nothing if it succeeds."""
     try:
-        look()
+        read()
     except JobError as error:
         yield Fault(where, str(error).rstrip("."), fix)
     except (PySparkException, Py4JError) as error:

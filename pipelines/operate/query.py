@@ -1,4 +1,4 @@
-"""SQL for people: is a statement a mere question, and how does its answer look as a table, CSV or JSON lines."""
+"""SQL for people: check that a statement is read-only; print its answer as table, CSV or JSON."""
 
 import csv
 import io
@@ -34,12 +34,13 @@ DESCRIPTIONS = ("DESCRIBE", "DESC", "SHOW")
 EXPLAIN = re.compile(
     r"\s*EXPLAIN\s+(?:(?:LOGICAL|FORMATTED|EXTENDED|CODEGEN|COST)\b)?", re.IGNORECASE
 )
-MULTI_LINE = (["plan"], ["createtab_stmt"])  # what EXPLAIN and SHOW CREATE TABLE answer
+MULTI_LINE = (["plan"], ["createtab_stmt"])  # columns of EXPLAIN and SHOW CREATE TABLE
 
 LINE_NUMBER = re.compile(r"\(line (\d+)")
 
-# SQL that runs programs. Read from the raw text, strings and comments included: rather a LIKE '%reflect(%' refused
-# than a call missed. IDENTIFIER(...) and EXECUTE IMMEDIATE would spell the same names out of pieces.
+# SQL that runs programs, searched in the raw text, strings and comments included: it is better to
+# refuse a harmless LIKE '%reflect(%' than to miss a call. IDENTIFIER(...) and EXECUTE IMMEDIATE are
+# refused because they can build these names from pieces.
 NEXT = r"[`\"]?\s*(?:\(|--|/\*)"
 CODE = {
     "a call of reflect, try_reflect or java_method": rf"(?:reflect|java_method){NEXT}",
@@ -50,7 +51,7 @@ CODE = {
 
 
 def ask(spark: SparkSession, statement: str, may_write: bool = False) -> DataFrame:
-    """The answer to one SQL statement. Raises InputError unless it only reads, or `may_write` is set."""
+    """Run one SQL statement. Raises InputError unless it is read-only or `may_write` is set."""
     refuse_code(statement)
     if not may_write:
         refuse_writing(spark, statement)
@@ -59,22 +60,20 @@ def ask(spark: SparkSession, statement: str, may_write: bool = False) -> DataFra
 
 
 def refuse_code(statement: str) -> None:
-    """Raise InputError where the statement would run a program: SQL is for tables."""
+    """Raise InputError if the statement would run a program: SQL is for tables only."""
     for construct, pattern in CODE.items():
         if re.search(pattern, statement, re.IGNORECASE | re.DOTALL):
-            raise InputError(
-                f"statement: expected SQL over tables, found {construct}, which runs code. "
-                "Leave it out."
-            )
+            raise InputError(f"statement: {construct} runs code, which is not allowed. Remove it.")
 
 
 def refuse_writing(spark: SparkSession, statement: str) -> None:
-    """Raise InputError unless Spark's own parser reads the statement as a query, or it describes or explains one.
+    """Raise InputError unless the statement is a query, or describes or explains one.
 
-    DESCRIBE QUERY (...) takes a query by grammar, and only analyses it: an INSERT behind WITH or FROM does not parse
-    there. EXPLAIN would not do as the judge: it executes what stands behind EXECUTE IMMEDIATE.
+    Spark's own parser decides. DESCRIBE QUERY (...) accepts only a query and does not run it: an
+    INSERT after WITH or FROM is a syntax error there. EXPLAIN cannot be used for this, because it
+    runs the statement after EXECUTE IMMEDIATE.
     """
-    # Comments before the first word are the parser's to read: it nests them, and ends some at a lone \r.
+    # Comments before the first word are left to the parser: it nests them, and ends some at a \r.
     first_word = re.match(r"\s*(\w+)", statement)
     word = first_word.group(1).upper() if first_word else ""
     if word in DESCRIPTIONS:
@@ -93,17 +92,17 @@ def refuse_writing(spark: SparkSession, statement: str) -> None:
             f"statement: expected one query, found: {complaint} Pass --write to change tables."
         ) from error
     except AnalysisException:
-        return  # a query, if about something absent: running it says so with the right position
+        return  # a query of something missing: running it gives the error with the right position
 
 
 def _one_less(line: re.Match[str]) -> str:
-    """The place without the line that DESCRIBE QUERY ( takes."""
+    """Return the line number of the statement: DESCRIBE QUERY ( is in the line before it."""
     return f"(line {int(line[1]) - 1}"
 
 
 @contextmanager
 def worded_faults() -> Iterator[None]:
-    """Spark's complaint about a statement, or about a row on its way, as one line."""
+    """Raise Spark's errors about a statement or a row as an InputError of one line."""
     try:
         yield
     except (PySparkException, Py4JJavaError) as error:
@@ -111,7 +110,11 @@ def worded_faults() -> Iterator[None]:
 
 
 def rendered(answer: DataFrame, form: str, limit: int, width: int) -> Iterator[str]:
-    """Lines of the answer, none for a command without one. `limit` 0 = all rows; -1 = all, but 20 in a table."""
+    """Yield the lines of an answer; a command without an answer has none.
+
+    limit  maximum number of rows; 0 = all; -1 = 20 in a table, all in the other forms
+    width  maximum characters per cell of a table
+    """
     if not answer.columns:
         return
     with worded_faults():
@@ -123,12 +126,13 @@ def rendered(answer: DataFrame, form: str, limit: int, width: int) -> Iterator[s
 
 
 def _table(answer: DataFrame, limit: int, width: int) -> Iterator[str]:
-    """Aligned columns, numbers to the right, long cells cut with an ellipsis, and what was left out said below."""
+    """Yield a table: numbers aligned right, long cells cut, and the number of rows at the end."""
     texts = _as_text(answer)
     if answer.columns in MULTI_LINE:
         yield from (row[0] for row in texts.toLocalIterator())
         return
-    limited = texts.limit(limit + 1) if limit else texts  # one more tells that some are left out
+    # One row more than the limit shows that some are left out.
+    limited = texts.limit(limit + 1) if limit else texts
     rows = [tuple(row) for row in limited.toLocalIterator()]
     shown = rows[:limit] if limit else rows
     header, *body = [
@@ -148,7 +152,7 @@ def _table(answer: DataFrame, limit: int, width: int) -> Iterator[str]:
 
 
 def _aligned(cells: Sequence[str], widths: Sequence[int], is_number: Sequence[bool]) -> str:
-    """One line of a table."""
+    """Return one line of a table."""
     padded = [
         text.rjust(n) if to_right else text.ljust(n)
         for text, n, to_right in zip(cells, widths, is_number, strict=True)
@@ -169,15 +173,15 @@ def _json_lines(answer: DataFrame) -> Iterator[str]:
     repeated = sorted({name for name in answer.columns if answer.columns.count(name) > 1})
     if repeated:
         raise InputError(
-            "--format jsonl: expected a name for each column, "
-            f"found {', '.join(repeated)} twice. Use AS."
+            f"--format jsonl: repeated column names: {', '.join(repeated)}. "
+            "Rename the columns with AS."
         )
     for row in answer.select(_json(F.struct("*"))).toLocalIterator():
         yield row[0]
 
 
 def _as_text(answer: DataFrame) -> DataFrame:
-    """Every cell as a string, or null; by place, since two columns may share a name."""
+    """Return every cell as a string or null. Columns are renamed, as two may share a name."""
     names = [f"column_{place}" for place in range(len(answer.columns))]
     types = [field.dataType for field in answer.schema.fields]
     texts = [_text(F.col(name), kind).alias(name) for name, kind in zip(names, types, strict=True)]
@@ -200,6 +204,6 @@ def _json(column: Column) -> Column:
 
 
 def _cell(value: str | None, width: int) -> str:
-    """One cell of a table: line ends and terminal controls become spaces, long text is cut."""
+    """Return one cell: line ends and control characters become spaces, long text is cut."""
     text = "" if value is None else re.sub(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]", " ", value)
     return text if len(text) <= width else text[: width - 1] + "…"

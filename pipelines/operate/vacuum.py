@@ -1,4 +1,4 @@
-"""Which versions of which tables must stay readable, and which files no one of them needs."""
+"""Delete the data files that no needed table version reads."""
 
 import shutil
 import uuid
@@ -12,20 +12,20 @@ from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
 from pipelines.errors import InputError, IntegrityError, SetupError
+from pipelines.lake.staging import LEFTOVERS
 from pipelines.lake.tables import TableStore
 from pipelines.program import first_cause
 from pipelines.tracking.model_table import ModelRecord
 from schemas import BRONZE_REVIEWS, GOLD_REVIEWS, SILVER_REVIEWS, Table
 
 RECENT = "latest or recent"
-LEFTOVERS = ("staging/*", "models/*", "ingest-*", "snapshot-*")  # below the landing directory
 NO_RETENTION_CHECK = "spark.databricks.delta.retentionDurationCheck.enabled"
 VACUUM_COMMITS = "spark.databricks.delta.vacuum.logging.enabled"
 
 
 @dataclass(frozen=True)
 class Pin:
-    """A table version that must stay readable, and for whom."""
+    """A table version that must stay readable, and the reason."""
 
     table: str
     version: int
@@ -33,7 +33,7 @@ class Pin:
 
 
 def pins_of_model(model: ModelRecord) -> list[Pin]:
-    """What a model learned from: gold, and the silver and bronze behind it where the ledger knew them."""
+    """Return the versions that a model learned from: gold, and silver and bronze if recorded."""
     versions = {
         GOLD_REVIEWS.name: model.gold_version,
         SILVER_REVIEWS.name: model.silver_version,
@@ -47,9 +47,9 @@ def pins_of_model(model: ModelRecord) -> list[Pin]:
 
 
 def require_known(live: set[tuple[str, int]], known: set[tuple[str, int]], names: set[str]) -> None:
-    """Raise IntegrityError where registry and ops.models do not tell of the same models: a pin may be lost.
+    """Raise IntegrityError if registry and ops.models do not match: a pin may be missing.
 
-    A version that is gone from the registry was deleted; a name that is gone means that the registry itself was lost.
+    A version missing from the registry was deleted; a missing name means a lost registry.
     """
     unrecorded = [
         f"{name} version {version} in the registry only" for name, version in sorted(live - known)
@@ -57,7 +57,8 @@ def require_known(live: set[tuple[str, int]], known: set[tuple[str, int]], names
     lost = [f"{name} in ops.models only" for name in sorted({name for name, _ in known} - names)]
     if unrecorded or lost:
         raise IntegrityError(
-            f"models: expected the same in the registry and in ops.models, found {'; '.join(unrecorded + lost)}. "
+            "models: the registry and ops.models do not match: "
+            f"{'; '.join(unrecorded + lost)}. "
             "Nothing was deleted; jobs/doctor.py says what to do."
         )
 
@@ -73,8 +74,9 @@ def vacuum_table(
 ) -> str:
     """Delete the files of a table that no needed version reads; return the line that reports it.
 
-    pins       versions that models and runs need
-    before_ms  epoch; versions that were current since then, and younger files, are kept
+    pins       versions that models and runs use
+    before_ms  epoch; versions that were current since then, and newer files, are kept
+    forget     versions to give up, such as 3-7; empty = all that are not needed
     """
     with store.lock(table):
         recent_versions = current_since(store, table, before_ms)
@@ -93,7 +95,10 @@ def vacuum_table(
 
 
 def current_since(store: TableStore, table: Table, time_ms: int) -> list[int]:
-    """The versions that were the latest one at some time since `time_ms` (epoch): a reader may still be at them."""
+    """Return the versions that were the latest at some time since `time_ms` (epoch).
+
+    A running job may still read them.
+    """
     history = store.sql(f"DESCRIBE HISTORY {table.name}").selectExpr(
         "version", "lead(unix_millis(timestamp)) OVER (ORDER BY version) AS replaced_ms"
     )
@@ -103,9 +108,9 @@ def current_since(store: TableStore, table: Table, time_ms: int) -> list[int]:
 
 
 def versions_kept(table: str, forget: str, latest: int, pins: Sequence[Pin]) -> set[int]:
-    """The versions that must stay readable: those pinned, or, where --forget names some, all but those.
+    """Return the versions to keep: the pinned ones, or with --forget all but the versions it names.
 
-    Raises InputError where --forget names a version that somebody needs (and says who), or that there never was.
+    Raises InputError if --forget names a version that is needed or does not exist.
     """
     if not forget:
         return {pin.version for pin in pins}
@@ -114,29 +119,28 @@ def versions_kept(table: str, forget: str, latest: int, pins: Sequence[Pin]) -> 
     if needed:
         listing = ", ".join(f"version {version} ({reason})" for version, reason in needed)
         raise InputError(
-            f"--forget: expected versions of {table} that nobody needs, found {listing}. Nothing was deleted. "
-            "Delete those model versions in the registry, or take the tag keep off the runs, if they are to go."
+            f"--forget: {table} versions still needed: {listing}. Nothing was deleted. "
+            "To forget them, delete those model versions in the registry, "
+            "or remove the tag keep from the runs."
         )
     return set(range(latest + 1)) - forgotten
 
 
 def _versions_of(forget: str, latest: int) -> range:
-    """The versions that --forget names: a number, or a first and a last one."""
+    """Return the versions that --forget names: one number, or a first and a last one."""
     first, _, last = forget.partition("-")
     if not first.isdigit() or not (last or first).isdigit():
-        raise InputError(
-            f"--forget must be a version or a range of them, as 3 or 3-7, got {forget!r}"
-        )
+        raise InputError(f"--forget must be a version or a range, such as 3 or 3-7, got {forget!r}")
     versions = range(int(first), int(last or first) + 1)
     if not versions or versions[-1] > latest:
         raise InputError(
-            f"--forget must name versions of 0-{latest}, the first one first, got {forget}"
+            f"--forget must name versions from 0 to {latest}, the lower one first, got {forget}"
         )
     return versions
 
 
 def files_read_by(store: TableStore, table: Table, versions: Iterable[int]) -> DataFrame:
-    """The files that these versions read: path. Taken from the log alone, so it names missing ones too."""
+    """Return from the log the path of each file of these versions, even if it is missing."""
     paths: set[str] = set()
     for version in sorted(set(versions)):
         paths.update(plain_path(uri) for uri in store.read(table, version).inputFiles())
@@ -144,23 +148,26 @@ def files_read_by(store: TableStore, table: Table, versions: Iterable[int]) -> D
 
 
 def plain_path(uri: str) -> str:
-    """A file's path as Spark's listing writes it: file:/a b, not file:///a%20b."""
+    """Return a file's path as Spark's listing writes it: file:/a b, not file:///a%20b."""
     path = unquote(uri)
     return f"file:/{path.removeprefix('file:').lstrip('/')}" if path.startswith("file:") else path
 
 
 def require_present(store: TableStore, table: Table, files: DataFrame) -> None:
-    """Raise IntegrityError where one of these files is not in the table's directory."""
+    """Raise IntegrityError if one of these files is missing from the table's directory."""
     missing = files.join(data_files(store, table), "path", "left_anti").limit(1).collect()
     if missing:
         raise IntegrityError(
-            f"{table.name}: expected the file {missing[0]['path']}, which a needed version reads, found none. "
-            "Nothing more was deleted; jobs/doctor.py says which models it concerns."
+            f"{table.name}: missing data file {missing[0]['path']}, which a needed version reads. "
+            "Nothing more was deleted; jobs/doctor.py lists the affected models."
         )
 
 
 def data_files(store: TableStore, table: Table) -> DataFrame:
-    """Every data file below the table's directory: path, length in bytes, modificationTime. The log is left out."""
+    """List the data files below the table's directory, without those of the log.
+
+    returns  path, length (bytes), modificationTime
+    """
     detail = store.sql(f"DESCRIBE DETAIL {table.name}").select("location").collect()[0]
     listing = store.spark.read.format("binaryFile").options(
         recursiveFileLookup="true", pathGlobFilter="*.parquet"
@@ -170,15 +177,16 @@ def data_files(store: TableStore, table: Table) -> DataFrame:
 
 
 def unneeded(files: DataFrame, kept: DataFrame, before_ms: int) -> DataFrame:
-    """The files that no kept version reads and that are older than `before_ms` (epoch).
+    """Return the files that no kept version reads and that are older than `before_ms` (epoch).
 
-    files      path, length, modificationTime        returns  what VACUUM USING INVENTORY takes
-    kept       path
-    A younger file may belong to a write that has not committed yet.
+    files    path, length, modificationTime
+    kept     path
+    returns  path, length, isDir, modificationTime, as VACUUM USING INVENTORY requires
+    A newer file may belong to a write that has not committed yet.
     """
     modified_ms = F.unix_millis("modificationTime")
     old = files.join(kept, "path", "left_anti").where(modified_ms < before_ms)
-    # false, of a nullable column: VACUUM compares the schema to the letter
+    # False, but nullable: VACUUM requires exactly its own schema.
     is_dir = F.expr("nullif(false, true)")
     return old.select(
         "path", "length", is_dir.alias("isDir"), modified_ms.alias("modificationTime")
@@ -186,21 +194,22 @@ def unneeded(files: DataFrame, kept: DataFrame, before_ms: int) -> DataFrame:
 
 
 def size_of(files: DataFrame) -> tuple[int, int]:
-    """How many files, and their bytes together."""
+    """Return the number of files and their total bytes."""
     n_bytes = F.coalesce(F.sum("length"), F.lit(0))
     total = files.agg(F.count("*").alias("n_files"), n_bytes.alias("n_bytes")).collect()[0]
     return int(total["n_files"]), int(total["n_bytes"])
 
 
 def delete_files(store: TableStore, table: Table, files: DataFrame) -> None:
-    """Delete these files of a table, as path, length, isDir, modificationTime; never one that the latest version reads.
+    """Delete these files of a table; VACUUM never deletes a file that the latest version reads.
 
-    By VACUUM over an inventory, which considers only the listed files: the retention of ten years, which keeps a
-    plain VACUUM from all of them, is set aside for this statement.
+    files  path, length, isDir, modificationTime
+    VACUUM USING INVENTORY considers only the listed files. The retention of ten years, which stops
+    a plain VACUUM from deleting any of them, is switched off for this statement.
     """
     view = f"unneeded_{uuid.uuid4().hex}"
     files.createOrReplaceTempView(view)
-    # A vacuum changes no rows: no version for it.
+    # A vacuum changes no rows, so it must not add a version.
     settings = {NO_RETENTION_CHECK: "false", VACUUM_COMMITS: "false"}
     try:
         for setting, value in settings.items():
@@ -208,7 +217,7 @@ def delete_files(store: TableStore, table: Table, files: DataFrame) -> None:
     except PySparkException as error:
         raise SetupError(
             f"vacuum: expected Spark to take {', '.join(settings)}, found: {first_cause(error)} "
-            "Serverless compute takes none: run jobs/vacuum.py on a cluster."
+            "Serverless compute accepts no such settings: run jobs/vacuum.py on a cluster."
         ) from error
     try:
         store.sql(f"VACUUM {table.name} USING INVENTORY (SELECT * FROM {view}) RETAIN 0 HOURS")
@@ -221,7 +230,7 @@ def delete_files(store: TableStore, table: Table, files: DataFrame) -> None:
 def summary(
     table: str, pins: Sequence[Pin], *, n_files: int, n_bytes: int, is_dry_run: bool
 ) -> str:
-    """A table's line: what goes, and which versions are needed by whom."""
+    """Return a table's line: size of the deleted files, and the needed versions with reasons."""
     reasons: dict[int, list[str]] = {}
     for pin in sorted(pins, key=lambda pin: (pin.version, pin.reason)):
         of_version = reasons.setdefault(pin.version, [])
@@ -233,7 +242,7 @@ def summary(
 
 
 def clear_staging(landing: Path, before_ms: int) -> None:
-    """Remove what runs left in the landing directory: copies of reviews and models, older than `before_ms`."""
+    """Delete copies of reviews and models older than `before_ms` that killed runs left behind."""
     for pattern in LEFTOVERS:
         for directory in landing.glob(pattern):
             if directory.stat().st_mtime * 1_000 < before_ms:

@@ -1,4 +1,4 @@
 """The gate between challenger and champion.
 
-Read in this order: checks (pure), gate (acts), baseline.
+Read in this order: checks (pure functions), gate (reads models, writes decisions), baseline.
 """

@@ -1,4 +1,7 @@
-"""The baseline that a model must beat: TF-IDF over words and word pairs, and logistic regression. Never stored."""
+"""The baseline that a model must beat: logistic regression over TF-IDF of words and word pairs.
+
+It is fitted for each decision and never stored.
+"""
 
 from collections.abc import Iterator, Sequence
 from typing import Any
@@ -16,7 +19,10 @@ REGULARISATION = 10.0  # scikit-learn's C
 
 
 def fit_baseline(texts: Sequence[Any], labels: ArrayLike) -> Pipeline:
-    """Fit on strings or Arrow string scalars; the same rows in the same order give the same coefficients."""
+    """Fit on strings or Arrow string scalars.
+
+    The same rows in the same order give the same coefficients.
+    """
     truth = np.asarray(labels, dtype=np.int64)  # (n_texts,)
     classes = sorted(set(truth.tolist()))
     if classes != [0, 1]:
@@ -25,8 +31,8 @@ def fit_baseline(texts: Sequence[Any], labels: ArrayLike) -> Pipeline:
             "Train on both classes."
         )
     terms = TfidfVectorizer(ngram_range=(1, 2))
-    # liblinear's primal solver draws nothing at random and converges in 7 steps;
-    # lbfgs takes 29 for the same figure.
+    # liblinear's primal solver uses no random numbers and converges in 7 steps;
+    # lbfgs takes 29 for the same accuracy.
     regression = LogisticRegression(
         C=REGULARISATION, solver="liblinear", max_iter=1_000, random_state=0
     )
@@ -35,18 +41,18 @@ def fit_baseline(texts: Sequence[Any], labels: ArrayLike) -> Pipeline:
         return baseline.fit(_strings(texts), truth)
     except ValueError as error:
         raise InputError(
-            f"baseline: {len(truth):,} labels given, and scikit-learn says: {error}"
+            f"baseline: scikit-learn cannot fit {len(truth):,} labels: {error}"
         ) from error
 
 
 def predict(baseline: Pipeline, texts: Sequence[Any]) -> NDArray[np.int64]:
-    """The baseline's label, 0 or 1, of each text, in the order given."""
-    if len(texts) == 0:  # scikit-learn refuses to predict nothing
+    """Return the baseline's label, 0 or 1, of each text: (n_texts,)."""
+    if len(texts) == 0:  # scikit-learn raises an error for no rows
         return np.empty(0, dtype=np.int64)
     return np.asarray(baseline.predict(_strings(texts)), dtype=np.int64)
 
 
 def _strings(texts: Sequence[Any]) -> Iterator[str]:
-    """One Python string at a time: an Arrow column of all reviews would take its size twice."""
+    """Yield one Python string at a time: a converted Arrow column would need its size twice."""
     for text in texts:
         yield text.as_py() if isinstance(text, pa.Scalar) else text

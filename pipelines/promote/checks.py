@@ -1,4 +1,4 @@
-"""The promotion gate: may a challenger become the champion? Pure figures in, a verdict out; what is missing fails."""
+"""Checks of the promotion gate: pure functions of figures. A missing figure fails its check."""
 
 import dataclasses
 import json
@@ -12,7 +12,8 @@ from pipelines.errors import InputError
 from pipelines.model.metrics import confusion_of, expected_calibration_error, mcnemar, point_metrics
 from pipelines.tracking.names import CHALLENGER, CHAMPION, PREVIOUS_CHAMPION
 
-# Unambiguous to any reader: a model that gets one wrong has learned something else than sentiment. From the seed.
+# Sentences from the seed that no reader misunderstands: a model that gets one wrong has learned
+# something other than the sentiment.
 EXAMPLES = (
     ("The worst movie in the history of cinema.", 0),
     ("Turgid dialogue, feeble characterization - Harvey Keitel a judge?", 0),
@@ -22,26 +23,26 @@ EXAMPLES = (
 
 @dataclass(frozen=True)
 class Limits:
-    """What a challenger must keep to."""
+    """Limits that a challenger must meet."""
 
-    # below it, chance does not explain that the challenger is worse than the champion
+    # below this p-value the challenger is significantly worse than the champion
     worse_p_value: float = 0.05
-    recall_gap: float = 0.05  # between the recalls of the two classes
+    recall_gap: float = 0.05  # maximum difference between the recalls of the two classes
     calibration_error: float = 0.05
-    threshold: float = 0.5  # P(positive) from which an example sentence counts as positive
+    threshold: float = 0.5  # minimum P(positive) of an example that counts as positive
 
 
 @dataclass(frozen=True)
 class Predictions:
-    """What one model says of the held-out rows, in the rows' order; the baseline has no probability."""
+    """Predictions of one model for the held-out rows, in their order."""
 
     prediction: ArrayLike  # (n_rows,) 0 or 1
-    probability: ArrayLike | None = None  # (n_rows,) P(positive)
+    probability: ArrayLike | None = None  # (n_rows,) P(positive); the baseline has none
 
 
 @dataclass(frozen=True)
 class Check:
-    """One condition of the gate, its figures by name, its limit where it has one, and both in words."""
+    """Result of one condition of the gate: figures by name, limit if any, and a sentence."""
 
     name: str
     passed: bool
@@ -55,13 +56,13 @@ class Check:
 
 @dataclass(frozen=True)
 class Verdict:
-    """Every check of one decision."""
+    """All checks of one decision."""
 
     checks: tuple[Check, ...]
 
     @property
     def passed(self) -> bool:
-        """Whether all checks passed; a verdict without checks is a refusal."""
+        """Return True if all checks passed; a verdict without checks is a refusal."""
         return bool(self.checks) and all(check.passed for check in self.checks)
 
 
@@ -74,7 +75,11 @@ def judge(
     examples: ArrayLike,
     limits: Limits | None = None,
 ) -> Verdict:
-    """Judge a challenger on held-out rows that all three predicted, and on its P(positive) of EXAMPLES."""
+    """Judge a challenger on held-out rows that all three models predicted, and on EXAMPLES.
+
+    labels    (n_rows,) 0 or 1
+    examples  (len(EXAMPLES),) the challenger's P(positive)
+    """
     limits = limits or Limits()
     checks = (
         beats_baseline(labels, challenger, baseline),
@@ -87,7 +92,7 @@ def judge(
 
 
 def beats_baseline(labels: ArrayLike, challenger: Predictions, baseline: Predictions) -> Check:
-    """Whether the challenger is right more often than the baseline; the test's p is told, not judged by."""
+    """Check that the challenger is right more often than the baseline; p is only reported."""
     name = "beats_baseline"
     fault = _fault(labels, {"challenger": challenger.prediction, "baseline": baseline.prediction})
     if fault:
@@ -110,7 +115,7 @@ def beats_baseline(labels: ArrayLike, challenger: Predictions, baseline: Predict
 def not_worse_than_champion(
     labels: ArrayLike, challenger: Predictions, *, champion: Predictions | None, limits: Limits
 ) -> Check:
-    """Whether the same rows leave it open that the challenger is as good as the champion: exact McNemar, one-sided."""
+    """Check that the challenger is not significantly worse: exact one-sided McNemar test."""
     name = "not_worse_than_champion"
     limit = limits.worse_p_value
     predictions = {"challenger": challenger.prediction}
@@ -138,7 +143,7 @@ def not_worse_than_champion(
 
 
 def example_sentences(examples: ArrayLike, limits: Limits) -> Check:
-    """Whether the challenger has every sentence of EXAMPLES right."""
+    """Check that the challenger predicts every sentence of EXAMPLES correctly."""
     name = "example_sentences"
     probabilities = _numbers(examples)
     fault = _fault_of_probabilities("example", probabilities, len(EXAMPLES))
@@ -159,7 +164,7 @@ def example_sentences(examples: ArrayLike, limits: Limits) -> Check:
 
 
 def recall_gap(labels: ArrayLike, challenger: Predictions, limits: Limits) -> Check:
-    """Whether the challenger finds positive and negative reviews about equally well."""
+    """Check that the recalls of positive and negative reviews are about equal."""
     name = "recall_gap"
     fault = _fault(labels, {"challenger": challenger.prediction})
     if fault:
@@ -167,34 +172,26 @@ def recall_gap(labels: ArrayLike, challenger: Predictions, limits: Limits) -> Ch
     truth = _numbers(labels).astype(np.int64)
     predicted = _numbers(challenger.prediction).astype(np.int64)
     gap = point_metrics(confusion_of(truth, predicted))["recall_gap"]
-    return _at_most(
-        name,
-        "recall gap",
-        value=math.nan if gap is None else gap,
-        limit=limits.recall_gap,
-        n_rows=len(truth),
-    )
+    value = math.nan if gap is None else gap
+    return _at_most(name, "recall gap", value=value, limit=limits.recall_gap, n_rows=len(truth))
 
 
 def calibration(labels: ArrayLike, challenger: Predictions, limits: Limits) -> Check:
-    """Whether the challenger's probabilities are about as often right as they say."""
+    """Check that the challenger's probabilities agree with how often it is right."""
     name = "calibration"
+    limit = limits.calibration_error
     truth = _numbers(labels)
     probabilities = _numbers([] if challenger.probability is None else challenger.probability)
     fault = _fault(labels, {}) or _fault_of_probabilities("challenger", probabilities, len(truth))
     if fault:
-        return _failed(name, fault, limits.calibration_error)
-    return _at_most(
-        name,
-        "expected calibration error",
-        value=expected_calibration_error(probabilities, truth.astype(np.int64)),
-        limit=limits.calibration_error,
-        n_rows=len(truth),
-    )
+        return _failed(name, fault, limit)
+    value = expected_calibration_error(probabilities, truth.astype(np.int64))
+    figure = "expected calibration error"
+    return _at_most(name, figure, value=value, limit=limit, n_rows=len(truth))
 
 
 def as_json(verdict: Verdict) -> str:
-    """The checks as JSON for ops.promotions.reasons."""
+    """Return the checks as JSON for ops.promotions.reasons."""
     return json.dumps([dataclasses.asdict(check) for check in verdict.checks], allow_nan=False)
 
 
@@ -204,7 +201,7 @@ def moves(
     previous_champion: int | None,
     challenger: int | None = None,
 ) -> dict[str, int | None]:
-    """Aliases to set after a decision of ops.promotions, only those that change; None = remove the alias."""
+    """Return the aliases that a decision changes, with the new version; None = remove it."""
     if decision == "refused":
         return {}
     if decision == "rolled_back":
@@ -215,7 +212,7 @@ def moves(
                 "Only a champion that replaced another can be rolled back."
             )
         wanted = {CHAMPION: previous_champion, PREVIOUS_CHAMPION: champion}
-        if challenger == champion:  # or the next run of the gate would promote it again
+        if challenger == champion:  # else the next run of the gate would promote it again
             wanted[CHALLENGER] = None
     elif decision == "promoted":
         if challenger is None:
@@ -248,7 +245,7 @@ def _failed(name: str, reason: str, limit: float | None = None) -> Check:
 
 
 def _numbers(values: ArrayLike) -> NDArray[np.float64]:
-    """Floats, so that a missing value is a NaN to be found and not a 0."""
+    """Return floats, so that a missing value becomes NaN, not 0."""
     return np.asarray(values, dtype=np.float64)
 
 
@@ -257,7 +254,7 @@ def _right(labels: ArrayLike, predictions: Predictions) -> NDArray[np.bool_]:
 
 
 def _fault(labels: ArrayLike, predictions: dict[str, ArrayLike]) -> str | None:
-    """Why these rows cannot be judged by; None where they can."""
+    """Return the reason why these rows cannot be judged; None if they can."""
     truth = _numbers(labels)
     if len(truth) == 0:
         return "no held-out rows"
@@ -273,23 +270,20 @@ def _fault(labels: ArrayLike, predictions: dict[str, ArrayLike]) -> str | None:
             )
     for label, word in ((1, "positive"), (0, "negative")):
         if label not in truth:
-            return f"no {word} row held out"
+            return f"no {word} held-out row"
     return None
 
 
-def _fault_of_probabilities(
-    source: str,
-    probabilities: NDArray[np.float64],  # (n_rows,)
-    n_expected: int,
-) -> str | None:
-    if len(probabilities) != n_expected:
-        return f"{source}: expected {n_expected:,} probabilities, found {len(probabilities):,}"
-    is_probability = (probabilities >= 0) & (probabilities <= 1)  # False for NaN
+def _fault_of_probabilities(source: str, values: NDArray[np.float64], n_rows: int) -> str | None:
+    """Return the reason why these values, (n_rows,), are no probabilities; None if they are."""
+    if len(values) != n_rows:
+        return f"{source}: expected {n_rows:,} probabilities, found {len(values):,}"
+    is_probability = (values >= 0) & (values <= 1)  # False for NaN
     n_other = int((~is_probability).sum())
     if n_other:
         return (
-            f"{source}: expected a probability of 0-1 in every row, "
-            f"found {n_other:,} NaN or outside"
+            f"{source}: expected a probability from 0 to 1 in every row, "
+            f"found {n_other:,} with NaN or a value outside"
         )
     return None
 

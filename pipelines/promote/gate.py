@@ -1,4 +1,4 @@
-"""What the gate judges by: challenger, champion and baseline on the same held-out rows of one gold version."""
+"""Judge challenger, champion and baseline on the same held-out rows, and record the decision."""
 
 import json
 import logging
@@ -15,18 +15,19 @@ from pipelines.errors import IntegrityError
 from pipelines.lake.frames import one_row
 from pipelines.lake.snapshot import labels_of, open_snapshot, rows_of, snapshot_of
 from pipelines.lake.tables import Commit, TableStore
-from pipelines.promote.baseline import fit_baseline, predict
 from pipelines.promote.checks import EXAMPLES, Predictions, Verdict, judge
 from pipelines.tracking import model_files, model_table
 from schemas import OPS_PROMOTIONS
 
-Predict = Callable[[list[str]], pd.DataFrame]  # texts to the columns prediction and probability
+Predict = Callable[
+    [list[str]], pd.DataFrame
+]  # from texts to the columns prediction and probability
 CHUNK_ROWS = 500
 log = logging.getLogger("reviewlake")
 
 
 def verified_model(store: TableStore, client: MlflowClient, version: ModelVersion) -> Predict:
-    """The model version as a function of texts, its files checked against ops.models before any is imported."""
+    """Return the model version as a function of texts; verify its files before loading any."""
     files = model_table.record_of(store, version).files
     return model_files.load(model_files.verified_directory(client, version, files))
 
@@ -34,15 +35,17 @@ def verified_model(store: TableStore, client: MlflowClient, version: ModelVersio
 def judge_challenger(
     store: TableStore, client: MlflowClient, challenger: ModelVersion, champion: ModelVersion | None
 ) -> Verdict:
-    """Fit the baseline on the challenger's own gold version, predict its test rows with all, and judge."""
+    """Judge the challenger on the test rows of the gold version that it learned from."""
+    from pipelines.promote.baseline import fit_baseline, predict  # scikit-learn takes a second
+
     learned_from = model_table.record_of(store, challenger)
     model = verified_model(store, client, challenger)
     with snapshot_of(store, learned_from.gold_version) as (file, content_hash):
         if content_hash != learned_from.content_hash:
             raise IntegrityError(
                 f"gold.reviews version {learned_from.gold_version}: expected content hash "
-                f"{learned_from.content_hash}, as the challenger's training read, "
-                f"found {content_hash}."
+                f"{learned_from.content_hash}, which the challenger's training recorded, "
+                f"found {content_hash}. jobs/doctor.py says what to do."
             )
         snapshot = open_snapshot(file)
         train = rows_of(snapshot, "train")
@@ -75,14 +78,17 @@ def judge_challenger(
 def record_decision(
     store: TableStore, name: str, version: int, decision: str, reasons: str, previous: int | None
 ) -> Commit:
-    """Append a decision to ops.promotions: before the aliases move, so that a run cut short is repeated whole."""
+    """Append a decision to ops.promotions.
+
+    Call it before the aliases move, so that a run that is killed in between is repeated as a whole.
+    """
     values = (name, version, decision, reasons, previous)
     return store.append(OPS_PROMOTIONS, one_row(store.spark, OPS_PROMOTIONS, values))
 
 
 def rollback_reasons() -> str:
-    """The reasons of a rollback: somebody asked for it."""
-    return json.dumps([{"name": "rollback", "sentence": "asked for with --rollback"}])
+    """Return the reasons of a rollback: it was requested."""
+    return json.dumps([{"name": "rollback", "sentence": "requested with --rollback"}])
 
 
 def _predictions(model: Predict, rows: pa.Table) -> Predictions:

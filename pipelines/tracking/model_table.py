@@ -46,7 +46,7 @@ def model_records(store: TableStore) -> list[ModelRecord]:
     """Return all registered model versions by name and version; none before the first training."""
     if not store.exists(OPS_MODELS):
         return []
-    # One row for each model version: few.
+    # One row per model version: few rows.
     rows = store.read(OPS_MODELS).orderBy("model_name", "model_version").collect()
     return [_record(row) for row in rows]
 

@@ -19,7 +19,6 @@ from mlflow.tracking import MlflowClient
 
 from pipelines.errors import InputError
 from pipelines.lake.config import LakeConfig
-from pipelines.model import classifier
 from pipelines.model.manifest import ModelFile, manifest_of, manifest_sha256
 from pipelines.tracking import store
 from pipelines.tracking.model_files import MANIFEST, directory_of
@@ -57,6 +56,8 @@ def register(
     client: MlflowClient, name: str, directory: Path, tags: Mapping[str, str], card: str
 ) -> Registered:
     """Log a model directory in the active run; register it as newest version and challenger."""
+    from pipelines.model import classifier  # it imports torch, which no other function needs
+
     example = pd.DataFrame(
         {"text": ["Best movie I have seen.", "The worst movie in the history of cinema."]}
     )
@@ -153,7 +154,7 @@ def live_versions(client: MlflowClient, names: Iterable[str]) -> set[tuple[str, 
 
 
 def names(client: MlflowClient, config: LakeConfig, recorded: Collection[str]) -> set[str]:
-    """Return the lake's registered models, also those whose versions were all deleted.
+    """Return the lake's registered models, even if all their versions were deleted.
 
     Unity Catalog's registry is shared: there, a model is the lake's if ops.models has recorded
     it, or if its schema is one of the lake's.

@@ -21,7 +21,7 @@ from pipelines.program import first_cause
 log = logging.getLogger("reviewlake")
 
 UNITY = ("databricks-uc", "uc:")
-MAX_CHARACTERS = 1_000  # of a tag's value in Unity Catalog
+MAX_CHARACTERS = 1_000  # maximum length of a tag in Unity Catalog
 # The stores' error codes for a model or an alias that does not exist.
 ABSENT = ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE")
 
@@ -41,7 +41,8 @@ def require_place(config: LakeConfig, environment: Mapping[str, str]) -> None:
     if not config.catalog and "MLFLOW_TRACKING_URI" not in environment:
         raise InputError(
             f"--lake {config.lake}: expected MLFLOW_TRACKING_URI to name an MLflow server or "
-            "database, but it is not set. An object store holds only tables. Set it for every job."
+            "database, but it is not set. An object store holds only tables. Set this variable "
+            "for every job."
         )
 
 

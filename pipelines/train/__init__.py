@@ -1,4 +1,5 @@
-"""From gold.reviews at one version to a trained model.
+"""gold.reviews at one version -> a trained model.
 
-Read in this order: training, loop, lexical, evaluation; then ranks, launch, mlflow_log, figures.
+Read in this order: settings, training, tokens, encoder, loop, lexical, evaluation, mlflow_log,
+figures, environment; then, for training in several processes: ranks, launch, rank_process.
 """

@@ -1,4 +1,4 @@
-"""The backbone with a fresh head, ready to train: dropout set, layers frozen."""
+"""The backbone made ready for training: a new head, dropout set, layers frozen."""
 
 import json
 from pathlib import Path
@@ -18,15 +18,15 @@ from pipelines.train.settings import FREEZE_HALF, FREEZE_NOTHING, KEEP_DROPOUT, 
 def load_for_training(
     directory: Path, seed: int, dropout: float = 0.0, max_tokens: int = 0
 ) -> tuple[Any, Tokenizer]:
-    """The backbone with a fresh two-way head, drawn from `seed`, and its tokenizer.
+    """Load the backbone with a new two-class head, initialised from `seed`, and its tokenizer.
 
-    dropout     set on every layer; KEEP_DROPOUT leaves the backbone's own
-    max_tokens  refused, as InputError, where it is more than the backbone has positions for
+    dropout     of every layer; KEEP_DROPOUT keeps the backbone's own
+    max_tokens  raises InputError if the backbone has fewer positions
     """
     config = _training_config(directory, dropout)
     _refuse_too_long(config, max_tokens)
     torch.manual_seed(seed)
-    # transformers reports the fresh head as a fault.
+    # transformers reports the new head as a fault. Its logging functions have no type hints.
     transformers_logging.set_verbosity_error()  # type: ignore[no-untyped-call]
     transformers_logging.disable_progress_bar()  # type: ignore[no-untyped-call]
     model, loading = AutoModelForSequenceClassification.from_pretrained(
@@ -45,22 +45,27 @@ def load_for_training(
     )
     if missing:
         raise InputError(
-            f"{directory}: expected an encoder's weights, found none for {missing[0]}. Give another one."
+            f"{directory}: weights of {missing[0]} are missing. Pass another --backbone."
         )
     return model, load_tokenizer(directory)
 
 
 def refuse_pooling(model: Any, pooling: str) -> None:
-    """Raise InputError where `mean` is asked of an architecture whose head is more than one linear layer."""
+    """Raise InputError for `mean` if the architecture's head is not a single linear layer."""
     head = getattr(model, "classifier", None)
     if pooling == "mean" and not isinstance(head, torch.nn.Linear):
+        kind = type(head).__name__
         raise InputError(
-            f"--pooling mean: expected a linear head, found {type(head).__name__}. Pass --pooling own."
+            f"--pooling mean: expected a linear head, found {kind}. Pass --pooling own."
         )
 
 
 def freeze(model: Any, freeze_layers: int) -> int:
-    """Stop training the embeddings (0) and the first n layers, a third (-2), half (-3). Returns parameters frozen."""
+    """Freeze the embeddings and the first layers; returns the number of frozen parameters.
+
+    freeze_layers  -1 nothing, 0 embeddings, n embeddings and the first n layers,
+                   -2 embeddings and a third of the layers, -3 embeddings and half
+    """
     if freeze_layers == FREEZE_NOTHING:
         return 0
     body = model.base_model
@@ -78,7 +83,7 @@ def freeze(model: Any, freeze_layers: int) -> int:
 
 
 def _layers_of(body: Any, n_layers: int) -> list[Any]:
-    """The encoder's layers; none where it has no list of them: ALBERT shares one layer."""
+    """Return the encoder's layers; none for ALBERT, which shares one layer."""
     for part in body.modules():
         if isinstance(part, torch.nn.ModuleList) and len(part) == n_layers:
             return list(part)
@@ -89,7 +94,8 @@ def _training_config(directory: Path, dropout: float) -> Any:
     config_text = (directory / "config.json").read_text(encoding="utf-8")
     if "auto_map" in json.loads(config_text):
         raise InputError(
-            f"{directory}/config.json: expected a built-in architecture, found auto_map, which runs code."
+            f"{directory}/config.json: auto_map is not allowed, since it runs code. "
+            "Pass a --backbone of a built-in architecture."
         )
     config = AutoConfig.from_pretrained(directory, local_files_only=True, trust_remote_code=False)
     config.id2label = dict(enumerate(LABELS))
@@ -102,10 +108,11 @@ def _training_config(directory: Path, dropout: float) -> Any:
 
 
 def _refuse_too_long(config: Any, max_tokens: int) -> None:
-    # RoBERTa and its kin count positions from the padding id on, so two of their 514 are never used.
+    # RoBERTa's family counts positions from the padding id on, so two of its 514 are never used.
     offset = config.pad_token_id + 1 if "roberta" in config.model_type else 0
     limit = config.max_position_embeddings - offset
     if max_tokens > limit:
         raise InputError(
-            f"--max-tokens must be at most {limit} (the backbone's position limit), got {max_tokens}"
+            f"--max-tokens must be at most {limit} (the backbone's position limit), "
+            f"got {max_tokens}"
         )

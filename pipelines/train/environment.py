@@ -1,4 +1,4 @@
-"""What a training depends on besides data and settings: code, lock, Python, torch, processor."""
+"""The environment of a training: code, locked dependencies, Python, torch, processor."""
 
 import os
 import platform
@@ -6,13 +6,16 @@ from pathlib import Path
 
 from pipelines.provenance import ROOT, git_commit, git_is_dirty, sha256_of
 
-# Those that choose torch's kernels.
+# The features by which torch chooses its kernels.
 CPU_FLAGS = ("avx2", "avx512f", "avx512_bf16", "amx_bf16", "asimd", "bf16")
 
 
 def environment(threads: int) -> dict[str, str]:
-    """What to tag a run with so that a difference can be named when it is reproduced; threads: 0 = torch's choice."""
-    import torch  # seconds to import, and only training needs it
+    """Return the tags that name the cause when a reproduced run differs.
+
+    threads  as in TrainSettings: 0 = torch's choice
+    """
+    import torch  # takes seconds, and only training needs it
 
     from pipelines.model.classifier import best_device, faster_precision
 
@@ -33,7 +36,7 @@ def environment(threads: int) -> dict[str, str]:
 
 
 def cpu_flags() -> tuple[str, ...]:
-    """The processor's features that matter to the arithmetic; empty where the system does not list them."""
+    """Return the processor's features in CPU_FLAGS; none if the system does not list them."""
     listing = Path("/proc/cpuinfo")
     if not listing.exists():
         return ()

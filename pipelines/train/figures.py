@@ -1,4 +1,4 @@
-"""Pictures of a training run and of its test figures, as matplotlib figures that need no display."""
+"""Figures of a training run and of its test metrics, drawn by matplotlib without a display."""
 
 from collections.abc import Sequence
 
@@ -14,25 +14,26 @@ from pipelines.model.metrics import Confusion, calibration_bins, expected_calibr
 from pipelines.train.loop import EpochRow
 
 BLUE, ORANGE, GREY, GRID = "#1f5fa8", "#d9730d", "#8a8a8a", "#e3e3e3"
-MEAN_WINDOWS = 20  # the running mean of the loss is taken over this part of all steps
-LEGEND_ROOM = (
-    1.3  # the loss axis is longer than the losses by this factor, so that the legend hides none
-)
+MEAN_WINDOWS = 20  # the running mean covers a 20th of all steps
+LEGEND_ROOM = 1.3  # the loss axis is extended by this factor, so that the legend hides no point
 
 
 def learning_curves(history: Sequence[EpochRow], step_losses: Sequence[float]) -> Figure:
-    """Loss of both splits by step, and the validation figures of the one epoch or of each."""
+    """Draw the losses by step, and the validation metrics by epoch.
+
+    step_losses  (n_steps,) training loss of each step of all epochs in `history`
+    """
     figure, (left, right) = _figure(2)
     _losses_by_step(left, history, step_losses)
     if len(history) == 1:
-        _figures_of_epoch(right, history[0])
+        _metrics_of_epoch(right, history[0])
     else:
-        _figures_by_epoch(right, history)
+        _metrics_by_epoch(right, history)
     return figure
 
 
 def _losses_by_step(axes: Axes, history: Sequence[EpochRow], step_losses: Sequence[float]) -> None:
-    """Draw the training loss of each step and its running mean, the validation loss at the end of each epoch."""
+    """Draw each step's training loss, its running mean, and each epoch's validation loss."""
     losses = np.asarray(step_losses, dtype=np.float64)  # (n_steps,)
     steps = np.arange(1, len(losses) + 1)
     window = len(losses) // MEAN_WINDOWS
@@ -47,7 +48,7 @@ def _losses_by_step(axes: Axes, history: Sequence[EpochRow], step_losses: Sequen
     axes.plot(ends, valid_losses, color=ORANGE, marker="o", linestyle=line, label="validation")
     for end in ends[:-1]:
         axes.axvline(end, color=GREY, linestyle=":", linewidth=1)
-    name = "step (a dotted line ends an epoch)" if len(history) > 1 else "step"
+    name = "step (dotted: end of an epoch)" if len(history) > 1 else "step"
     _label(axes, "Loss", x=name, y="cross entropy, nats")
     axes.grid(visible=True, axis="y", color=GRID)
     axes.xaxis.set_major_locator(MaxNLocator(integer=True, steps=[1, 2, 5, 10]))
@@ -56,8 +57,8 @@ def _losses_by_step(axes: Axes, history: Sequence[EpochRow], step_losses: Sequen
     axes.legend(loc="upper right", facecolor="white", edgecolor="none", framealpha=0.85)
 
 
-def _figures_of_epoch(axes: Axes, row: EpochRow) -> None:
-    """Draw the validation figures of a single epoch as bars, each with its value."""
+def _metrics_of_epoch(axes: Axes, row: EpochRow) -> None:
+    """Draw the validation metrics of a single epoch as bars, each with its value."""
     values = {
         "accuracy": row.valid_accuracy,
         "precision": row.valid_precision,
@@ -67,26 +68,26 @@ def _figures_of_epoch(axes: Axes, row: EpochRow) -> None:
     bars = axes.bar(list(values), [value or 0.0 for value in values.values()], 0.6, color=BLUE)
     texts = ["undefined" if value is None else f"{value:.1%}" for value in values.values()]
     axes.bar_label(bars, texts, padding=3)
-    _label(axes, f"Validation figures after epoch {row.epoch}", x="", y="share of reviews")
+    _label(axes, f"Validation metrics after epoch {row.epoch}", x="", y="share of reviews")
     axes.set_ylim(0.0, 1.08)
     axes.set_yticks([0.0, 0.2, 0.4, 0.6, 0.8, 1.0])
     axes.yaxis.set_major_formatter(PercentFormatter(1.0))
 
 
-def _figures_by_epoch(axes: Axes, history: Sequence[EpochRow]) -> None:
-    """Draw accuracy and F1 of the validation split over the epochs, with a gap where one is undefined."""
+def _metrics_by_epoch(axes: Axes, history: Sequence[EpochRow]) -> None:
+    """Draw validation accuracy and F1 over the epochs, with a gap where one is undefined."""
     epochs = [row.epoch for row in history]
     accuracies = [row.valid_accuracy for row in history]
     _line(axes, epochs, accuracies, name="accuracy", colour=BLUE)
     _line(axes, epochs, [row.valid_f1 for row in history], name="F1", colour=ORANGE)
-    _label(axes, "Validation figures", x="epoch", y="share of reviews")
+    _label(axes, "Validation metrics", x="epoch", y="share of reviews")
     axes.yaxis.set_major_formatter(PercentFormatter(1.0, decimals=1))
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.legend(frameon=False)
 
 
 def confusion_matrix(confusion: Confusion) -> Figure:
-    """Labels against predictions: reviews, and share of the label's reviews."""
+    """Draw labels against predictions: number of reviews, and their share of the label."""
     figure, (axes,) = _figure(1)
     counts = np.array([[confusion.tn, confusion.fp], [confusion.fn, confusion.tp]])  # (2, 2)
     shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
@@ -99,12 +100,12 @@ def confusion_matrix(confusion: Confusion) -> Figure:
     axes.set_xticks([0, 1], LABELS)
     axes.set_yticks([0, 1], LABELS, rotation=90, va="center")
     title = f"Confusion matrix, {counts.sum():,} reviews"
-    _label(axes, title, x="predicted", y="labelled (shares add up by row)")
+    _label(axes, title, x="predicted", y="label (each row adds up to 100 %)")
     return figure
 
 
 def roc(probability: NDArray[np.float64], label: NDArray[np.int64]) -> Figure:
-    """True against false positives over all thresholds; no curve where one class is absent."""
+    """Draw the ROC curve; only the diagonal if one class is absent."""
     figure, (axes,) = _figure(1)
     area = roc_auc(probability, label)
     axes.plot([0, 1], [0, 1], color=GREY, linestyle="--", linewidth=1, label="chance")
@@ -119,7 +120,10 @@ def roc(probability: NDArray[np.float64], label: NDArray[np.int64]) -> Figure:
 
 
 def calibration(probability: NDArray[np.float64], label: NDArray[np.int64]) -> Figure:
-    """Share of positive labels against predicted probability, and how many reviews stand behind each point."""
+    """Draw the share of positive labels against the predicted probability of each bin.
+
+    The area of a point is the number of its reviews.
+    """
     figure, (axes,) = _figure(1)
     bins = calibration_bins(probability, label)
     error = expected_calibration_error(probability, label)
@@ -145,7 +149,7 @@ def calibration(probability: NDArray[np.float64], label: NDArray[np.int64]) -> F
 
 
 def _figure(n_axes: int) -> tuple[Figure, list[Axes]]:
-    """A figure outside of pyplot, so that no global state and no display are touched."""
+    """Create a figure without pyplot, which would use global state and a display."""
     figure = Figure(figsize=(5.2 * n_axes, 4.4), dpi=120, layout="constrained")
     return figure, [figure.add_subplot(1, n_axes, number + 1) for number in range(n_axes)]
 

@@ -1,8 +1,14 @@
-"""Training in several processes, which TorchDistributor starts; each reads its own shard of the snapshot.
+"""Training in several processes (ranks), started by TorchDistributor. Each reads its own shard.
 
-What goes to them and comes back are files in one directory beside the snapshot, which all of them can read:
-start/ the model to train, <split>-<rank>/ the token rows of a shard, events.jsonl what rank 0 tells as it goes,
-fault-<rank>.json why a rank gave up, trained/ the best epoch's model, fit.json and valid_logits.npy the rest.
+They exchange files in a directory beside the snapshot, which all of them can read:
+
+start/              the model to train
+<split>-<rank>/     the token rows of a shard
+events.jsonl        steps and epochs, written by rank 0
+fault-<rank>.json   the error of a rank that failed
+trained/            the model of the best epoch
+fit.json            metrics of all epochs
+valid_logits.npy    validation logits of the best epoch
 """
 
 import contextlib
@@ -47,9 +53,10 @@ def fit_in_processes(
     on_step: OnStep,
     on_epoch: OnEpoch,
 ) -> Fit:
-    """Train as `fit` does, on the same batches, each shared by `settings.processes` processes. Needs a Spark session.
+    """Train like `fit`, with each batch divided among `settings.processes` processes.
 
-    Raises the JobError of the rank that gave up first; SetupError where one was killed.
+    Needs an active Spark session. Raises the JobError of the first rank that failed, or SetupError
+    if a rank was killed.
     """
     n_rows = rows_of(open_snapshot(snapshot), "train").num_rows
     n_steps = settings.n_steps(n_rows)
@@ -78,9 +85,10 @@ def fit_in_processes(
 
 
 class _Follower(io.StringIO):
-    """The ranks' standard output. It is not shown; each line of it is a sign to look for what rank 0 has noted.
+    """Receives the ranks' standard output; each line triggers a read of rank 0's event file.
 
-    Its last lines are kept, since torchrun says there how its ranks ended, and its exit status does not come through.
+    The output is not shown. Its last lines are kept, since they say how torchrun's ranks ended;
+    torchrun's exit status is not passed on.
     """
 
     def __init__(self, events: Path, on_step: OnStep, on_epoch: OnEpoch) -> None:
@@ -89,19 +97,20 @@ class _Follower(io.StringIO):
         self.events = events
         self.on_step = on_step
         self.on_epoch = on_epoch
-        self.position = 0  # in bytes, of the first event that was not passed on
+        self.position = 0  # in bytes: the end of the last event that was passed on
         self.tail: deque[str] = deque(maxlen=200)
         self.directory = Path.cwd()
 
     def write(self, text: str, /) -> int:
-        """Called by TorchDistributor with each line."""
+        """Keep a line, then pass on new events. TorchDistributor calls this for each line."""
         self.tail.append(text)
+        # Leave torchrun's directory (see _inherited): the caller's paths may be relative.
         with contextlib.chdir(self.directory):
             self.follow()
         return len(text)
 
     def follow(self) -> None:
-        """Pass on the events since the last time; one that is not written to its end waits for the next."""
+        """Pass on new events; an event whose line is not complete yet waits for the next call."""
         with self.events.open("rb") as file:
             file.seek(self.position)
             while (line := file.readline()).endswith(b"\n"):
@@ -114,8 +123,8 @@ class _Follower(io.StringIO):
 
 
 def _run(directory: Path, snapshot: Path, *, settings: TrainSettings, follower: _Follower) -> None:
-    """Run all ranks to their end: on this machine, or on a cluster's workers, a Spark task each."""
-    # Seconds to import, and the ranks have no need of it.
+    """Run all ranks until they end: on this machine, or one Spark task per rank on a cluster."""
+    # Takes seconds to import, and only training in several processes needs it.
     from pyspark.ml.torch.distributor import TorchDistributor
 
     spark = SparkSession.active()
@@ -127,7 +136,7 @@ def _run(directory: Path, snapshot: Path, *, settings: TrainSettings, follower: 
         raise InputError(
             f"--processes must be 1..{n_gpus} (the GPUs of this machine), got {settings.processes}"
         )
-    # Here the ranks see all GPUs and take one each; of workers, Spark says which GPU is whose.
+    # On this machine the ranks see all GPUs and take one each; on a cluster Spark assigns them.
     has_gpus = not is_here and int(spark.conf.get("spark.task.resource.gpu.amount", "0") or 0) > 0
     distributor = TorchDistributor(settings.processes, local_mode=is_here, use_gpu=has_gpus)
     distributor.logger.setLevel(logging.WARNING)
@@ -152,7 +161,7 @@ def _run(directory: Path, snapshot: Path, *, settings: TrainSettings, follower: 
         output = "".join([*follower.tail, worker_errors.getvalue(), str(error)])
         error.add_note(output)  # for --debug
         raise _fault(directory, settings.processes, output) from error
-    follower.follow()  # what workers tell comes through the file alone, so at the end
+    follower.follow()  # workers of a cluster send no standard output, so the events come at the end
 
 
 def _threads_of_each(settings: TrainSettings) -> int:
@@ -161,11 +170,12 @@ def _threads_of_each(settings: TrainSettings) -> int:
 
 @contextlib.contextmanager
 def _inherited(meeting: str, threads: int) -> Iterator[None]:
-    """The environment that ranks on this machine start with: our code, their threads, nothing beyond loopback.
+    """Set what ranks on this machine inherit: the path to our code, their threads, loopback only.
 
-    torchrun's own meeting point is a port that listens on every interface. The last two variables make it a file
-    instead, but torchrun then takes its fixed endpoint `localhost:0` as the file's name, relative to its working
-    directory. TorchDistributor passes no working directory on, so this process must change its own.
+    By default torchrun opens a port on every network interface. The last two variables make it use
+    a file instead. torchrun then takes its fixed endpoint `localhost:0` as the file's name,
+    relative to its working directory. TorchDistributor has no parameter for a working directory,
+    so this process must change its own.
     """
     loopback = next(name for _, name in socket.if_nameindex() if name.startswith("lo"))
     given = [part for part in os.environ.get("PYTHONPATH", "").split(":") if part]
@@ -185,27 +195,29 @@ def _inherited(meeting: str, threads: int) -> Iterator[None]:
 
 
 def _fault(directory: Path, n: int, output: str) -> JobError:
-    """The error that a rank noted; else what torchrun says of the rank that failed first."""
+    """Return the error that a rank wrote, or else one from torchrun's output."""
     for file in sorted(directory.glob("fault-*.json")):
-        noted = json.loads(file.read_text(encoding="utf-8"))
-        kind: type[JobError] = getattr(errors, noted["kind"])
-        return kind(noted["line"])
+        fault = json.loads(file.read_text(encoding="utf-8"))
+        kind: type[JobError] = getattr(errors, fault["kind"])
+        return kind(fault["line"])
     ends = [
         (int(code), int(rank))
         for rank, code in re.findall(r"rank +: (\d+).*?exitcode +: (-?\d+)", output, re.DOTALL)
     ]
     if not ends:
         return JobError(
-            f"training in {n} processes: no result, and no rank said why. Rerun with --debug."
+            f"training in {n} processes: failed, and no rank reported an error. Rerun with --debug."
         )
-    # A signal, which counts as negative, comes before what it caused in the others: a fault, or torchrun's SIGTERM.
+    # Signals are negative, so a killed rank precedes the ranks that failed because of it.
+    # torchrun ends those by SIGTERM, which comes last.
     code, rank = min(ends, key=lambda end: (end[0] == -signal.SIGTERM, end))
     if code < 0:
         name = signal.Signals(-code).name
         return SetupError(
-            f"training in {n} processes: rank {rank} was ended by signal {-code} ({name}), as "
-            "the system does where memory runs out. Pass fewer --processes or a smaller --batch-size."
+            f"training in {n} processes: rank {rank} was killed by signal {-code} ({name}), "
+            "probably because memory ran out. Pass fewer --processes or a smaller --batch-size."
         )
     return JobError(
-        f"training in {n} processes: rank {rank} ended with exit code {code}. Rerun with --debug for what it printed."
+        f"training in {n} processes: rank {rank} ended with exit code {code}. "
+        "Rerun with --debug for its output."
     )

@@ -1,4 +1,4 @@
-"""Training: settings, length-grouped batches, the loop. Arrays in, weights and history out; no files, no tracking."""
+"""The training loop: arrays in, weights and metrics out. It touches no files and no MLflow."""
 
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -30,13 +30,16 @@ from pipelines.train.settings import TrainSettings
 from pipelines.train.tokens import LabelledRows, predict_policy, require_rows
 
 MAX_GRADIENT_NORM = 1.0
-# On short rows faster than the fused one, whose backward pass recomputes.
+# Faster on short rows than the fused kernel, whose backward pass computes the attention again.
 TRAIN_ATTENTION = "eager"
 
 
 @dataclass(frozen=True)
 class EpochRow:
-    """One epoch's figures; None where undefined, as the precision of a model that calls nothing positive."""
+    """Metrics of one epoch.
+
+    None if undefined, such as the precision of a model that predicts no row positive.
+    """
 
     epoch: int
     train_loss: float
@@ -53,7 +56,7 @@ OnEpoch = Callable[[EpochRow], None]
 
 @dataclass(frozen=True)
 class Fit:
-    """What training gave. The model passed in holds the best epoch's weights."""
+    """Result of a training. The weights of the best epoch are in the model that was passed in."""
 
     history: list[EpochRow]
     best_epoch: int
@@ -63,7 +66,7 @@ class Fit:
 
 @dataclass(frozen=True)
 class _Best:
-    """The epoch of lowest validation loss so far."""
+    """The epoch with the lowest validation loss so far."""
 
     epoch: int
     valid_loss: float
@@ -86,10 +89,12 @@ def fit(
     on_epoch: OnEpoch = lambda _: None,
     ranks: Ranks = ALONE,
 ) -> Fit:
-    """Train in place, keep the epoch of lowest validation loss. Equal seed and threads give bit-identical weights.
+    """Train the model in place and keep the weights of the epoch with the lowest validation loss.
 
-    on_step gets the step from 1, its loss and its rate; on_epoch the row that the history gets. The batches are the
-    same however many ranks share them; each ends with the same weights.
+    Equal seed and threads give bit-identical weights. The batches do not depend on the number of
+    ranks, and all ranks end with the same weights.
+    on_step   called after each step with its number, from 1, its loss and its learning rate
+    on_epoch  called after each epoch with its metrics
     """
     require_rows("train", train)
     require_rows("validation", validation)
@@ -127,7 +132,7 @@ def fit(
                 break
     if best is NO_EPOCH:
         raise IntegrityError(
-            "training: expected a finite validation loss, found none. Lower --learning-rate."
+            "training: no epoch has a finite validation loss. Lower --learning-rate."
         )
     model.load_state_dict(best.weights)
     model.eval()
@@ -141,7 +146,10 @@ def fit(
 
 @contextmanager
 def deterministic(settings: TrainSettings, rank: int = 0) -> Iterator[None]:
-    """Seeds (a rank's own, for dropout), threads, deterministic algorithms while training; then what stood before."""
+    """Set seed, threads and deterministic algorithms, then restore the latter two.
+
+    Each rank has a seed of its own, for dropout.
+    """
     was_deterministic = torch.are_deterministic_algorithms_enabled()
     n_threads = torch.get_num_threads()
     torch.manual_seed(settings.seed + rank)
@@ -156,7 +164,7 @@ def deterministic(settings: TrainSettings, rank: int = 0) -> Iterator[None]:
 
 @dataclass(frozen=True, kw_only=True)
 class _Stepper:
-    """A training step, with all that it needs besides its batch."""
+    """The state that training steps share."""
 
     model: Any
     train: LabelledRows
@@ -166,7 +174,7 @@ class _Stepper:
     ranks: Ranks
 
     def step(self, batch: NDArray[np.int64]) -> float:
-        """Take one step on the rows of one batch, which all ranks share; returns the whole batch's loss."""
+        """Train on one batch, which all ranks share; returns the loss of the whole batch."""
         rows, share = self.ranks.part_of(batch)
         ids, mask = pad(self.train.tokens, rows, self.model.config.pad_token_id or 0)
         labels = torch.from_numpy(self.train.labels[rows])
@@ -176,7 +184,7 @@ class _Stepper:
             logits.float(), labels.to(self.model.device)
         )
         self.optimizer.zero_grad()
-        loss.backward()  # type: ignore[no-untyped-call]
+        loss.backward()  # type: ignore[no-untyped-call]  # torch has no type hints here
         whole_loss = self.ranks.summed(self.model, loss)
         torch.nn.utils.clip_grad_norm_(self.model.parameters(), MAX_GRADIENT_NORM)
         self.optimizer.step()
@@ -192,7 +200,7 @@ def _train_epoch(
     bar: Any,
     on_step: OnStep,
 ) -> float:
-    """Take a step on each batch; returns the mean loss of the epoch's rows."""
+    """Train on each batch once; returns the mean loss of the epoch's rows."""
     loss_sum = 0.0
     stepper.model.train()
     use_attention(stepper.model, TRAIN_ATTENTION)
@@ -217,22 +225,22 @@ def _copied_weights(model: Any) -> dict[str, torch.Tensor]:
 def _epoch_row(
     epoch: int, train_loss: float, *, logits: NDArray[np.float32], labels: NDArray[np.int64]
 ) -> EpochRow:
-    figures = point_metrics(confusion_of(labels, logits.argmax(axis=1)))
+    metrics = point_metrics(confusion_of(labels, logits.argmax(axis=1)))
     return EpochRow(
         epoch=epoch,
         train_loss=train_loss,
         valid_loss=cross_entropy(logits, labels),
-        valid_accuracy=figures["accuracy"],
-        valid_precision=figures["precision"],
-        valid_recall=figures["recall"],
-        valid_f1=figures["f1"],
+        valid_accuracy=metrics["accuracy"],
+        valid_precision=metrics["precision"],
+        valid_recall=metrics["recall"],
+        valid_f1=metrics["f1"],
     )
 
 
 def predicted(
     model: Any, rows: Rows, *, settings: TrainSettings, title: str
 ) -> NDArray[np.float32]:
-    """Logits of a split, with a progress bar where it takes more than a few seconds."""
+    """Return the logits of a split, (N, 2), with a progress bar if it takes more than 3 seconds."""
     progress = partial(tqdm, desc=title, unit=" batches", delay=3, mininterval=1.0, leave=False)
     return predict_logits(model, rows, predict_policy(settings), progress=progress)
 
@@ -240,7 +248,7 @@ def predicted(
 def _stepper_of(
     model: Any, train: LabelledRows, *, settings: TrainSettings, ranks: Ranks
 ) -> _Stepper:
-    """AdamW over what is trained, and the schedule of its rate, a step a batch."""
+    """Create AdamW for all parameters that are not frozen, and its learning-rate schedule."""
     n_steps = settings.n_steps(len(train.tokens))
     optimizer = torch.optim.AdamW(
         [parameter for parameter in model.parameters() if parameter.requires_grad],
@@ -268,7 +276,10 @@ def _stepper_of(
 
 
 def rate_share(step: int, n_steps: int, *, warmup_share: float, schedule: str) -> float:
-    """Share of the peak rate in a step counted from 0: up in a line, then level, or down in a line towards 0."""
+    """Return the share of the peak learning rate for a step, counted from 0.
+
+    It rises linearly in the warm-up, then stays at 1 or falls linearly towards 0.
+    """
     n_warmup = round(n_steps * warmup_share)
     if step < n_warmup:
         return (step + 1) / n_warmup

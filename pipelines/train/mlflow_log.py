@@ -1,4 +1,4 @@
-"""What a training run leaves in MLflow and in ops.models: steps, epochs, figures, pictures, the card."""
+"""Logging a training run to MLflow: steps, epochs, metrics, figures, model card."""
 
 import logging
 import time
@@ -19,7 +19,7 @@ log = logging.getLogger("reviewlake")
 
 
 class TrainingLog:
-    """Collects one run's steps and epochs, and logs them together: a request a step would slow training down."""
+    """Collects a run's steps and logs them once per epoch: a request per step would be slow."""
 
     def __init__(self, client: MlflowClient, run_id: str) -> None:
         self.client = client
@@ -28,12 +28,12 @@ class TrainingLog:
         self.step_losses: list[float] = []
 
     def step(self, step: int, loss: float, rate: float) -> None:
-        """One optimiser step's loss and learning rate."""
+        """Collect the loss and the learning rate of one step."""
         self.step_losses.append(loss)
         self._add({"step_loss": loss, "step_learning_rate": rate}, step)
 
     def epoch(self, row: EpochRow) -> None:
-        """One epoch's figures; also the moment at which what was collected is sent."""
+        """Log the metrics of one epoch and of its steps."""
         self._add(evaluation.epoch_metrics(row), row.epoch)
         runs.log_steps(self.client, self.run_id, self.metrics)
         self.metrics = []
@@ -47,7 +47,7 @@ class TrainingLog:
         )
 
     def test(self, name: str, trained: TrainedModel, tags: Mapping[str, str]) -> str:
-        """Log what the model is worth on the held-out rows, row by row too; returns its card."""
+        """Log test metrics, predictions and figures; returns the model card."""
         label = trained.test_labels
         probability = trained.test_probability
         prediction = trained.test_predictions
@@ -103,7 +103,8 @@ class TrainingLog:
             }
         )
         log.info(
-            "temperature %.3f, lexical weight %.3f: validation accuracy %.4f, calibration error %.4f, before %.4f",
+            "temperature %.3f, lexical weight %.3f: validation accuracy %.4f, "
+            "calibration error %.4f (before: %.4f)",
             policy.temperature,
             policy.lexical_weight,
             accuracy,
@@ -111,7 +112,7 @@ class TrainingLog:
             before,
         )
 
-    def _add(self, figures_by_name: Mapping[str, float], step: int) -> None:
-        now_ms = int(time.time() * 1_000)
-        for name, value in figures_by_name.items():
-            self.metrics.append(Metric(key=name, value=value, timestamp=now_ms, step=step))
+    def _add(self, values: Mapping[str, float], step: int) -> None:
+        timestamp_ms = int(time.time() * 1_000)
+        for name, value in values.items():
+            self.metrics.append(Metric(key=name, value=value, timestamp=timestamp_ms, step=step))

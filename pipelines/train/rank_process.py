@@ -1,4 +1,4 @@
-"""One of the processes that train a model together: what TorchDistributor starts in each. See launch."""
+"""The code that each process of a multi-process training runs. Started by launch."""
 
 import dataclasses
 import json
@@ -31,14 +31,14 @@ from pipelines.train.tokens import (
     write_shard,
 )
 
-# For another rank: far longer than a step, or than tokenising a shard.
+# How long a rank waits for another one: far longer than a step, or than tokenising a shard.
 LONGEST_WAIT = timedelta(minutes=10)
 
 
 def train_rank(
     snapshot: str, directory: str, meeting: str, threads: int, params: Mapping[str, str]
 ) -> None:
-    """The life of one rank. Its arguments are plain, since TorchDistributor hands them over by pickle."""
+    """Entry point of one training process. TorchDistributor passes the arguments by pickle."""
     place = Path(directory)
     ranks = ranks_of(os.environ)
     settings = dataclasses.replace(cli.from_params(TrainSettings, params), threads=threads)
@@ -48,8 +48,10 @@ def train_rank(
         backend = "cpu:gloo,cuda:nccl"
     torch.set_num_threads(threads)
     try:
-        # On one machine the ranks meet in a file, else at the address that Spark gave the first.
-        store = distributed.FileStore(f"{meeting}/ranks", ranks.n) if meeting else None  # type: ignore[attr-defined]
+        # On one machine the ranks meet through a file, on a cluster at rank 0's address from Spark.
+        store = None
+        if meeting:  # FileStore has no type hints
+            store = distributed.FileStore(f"{meeting}/ranks", ranks.n)  # type: ignore[attr-defined]
         distributed.init_process_group(
             backend,
             timeout=LONGEST_WAIT,
@@ -66,7 +68,7 @@ def train_rank(
 
 
 def _noted(error: JobError | OSError) -> dict[str, str]:
-    """The class that a rank's error is raised again by, and its line."""
+    """Describe an error for the launching process: the class to raise, and its message."""
     if isinstance(error, JobError):
         return {"kind": type(error).__name__, "line": str(error)}
     is_setup = program.exit_code(error) == SetupError.exit_code
@@ -75,6 +77,7 @@ def _noted(error: JobError | OSError) -> dict[str, str]:
 
 
 def _train(snapshot: Path, directory: Path, *, settings: TrainSettings, ranks: Ranks) -> None:
+    """Write this rank's shards, train, and let rank 0 save the result."""
     start = classifier.load(directory / "start", best_device())
     write_shards(
         open_snapshot(snapshot),
@@ -83,8 +86,8 @@ def _train(snapshot: Path, directory: Path, *, settings: TrainSettings, ranks: R
         settings=settings,
         ranks=ranks,
     )
-    distributed.barrier()  # from here on the shards of all are there
-    # Kept open, since a Unity Catalog volume takes what is written in one go and refuses to append.
+    distributed.barrier()  # until all ranks have written their shards
+    # Opened once, since a Unity Catalog volume does not allow appending.
     events_file = directory / "events.jsonl" if ranks.rank == 0 else Path(os.devnull)
     with events_file.open("w", encoding="utf-8") as events:
 
@@ -116,7 +119,7 @@ def _train(snapshot: Path, directory: Path, *, settings: TrainSettings, ranks: R
 
 
 def _whole_split(directory: Path, split: str, ranks: Ranks) -> LabelledRows:
-    """The shards of all ranks, in their order."""
+    """Open the shards of all ranks as one split."""
     return open_shards([directory / f"{split}-{rank}" for rank in range(ranks.n)])
 
 
@@ -128,7 +131,7 @@ def write_shards(
     settings: TrainSettings,
     ranks: Ranks,
 ) -> None:
-    """Tokenise this rank's rows of the train and validation splits, and no others, for all ranks to map."""
+    """Tokenise this rank's rows of the train and validation splits, for all ranks to read."""
     policies = {"train": train_policy(settings), "validation": predict_policy(settings)}
     for split, policy in policies.items():
         rows = rows_of(snapshot, split)

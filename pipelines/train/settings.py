@@ -1,4 +1,4 @@
-"""Training settings: the flags of jobs/train.py, and presets of them by name."""
+"""Training settings, which are flags of jobs/train.py, and their presets."""
 
 import math
 from dataclasses import dataclass
@@ -8,51 +8,57 @@ from pipelines.model.backbone import EMBEDDED
 
 KEEP_DROPOUT = -1.0
 FREEZE_NOTHING, FREEZE_A_THIRD, FREEZE_HALF = -1, -2, -3
-SHARES = {FREEZE_A_THIRD: 3, FREEZE_HALF: 2}  # one layer in so many
+FRACTIONS = {FREEZE_A_THIRD: 3, FREEZE_HALF: 2}  # one layer in n is frozen
 
 
 @dataclass(frozen=True)
 class TrainSettings:
-    """Everything that changes the weights, apart from the rows. The defaults: DECISIONS.md."""
+    """All settings that change the weights. DECISIONS.md gives the reasons for the defaults."""
 
     backbone: str = flag(f"{EMBEDDED} (packaged), a directory, or a model of the hub", EMBEDDED)
-    max_tokens: int = flag("tokens of a review that the encoder learns from, specials included", 96)
-    score_tokens: int = flag("tokens that it predicts from; never fewer than --max-tokens", 0)
-    head_share: float = flag(
-        "share of the kept tokens taken from the review's head, the rest from its tail", 0.25
+    max_tokens: int = flag(
+        "tokens per review read in training, special tokens included; longer reviews are truncated",
+        96,
     )
-    epochs: int = flag("most passes over the training rows", 1)
+    score_tokens: int = flag("tokens read at prediction time (at least --max-tokens; 0 = same)", 0)
+    head_share: float = flag(
+        "share of the kept tokens that comes from the start of a review; the rest is from its end",
+        0.25,
+    )
+    epochs: int = flag("maximum number of epochs", 1)
     batch_size: int = flag("reviews per step", 32)
-    learning_rate: float = flag("peak rate of AdamW", 3e-4)
-    weight_decay: float = flag("decay of AdamW", 0.01)
+    learning_rate: float = flag("peak learning rate of AdamW", 3e-4)
+    weight_decay: float = flag("weight decay of AdamW", 0.01)
     lexical: bool = flag(
-        "add a linear model over all of a review's tokens, those too that are cut away", True
+        "add a linear model that reads all tokens of a review, also truncated ones", True
     )
     pairs: int = flag(
-        "buckets that it hashes pairs of neighbouring tokens to; 0 = tokens alone", 2**20
+        "hash buckets for pairs of adjacent tokens in the linear model; 0 = single tokens only",
+        2**20,
     )
     pooling: str = flag(
-        "mean of the tokens' states, or the architecture's own ([CLS])", "mean", ("mean", "own")
+        "mean of all token states, or the architecture's own ([CLS])", "mean", ("mean", "own")
     )
-    schedule: str = flag("rate after the warm-up", "linear", ("linear", "constant"))
-    warmup_share: float = flag("share of all steps in which the rate climbs to its peak", 0.1)
+    schedule: str = flag("learning rate after the warm-up", "linear", ("linear", "constant"))
+    warmup_share: float = flag("share of all steps in which the learning rate rises", 0.1)
     freeze_layers: int = flag(
-        "what is not trained: -1 nothing, 0 embeddings, n these and the first n layers, -2 a third of them, -3 half",
+        "layers that are not trained: -1 none, 0 embeddings, n embeddings and first n layers, "
+        "-2 embeddings and a third of the layers, -3 embeddings and half",
         FREEZE_HALF,
     )
     dropout: float = flag("dropout of every layer; -1 = the backbone's own", 0.0)
-    patience: int = flag("epochs without a lower validation loss after which training stops", 2)
-    seed: int = flag("seed of the head, the batches and dropout", 42)
+    patience: int = flag("stop after this many epochs without a lower validation loss", 2)
+    seed: int = flag("random seed of the new classification layer, the batches and dropout", 42)
     precision: str = flag(
-        "auto = bf16 where it is measured to be clearly faster",
+        "arithmetic; auto = bf16 if it is measured to be clearly faster here, else fp32",
         "auto",
         choices=("auto", "fp32", "bf16"),
     )
     threads: int = flag(
-        "CPU threads, 0 = torch's choice; weights are bit-identical only at equal counts", 0
+        "CPU threads, 0 = torch's choice; only equal numbers give bit-identical weights", 0
     )
     processes: int = flag(
-        "processes that share each batch and the threads; more than 1: by TorchDistributor", 1
+        "processes that divide each batch and the threads; 2 or more start by TorchDistributor", 1
     )
 
     def __post_init__(self) -> None:
@@ -80,7 +86,7 @@ class TrainSettings:
             _require("dropout", self.dropout, low=0.0, high=0.9, why=" or -1 (the backbone's own)")
 
     def n_steps(self, n_rows: int) -> int:
-        """Steps that all epochs over so many rows take."""
+        """Return the number of steps of all epochs together."""
         return math.ceil(n_rows / self.batch_size) * self.epochs
 
 
@@ -90,14 +96,15 @@ def _require(name: str, value: float, *, low: float, high: float, why: str = "")
         raise ValueError(f"--{flag_name} must be {low:g}..{high:g}{why}, got {value:g}")
 
 
-# Quality per minute: BENCHMARKS.md.
+# Its accuracy and its time are in BENCHMARKS.md.
 BEST_PRESET = TrainSettings(
     max_tokens=192,
     score_tokens=256,
     freeze_layers=FREEZE_A_THIRD,
     learning_rate=2.5e-4,
 )
-# The seed's own: BERT-tiny on the first 128 tokens at a constant rate, dropout as published.
+# The settings of the project that this one started from: BERT-tiny on the first 128 tokens, at a
+# constant learning rate, with the dropout as published.
 SEED_PRESET = TrainSettings(
     backbone="prajjwal1/bert-tiny",
     max_tokens=128,
@@ -118,7 +125,7 @@ PRESETS = {"best": BEST_PRESET, "seed": SEED_PRESET}
 
 
 def n_frozen_layers(freeze_layers: int, n_layers: int) -> int:
-    """How many of the layers --freeze-layers leaves untrained: a number as it is, or a share of them."""
-    if freeze_layers in SHARES:
-        return n_layers // SHARES[freeze_layers]
+    """Return how many of the layers --freeze-layers freezes."""
+    if freeze_layers in FRACTIONS:
+        return n_layers // FRACTIONS[freeze_layers]
     return max(freeze_layers, 0)

@@ -1,4 +1,4 @@
-"""Reviews as token ids: flat arrays in memory, and shards of them on disk."""
+"""Reviews as token ids: flat arrays in memory, and shards on disk."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -15,7 +15,7 @@ from pipelines.lake.snapshot import labels_of
 from pipelines.model.classifier import Policy, Rows, tokenise
 from pipelines.train.settings import TrainSettings
 
-CHUNK_ROWS = 2_000  # reviews tokenised at a time: about 3 MB of text
+CHUNK_ROWS = 2_000  # reviews tokenised at once: about 3 MB of text
 
 
 @dataclass(frozen=True)
@@ -33,16 +33,16 @@ class Tokens:
 
     @property
     def lengths(self) -> NDArray[np.int64]:
-        """Tokens of each review, special tokens included."""
+        """Number of tokens of each row, (n_rows,)."""
         return np.diff(self.offsets)
 
 
 @dataclass(frozen=True)
 class Shards:
-    """The token rows of a split from several files, one after another: row i of the split is row i here."""
+    """The token rows of a split, from several files in order."""
 
     parts: Sequence[Tokens]
-    ends: NDArray[np.int64]  # (n_parts,) the number of rows in each part and in those before it
+    ends: NDArray[np.int64]  # (n_parts,) cumulative number of rows
 
     def __len__(self) -> int:
         return int(self.ends[-1])
@@ -55,7 +55,7 @@ class Shards:
 
 @dataclass(frozen=True)
 class LabelledRows:
-    """Token rows that the encoder learns from or is judged by, and their labels."""
+    """Token rows as the encoder reads them, and their labels."""
 
     tokens: Rows  # N rows of (T <= max_tokens,), special tokens included
     labels: NDArray[np.int64]  # (N,) 0 or 1
@@ -63,7 +63,7 @@ class LabelledRows:
 
 @dataclass(frozen=True)
 class TokenisedSplit:
-    """A split of the snapshot as token ids."""
+    """A split of the snapshot as token ids, and its labels."""
 
     encoder: Tokens  # N rows of (T <= max_tokens,), special tokens included
     full: Tokens  # N rows of (T,), no special tokens: what the linear part reads
@@ -71,12 +71,12 @@ class TokenisedSplit:
 
     @property
     def for_encoder(self) -> LabelledRows:
-        """The rows as the encoder sees them."""
+        """The rows that the encoder reads, and their labels."""
         return LabelledRows(self.encoder, self.labels)
 
 
 def train_policy(settings: TrainSettings) -> Policy:
-    """How texts become tokens while the model learns: fewer tokens cost less."""
+    """Return the policy for training texts: fewer tokens train faster."""
     return Policy(
         max_tokens=settings.max_tokens,
         head_share=settings.head_share,
@@ -86,16 +86,18 @@ def train_policy(settings: TrainSettings) -> Policy:
 
 
 def predict_policy(settings: TrainSettings) -> Policy:
-    """How texts become tokens when the model predicts; saved beside its weights."""
+    """Return the policy for prediction, which is saved beside the weights."""
     max_tokens = max(settings.score_tokens, settings.max_tokens)
     return replace(train_policy(settings), max_tokens=max_tokens)
 
 
 def tokenise_rows(rows: pa.Table, tokenizer: Tokenizer, policy: Policy) -> tuple[Tokens, Tokens]:
-    """The column `text` as the encoder sees it, and whole; by chunks, so that few stand as Python strings at a time."""
+    """Tokenise the column `text`: truncated for the encoder, and in full.
+
+    Done in chunks, so that only a few texts are Python strings at the same time.
+    """
     encoder_rows: list[NDArray[np.int32]] = []
     full_rows: list[NDArray[np.int32]] = []
-    starts = range(0, rows.num_rows, CHUNK_ROWS)
     bar = tqdm(
         total=rows.num_rows,
         desc="tokenise",
@@ -104,7 +106,7 @@ def tokenise_rows(rows: pa.Table, tokenizer: Tokenizer, policy: Policy) -> tuple
         leave=False,
     )
     with bar:
-        for start in starts:
+        for start in range(0, rows.num_rows, CHUNK_ROWS):
             texts = rows["text"].slice(start, CHUNK_ROWS).to_pylist()
             tokenised = tokenise(tokenizer, texts, policy)
             encoder_rows += tokenised.token_ids
@@ -120,19 +122,19 @@ def tokenise_split(rows: pa.Table, tokenizer: Tokenizer, policy: Policy) -> Toke
 
 
 def require_rows(split: str, rows: LabelledRows) -> None:
-    """Raise InputError for a split that is empty, or that lacks a label for some row."""
+    """Raise InputError if a split is empty, or has more or fewer labels than rows."""
     n_rows = len(rows.tokens)
     n_labels = len(rows.labels)
     if n_rows == 0 or n_rows != n_labels:
         raise InputError(
-            f"{split} split: expected as many labels as token rows, at least 1; "
-            f"found {n_labels} and {n_rows}. "
+            f"{split} split: expected one label per row and 1 row or more, found {n_labels} labels "
+            f"and {n_rows} rows. "
             "Ingest more labelled reviews, or choose another --split-policy."
         )
 
 
 def write_shard(directory: Path, tokens: Tokens, labels: NDArray[np.int64]) -> None:
-    """Write token rows and labels of a part of a split, for `open_shards`."""
+    """Write a part of a split, for `open_shards`."""
     directory.mkdir()
     np.save(directory / "flat.npy", tokens.flat)
     np.save(directory / "offsets.npy", tokens.offsets)
@@ -140,7 +142,7 @@ def write_shard(directory: Path, tokens: Tokens, labels: NDArray[np.int64]) -> N
 
 
 def open_shards(directories: Sequence[Path]) -> LabelledRows:
-    """Open a whole split from its parts in their order; the token rows are memory-mapped."""
+    """Open a split from its parts, in order. The token ids are memory-mapped."""
     parts: list[Tokens] = []
     labels: list[NDArray[np.int64]] = []
     for directory in directories:

@@ -1,4 +1,7 @@
-"""One training, from a snapshot to calibrated weights and test predictions: what train and reproduce both run."""
+"""One training, from a snapshot to a calibrated model and its test predictions.
+
+Both jobs/train.py and jobs/reproduce.py call it.
+"""
 
 from dataclasses import dataclass, replace
 from functools import partial
@@ -30,7 +33,7 @@ from pipelines.train.tokens import (
 
 @dataclass(frozen=True)
 class TrainedModel:
-    """A trained model, how it came about, and what it says of the held-out rows."""
+    """A trained model, the history of its training, and its predictions of held-out rows."""
 
     model: Any
     tokenizer: Tokenizer
@@ -43,7 +46,7 @@ class TrainedModel:
     test_rows: pa.Table  # N_test rows of gold.reviews
     test_labels: NDArray[np.int64]  # (N_test,)
     test_probability: NDArray[np.float64]  # (N_test,)
-    # By part of the model: (N_test,) the rows that it alone would call positive.
+    # By part of the model: (N_test,) True for the rows that this part alone predicts positive.
     test_parts: dict[str, NDArray[np.bool_]]
 
     def save(self, directory: Path) -> None:
@@ -52,7 +55,7 @@ class TrainedModel:
 
     @property
     def test_predictions(self) -> NDArray[np.int64]:
-        """0 or 1 for each test row, at the policy's threshold."""
+        """Prediction, 0 or 1, of each test row, (N_test,), at the policy's threshold."""
         return (self.test_probability >= self.policy.threshold).astype(np.int64)
 
 
@@ -63,10 +66,10 @@ def train_model(
     on_step: OnStep = lambda *_: None,
     on_epoch: OnEpoch = lambda _: None,
 ) -> TrainedModel:
-    """Train the backbone in `directory` and the lexical part on the snapshot's splits, blend them, predict the test.
+    """Train the backbone in `directory` and the lexical part, blend them, predict the test split.
 
-    Equal snapshot, backbone, settings and threads give bit-identical weights on the same kind of machine. With more
-    than one process, the encoder is trained outside this one; all else is the same.
+    Equal snapshot, backbone, settings and threads give bit-identical weights on machines of the
+    same kind. With several processes, only the encoder is trained outside this one.
     """
     n_tokens = predict_policy(settings).max_tokens
     model, tokenizer = load_for_training(directory, settings.seed, settings.dropout, n_tokens)
@@ -89,7 +92,7 @@ def train_model(
         )
     valid_margin = _margin(lexical, validation)
     test_margin = _margin(lexical, test)
-    with deterministic(settings):  # the threads count in predictions too
+    with deterministic(settings):  # the number of threads changes predictions too
         if settings.processes > 1:
             fit_encoder = partial(launch.fit_in_processes, model, tokenizer, snapshot=snapshot)
         else:
@@ -123,12 +126,12 @@ def train_model(
 
 
 def _margin(lexical: Lexical | None, split: TokenisedSplit) -> NDArray[np.float64]:
-    """The lexical margin of each review of a split, (N,); 0 without a lexical part."""
+    """Return the lexical margin of each review, (N,); 0 without a lexical part."""
     return lexical.margin(split.full) if lexical else np.zeros(len(split.labels))
 
 
 def _probability(
     logits: NDArray[np.float32], margin: NDArray[np.float64], policy: Policy
 ) -> NDArray[np.float64]:
-    """P(positive) of each review, (N,), from the logits (N, 2) and the lexical margin (N,)."""
+    """Return P(positive) of each review, (N,), from logits, (N, 2), and lexical margins, (N,)."""
     return probability_of(blended(logits, margin, policy), policy.temperature)

@@ -47,14 +47,14 @@ FAULT = b'Exception in thread "main" java.lang.RuntimeException: [unresolved dep
 )
 def test_the_same_is_shown_wherever_the_chunks_end(written: bytes, shown: bytes) -> None:
     for size in range(1, len(written) + 2):
-        forwarder = Forwarder()
+        forwarder = Forwarder(shows_download=True)
         chunks = [written[start : start + size] for start in range(0, len(written), size)]
         parts = [forwarder.feed(chunk) for chunk in chunks]
         assert b"".join([*parts, forwarder.rest()]) == shown
 
 
 def test_a_progress_bar_is_shown_at_once_and_a_line_when_it_is_complete() -> None:
-    forwarder = Forwarder()
+    forwarder = Forwarder(shows_download=True)
     assert forwarder.feed(b"\r[Stage 0:>") == b"\r[Stage 0:>"
     assert forwarder.feed(b"(1 + 3) / 4]") == b"(1 + 3) / 4]"
     assert forwarder.feed(b"\nWARN") == b"\n"
@@ -63,7 +63,7 @@ def test_a_progress_bar_is_shown_at_once_and_a_line_when_it_is_complete() -> Non
 
 
 def test_ivys_report_is_held_while_ivy_is_at_work() -> None:
-    forwarder = Forwarder()
+    forwarder = Forwarder(shows_download=True)
     assert forwarder.feed(REPORT_START) == b""
     assert forwarder.held == REPORT_START
     assert forwarder.feed(REPORT_END) == b""

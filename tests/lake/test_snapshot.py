@@ -10,9 +10,6 @@ import pytest
 
 from pipelines.errors import ContractError, IntegrityError
 from pipelines.lake.snapshot import SCHEMA, labels_of, open_snapshot, rows_of, write_snapshot
-from pipelines.model.classifier import Policy
-from pipelines.train.tokens import tokenise_rows
-from tests.support.tiny_encoder import CLS, SEP, SPECIAL_TOKENS, tokenizer_of
 
 Row = tuple[str, str, int, str]  # review_id, text, label, split
 ROWS: list[Row] = [
@@ -133,29 +130,3 @@ def test_the_error_names_a_column_that_differs_from_the_contract(
     with pytest.raises(ContractError, match=rf"gold\.reviews\.{words}"):
         write_snapshot([file], tmp_path / "gold.arrow")
     assert not (tmp_path / "gold.arrow").exists()
-
-
-def test_tokens_are_one_flat_array_and_are_read_back_row_by_row(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("pipelines.train.tokens.CHUNK_ROWS", 2)  # three rows, two chunks
-    rows = rows_of(snapshot_from(tmp_path, ROWS), "train")
-    words = ["good", "bad", "film"]
-    vocabulary = [*SPECIAL_TOKENS, *words]
-    good, bad, film = [vocabulary.index(word) for word in words]
-    tokens, full = tokenise_rows(rows, tokenizer_of(vocabulary), Policy(max_tokens=8))
-    assert [tokens[row].tolist() for row in range(len(tokens))] == [
-        [CLS, good, film, SEP],
-        [CLS, bad, film, SEP],
-        [CLS, good, SEP],
-    ]
-    assert tokens.flat.dtype == np.int32
-    assert tokens.lengths.tolist() == [4, 4, 3]
-    without_special_tokens = [[good, film], [bad, film], [good]]
-    assert [full[row].tolist() for row in range(len(full))] == without_special_tokens
-
-
-def test_no_rows_give_no_tokens(tmp_path: Path) -> None:
-    rows = rows_of(snapshot_from(tmp_path, ROWS), "none")
-    tokens, full = tokenise_rows(rows, tokenizer_of(SPECIAL_TOKENS), Policy())
-    assert (len(tokens), tokens.flat.size, tokens.lengths.tolist(), len(full)) == (0, 0, [], 0)

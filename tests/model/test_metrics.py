@@ -1,3 +1,5 @@
+"""Metrics against hand-counted, published and limiting values. Needs no Spark."""
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -19,10 +21,11 @@ from pipelines.model.metrics import (
     with_length_quartile,
 )
 
+# The confusion matrix that the project this one started from has published.
 SEED_RESULT = Confusion(tp=902, fp=131, fn=360, tn=1107)
 
 
-def test_the_seed_s_counts_give_the_seed_s_figures() -> None:
+def test_the_seeds_counts_give_the_seeds_metrics() -> None:
     figures = point_metrics(SEED_RESULT)
     rounded = {name: round(value, 4) for name, value in figures.items() if value is not None}
     assert rounded == {
@@ -43,20 +46,20 @@ def test_the_seed_s_counts_give_the_seed_s_figures() -> None:
         (Confusion(3, 0, 0, 0), (1.0, 1.0, 1.0, 1.0, None)),
     ],
 )
-def test_a_figure_over_nothing_is_none(
+def test_a_metric_without_rows_is_none(
     confusion: Confusion, expected: tuple[float | None, ...]
 ) -> None:
     assert tuple(point_metrics(confusion).values()) == expected
 
 
-def test_confusion_counts_each_pair_where_it_belongs() -> None:
+def test_confusion_counts_each_pair_of_label_and_prediction() -> None:
     label = np.array([1, 1, 1, 0, 0, 0, 0, 1])
     prediction = np.array([1, 1, 1, 1, 1, 0, 0, 0])
     assert confusion_of(label, prediction) == Confusion(tp=3, fp=2, fn=1, tn=2)
     assert confusion_of(label[:0], prediction[:0]) == Confusion(0, 0, 0, 0)
 
 
-def test_intervals_enclose_their_figure_and_repeat_with_the_seed() -> None:
+def test_intervals_enclose_their_value_and_repeat_with_the_seed() -> None:
     intervals = with_intervals(SEED_RESULT, seed=7)
     assert intervals == with_intervals(SEED_RESULT, seed=7)
     assert intervals["f1"] != with_intervals(SEED_RESULT, seed=8)["f1"]
@@ -72,15 +75,13 @@ def test_intervals_enclose_their_figure_and_repeat_with_the_seed() -> None:
     # Newcombe 1998, "Two-sided confidence intervals", table I
     [(81, 263, 0.2553, 0.3662), (0, 29, 0.0, 0.1170)],
 )
-def test_wilson_limits_are_those_of_the_literature(
-    n_right: int, n: int, low: float, high: float
-) -> None:
+def test_wilson_limits_equal_published_ones(n_right: int, n: int, low: float, high: float) -> None:
     interval = wilson(n_right, n)
     assert interval is not None
     assert (round(interval.low, 4), round(interval.high, 4)) == (low, high)
 
 
-def test_limits_of_nothing_are_none() -> None:
+def test_limits_without_rows_are_none() -> None:
     assert wilson(0, 0) is None
     assert with_intervals(Confusion(0, 0, 0, 4))["f1"] is None
 
@@ -109,7 +110,7 @@ def test_roc_auc_ranks_the_reviews(label: list[int], expected: float | None) -> 
     assert roc_auc(np.array([0.1, 0.2, 0.3, 0.4]), np.array(label)) == expected
 
 
-def test_slices_count_and_score_their_own_rows() -> None:
+def test_slices_count_their_own_rows() -> None:
     frame = pd.DataFrame(
         {
             "label": [1, 0, 1, 0],
@@ -134,7 +135,7 @@ def test_slices_count_and_score_their_own_rows() -> None:
         ([5, 5, 5, 5], [1, 1, 1, 1]),
     ],
 )
-def test_length_quartiles_go_from_the_shortest(n_tokens: list[int], expected: list[int]) -> None:
+def test_length_quartile_1_is_the_shortest(n_tokens: list[int], expected: list[int]) -> None:
     frame = with_length_quartile(pd.DataFrame({"n_tokens": n_tokens}))
     assert frame["length_quartile"].tolist() == expected
 
@@ -157,13 +158,13 @@ def test_mcnemar_is_exact(only_a: int, only_b: int, p_value: float, p_a_worse: f
     assert comparison.p_a_worse == pytest.approx(p_a_worse)
 
 
-def test_mcnemar_refuses_other_rows() -> None:
+def test_mcnemar_rejects_different_rows() -> None:
     with pytest.raises(ValueError, match="expected the same rows for both, found 2 and 3"):
         mcnemar(np.array([True] * 2), np.array([True] * 3))
 
 
 @pytest.mark.parametrize("scale", [0.5, 1.0, 3.0])
-def test_the_fitted_temperature_undoes_a_scale(scale: float) -> None:
+def test_the_fitted_temperature_cancels_a_scale(scale: float) -> None:
     rng = np.random.default_rng(0)
     margin = rng.normal(0.0, 2.0, 20_000)
     label = (rng.random(20_000) < 1 / (1 + np.exp(-margin))).astype(np.int64)
@@ -179,7 +180,7 @@ def test_the_fitted_temperature_undoes_a_scale(scale: float) -> None:
 @pytest.mark.parametrize(
     ("encoder", "lexical", "bias"), [(1.0, 0.5, 0.0), (0.5, 2.0, 1.0), (1.0, 0.0, -2.0)]
 )
-def test_the_blend_finds_how_much_each_part_knows_and_which_class_is_favoured(
+def test_the_blend_recovers_the_weights_and_the_bias(
     encoder: float, lexical: float, bias: float
 ) -> None:
     rng = np.random.default_rng(0)
@@ -194,7 +195,7 @@ def test_the_blend_finds_how_much_each_part_knows_and_which_class_is_favoured(
     assert blend["bias"] / temperature == pytest.approx(bias, abs=0.07)
 
 
-def test_a_part_that_knows_nothing_or_the_contrary_is_not_turned_round() -> None:
+def test_a_part_that_predicts_the_opposite_gets_no_negative_weight() -> None:
     margin = np.linspace(-3.0, 3.0, 1_001)
     label = (margin > 0).astype(np.int64)
     logits = np.stack([np.zeros_like(margin), margin], axis=1).astype(np.float32)
@@ -206,13 +207,13 @@ def test_a_part_that_knows_nothing_or_the_contrary_is_not_turned_round() -> None
 @given(
     st.lists(st.tuples(st.floats(-900, 900, width=32), st.integers(0, 1)), min_size=1, max_size=30)
 )
-def test_cross_entropy_is_finite_however_sure_the_model(rows: list[tuple[float, int]]) -> None:
+def test_cross_entropy_is_finite_for_any_margin(rows: list[tuple[float, int]]) -> None:
     logits = np.array([[0.0, margin] for margin, _ in rows], dtype=np.float32)
     loss = cross_entropy(logits, np.array([label for _, label in rows]))
     assert np.isfinite(loss)
     assert loss >= 0
 
 
-def test_cross_entropy_of_no_opinion_is_log_2() -> None:
+def test_cross_entropy_of_equal_logits_is_log_2() -> None:
     loss = cross_entropy(np.zeros((3, 2), np.float32), np.array([0, 1, 1]))
     assert loss == pytest.approx(np.log(2))

@@ -1,8 +1,9 @@
-"""A model logged by commit 8bdf75b, before the modules moved, still loads and scores. Needs no Spark.
+"""A model logged by commit 8bdf75b, before the modules moved, still works. Needs no Spark.
 
-logged_8bdf75b/model/ is what that commit's jobs/train.py logged for a tiny encoder, trained on 120 reviews of a few
-words; only three paths in its MLmodel were shortened. expected.json holds its manifest, the scores that the commit's
-own code gave, the params of three trainings as MLflow keeps them, and the tags of the first.
+logged_8bdf75b/model/ was logged by that commit's jobs/train.py for a tiny encoder, trained on 120
+generated reviews; only three paths in MLmodel were shortened. expected.json contains its manifest,
+the scores by that commit's code, the params of three trainings as MLflow stores them, and the tags
+of the first.
 """
 
 import dataclasses
@@ -28,29 +29,30 @@ SCORES = pd.DataFrame(
     EXPECTED["scores"], columns=["text", "probability", "prediction", "is_truncated"]
 )
 TEXTS = SCORES["text"].tolist()
-TOLERANCE = 1e-6  # equal to the last bit on the machine that made them; another processor may round otherwise
+# Bit-identical on the machine that made them; another processor may round differently.
+TOLERANCE = 1e-6
 
 
 def assert_scores(scores: pd.DataFrame) -> None:
     pd.testing.assert_frame_equal(scores, SCORES.drop(columns="text"), rtol=0, atol=TOLERANCE)
 
 
-def test_its_files_verify_and_it_scores_as_before_by_its_own_code() -> None:
+def test_its_files_verify_and_its_own_code_gives_the_recorded_scores() -> None:
     verify_manifest(MODEL, MANIFEST)
     assert_scores(load_verified(MODEL, MANIFEST)(TEXTS))
-    verify_manifest(MODEL, MANIFEST)  # loading has left no file behind
+    verify_manifest(MODEL, MANIFEST)  # loading has added no file
 
 
-def test_its_files_score_as_before_by_the_code_of_today() -> None:
+def test_todays_code_gives_the_recorded_scores() -> None:
     loaded = classifier.load(MODEL / "artifacts" / "model")
     assert_scores(loaded.predict(TEXTS))
     assert loaded.lexical is not None
-    assert len(loaded.lexical.idf) == loaded.tokenizer.get_vocab_size() + 64  # pairs count too
+    assert len(loaded.lexical.idf) == loaded.tokenizer.get_vocab_size() + 64  # 64 buckets of pairs
     policy = loaded.policy
     assert 0 not in (policy.temperature - 1, policy.lexical_weight, policy.bias)
 
 
-def test_the_fixture_names_no_machine_and_no_user() -> None:
+def test_the_fixture_contains_no_path_of_a_machine_and_no_user() -> None:
     for name in ("model/MLmodel", "expected.json"):
         text = (LOGGED / name).read_text(encoding="utf-8")
         assert not [place for place in ("/tmp", "/home", "/work", "root") if place in text]
@@ -74,23 +76,21 @@ MODEL_SETTINGS = TrainSettings(
     ("run", "settings"),
     [("default", TrainSettings()), ("best", BEST_PRESET), ("model", MODEL_SETTINGS)],
 )
-def test_reproduce_finds_the_settings_of_a_run_made_before(
-    run: str, settings: TrainSettings
-) -> None:
+def test_reproduce_reads_the_settings_of_an_older_run(run: str, settings: TrainSettings) -> None:
     params = {**reproduce.LATER, **EXPECTED["params"][run]}
     assert cli.from_params(TrainSettings, params) == settings
 
 
-def test_settings_without_a_default_of_before_are_given_one() -> None:
-    """A run that is older still has no params for the settings in LATER."""
+def test_settings_that_an_even_older_run_lacks_are_added() -> None:
+    """Runs before these settings existed have no params for them."""
     params = {
         name: value
         for name, value in EXPECTED["params"]["default"].items()
         if name not in reproduce.LATER
     }
-    found = cli.from_params(TrainSettings, {**reproduce.LATER, **params})
-    assert found == dataclasses.replace(TrainSettings(), processes=1, pairs=0)
+    settings = cli.from_params(TrainSettings, {**reproduce.LATER, **params})
+    assert settings == dataclasses.replace(TrainSettings(), processes=1, pairs=0)
 
 
-def test_every_tag_of_today_was_recorded_too_so_that_a_difference_can_be_named() -> None:
+def test_the_older_run_has_every_tag_that_reproduce_compares() -> None:
     assert environment(threads=1).keys() <= EXPECTED["tags"].keys()

@@ -1,3 +1,5 @@
+"""jobs/diff.py reports each difference between two table versions as one kind. Needs Spark."""
+
 from collections.abc import Sequence
 from typing import Any
 
@@ -67,13 +69,13 @@ def test_each_row_that_differs_has_one_kind(store: TableStore) -> None:
     ],
     ids=["equal", "both empty", "from nothing", "to nothing"],
 )
-def test_equal_versions_differ_in_nothing(
+def test_counts_of_equal_and_of_empty_versions(
     store: TableStore, before: Sequence[Any], after: Sequence[Any], expected: tuple[int, ...]
 ) -> None:
     assert tuple(counts(differing(store, before, after)).values()) == expected
 
 
-def test_examples_show_what_changed_and_cut_what_is_long(store: TableStore) -> None:
+def test_examples_show_changed_columns_and_cut_long_values(store: TableStore) -> None:
     lines = examples(differing(store, BEFORE, AFTER), SILVER_REVIEWS, 1)
     added = "added      f: text f; label 0; has_pii False; source imdb; source_split None; origins "
     assert lines[0].startswith(added)

@@ -1,3 +1,5 @@
+"""jobs/doctor.py names each fault of a lake with its fix. Needs Spark, and MLflow on sqlite."""
+
 import json
 import os
 import shutil
@@ -44,7 +46,7 @@ GOLD_COLUMNS = (
 
 
 def with_a_model(store: TableStore, tmp_path: Path) -> ModelRecord:
-    """gold.reviews at versions 1 and 2, and a model that learned from the first."""
+    """Write gold.reviews versions 1 and 2, and register a model that learned from version 1."""
     for texts in (TEXTS[:2], TEXTS):
         rows = store.spark.createDataFrame([(text,) for text in texts], "text string")
         store.synchronise(GOLD_REVIEWS, rows.selectExpr(*GOLD_COLUMNS))
@@ -57,7 +59,7 @@ def with_a_model(store: TableStore, tmp_path: Path) -> ModelRecord:
 
 
 def examined(store: TableStore, capsys: pytest.CaptureFixture[str]) -> list[str]:
-    """The faults told, after the error that ends the job was found to fit."""
+    """Return the printed faults, after checking that the job's error states their number."""
     capsys.readouterr()
     message = ""
     try:
@@ -84,7 +86,7 @@ def flip_a_byte(file: Path) -> None:
 
 
 def forget_crc(store: TableStore) -> None:
-    """Hadoop's own side files would tell first.
+    """Delete Hadoop's checksum files, as they would report the damage first.
 
     A copied lake, or one written on an object store, has none.
     """
@@ -92,7 +94,7 @@ def forget_crc(store: TableStore) -> None:
         crc.unlink()
 
 
-def test_a_healthy_lake_has_no_fault_nor_has_an_empty_one(
+def test_a_healthy_lake_and_an_empty_lake_have_no_fault(
     store: TableStore, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert examined(store, capsys) == []
@@ -124,7 +126,7 @@ def unknown_version(_store: TableStore) -> None:
 
 
 def rewritten_data(store: TableStore) -> None:
-    """The model's row says another hash than the table has: as if a version had been overwritten."""
+    """Record another content hash than the table has, as if a version had been overwritten."""
     client = MlflowClient()
     again = client.create_model_version(NAME, client.get_model_version(NAME, "1").source or "")
     changed = {"model_version": int(again.version), "content_hash": "0" * 32}
@@ -136,7 +138,7 @@ def rewritten_data(store: TableStore) -> None:
 
 GOLD_OF_MODEL = f"{NAME} version 1, gold.reviews version 1"
 DAMAGES: dict[Callable[[TableStore], None], str] = {
-    missing_file: f"{GOLD_OF_MODEL}: gold.reviews: expected the file ",
+    missing_file: f"{GOLD_OF_MODEL}: gold.reviews: missing data file ",
     flipped_data_byte: f"{GOLD_OF_MODEL}: part-",
     flipped_weight: f"{NAME} version 1: {NAME} version 1: ",
     missing_version: (
@@ -150,7 +152,7 @@ DAMAGES: dict[Callable[[TableStore], None], str] = {
 }
 
 
-def test_each_damage_is_named_with_what_mends_it(store: TableStore, tmp_path: Path) -> None:
+def test_each_damage_is_reported_with_its_fix(store: TableStore, tmp_path: Path) -> None:
     with_a_model(store, tmp_path)
     client = connect(store.config)
     shutil.copytree(store.config.lake_path, tmp_path / "sound")
@@ -162,14 +164,14 @@ def test_each_damage_is_named_with_what_mends_it(store: TableStore, tmp_path: Pa
         assert line.startswith(words)
         assert line.endswith(".")
         assert TEXTS[0] not in line
-        for part in ("gold", "mlflow/artifacts"):  # the registry itself is open
+        for part in ("gold", "mlflow/artifacts"):  # the registry database stays open
             shutil.rmtree(store.config.lake_path / part)
             shutil.copytree(tmp_path / "sound" / part, store.config.lake_path / part)
         for name, version in registry.live_versions(client, [NAME]) - {(NAME, 1)}:
             client.delete_model_version(name, str(version))
 
 
-def test_what_is_lost_or_moved_as_a_whole_is_told_by_what_still_knows_of_it(
+def test_a_missing_alias_registry_or_table_is_reported_from_the_remaining_records(
     store: TableStore, tmp_path: Path
 ) -> None:
     with_a_model(store, tmp_path)
@@ -189,7 +191,7 @@ def test_what_is_lost_or_moved_as_a_whole_is_told_by_what_still_knows_of_it(
     shutil.rmtree(store.config.location(GOLD_REVIEWS))
     [missing] = ledger_faults(TableStore(store.spark, store.config))
     assert str(missing).startswith(
-        "gold.reviews: no such table, but the ledger knows version 2. Restore it from a backup"
+        "gold.reviews: no such table, but the ledger recorded version 2. Restore it from a backup"
     )
 
 
@@ -204,7 +206,7 @@ time.sleep(600)
 """
 
 
-def test_a_hanging_writer_is_named_by_its_process(
+def test_a_hanging_writer_is_reported_with_its_process(
     store: TableStore, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     with_a_model(store, tmp_path)
@@ -219,7 +221,7 @@ def test_a_hanging_writer_is_named_by_its_process(
         [line] = examined(store, capsys)
         assert line == (
             "gold.reviews: its lock has been held by process 4711 (curate) for 3 h. "
-            "End that process if it hangs: the lock goes with it."
+            "End that process if it hangs; this releases the lock."
         )
     finally:
         holder.kill()
@@ -237,7 +239,7 @@ def test_an_unreadable_registry_is_exit_5(store: TableStore, tmp_path: Path) -> 
         job.main(["--lake", store.config.lake])
 
 
-def test_wrong_jars_are_named_with_those_that_are_needed(store: TableStore, tmp_path: Path) -> None:
+def test_wrong_jars_are_reported_with_the_required_ones(store: TableStore, tmp_path: Path) -> None:
     (tmp_path / "delta-spark_4.0_2.13-4.0.0.jar").touch()
     words = (
         rf"expected {DELTA_JARS[0]}, {DELTA_JARS[1]}, found delta-spark_4\.0_2\.13-4\.0\.0\.jar\."
@@ -269,7 +271,7 @@ def test_a_java_that_is_too_old_is_exit_5(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("present", "missing"), [([0, 1, 2], []), ([0, 3], [1, 2]), ([5, 6], []), ([], [])], ids=str
 )
-def test_a_log_lacks_what_stands_between_its_first_and_last_version(
+def test_missing_versions_are_those_between_the_first_and_the_last(
     tmp_path: Path, present: list[int], missing: list[int]
 ) -> None:
     for version in present:

@@ -1,3 +1,5 @@
+"""jobs/query.py answers read-only SQL in three formats and refuses other SQL. Needs Spark."""
+
 import csv
 import io
 import json
@@ -65,7 +67,7 @@ WRITES = [
     ("-- a comment\nDROP TABLE gold.rejects", "Syntax error"),
     ("-- a comment\nRESET", "Syntax error"),
     ("(DROP TABLE gold.rejects)", "Syntax error"),
-    # What a reader of comments could take for a harmless first word, where Spark sees another.
+    # Comments that hide the first word that Spark reads behind a harmless one.
     ("/* /* */ SHOW */ DROP TABLE gold.rejects", "Syntax error"),
     ("-- \rDROP TABLE gold.rejects --\nSHOW TABLES", "Syntax error"),
     ("/* /* */ EXPLAIN SELECT '*/ DROP TABLE gold.rejects --'", "Syntax error"),
@@ -95,11 +97,11 @@ def answered(
 
 
 @pytest.mark.parametrize("statement", READS)
-def test_what_only_reads_is_answered(spark: SparkSession, statement: str) -> None:
+def test_a_read_only_statement_is_answered(spark: SparkSession, statement: str) -> None:
     assert answered(spark, statement, limit=3)
 
 
-def test_what_would_change_something_is_refused_and_changes_nothing(store: TableStore) -> None:
+def test_a_statement_that_writes_is_refused_and_changes_nothing(store: TableStore) -> None:
     row = store.spark.createDataFrame([("a", "unlabelled")], GOLD_REJECTS.schema)
     store.append(GOLD_REJECTS, row)
     version = store.version(GOLD_REJECTS)
@@ -114,21 +116,22 @@ def test_what_would_change_something_is_refused_and_changes_nothing(store: Table
 
 
 @pytest.mark.parametrize("may_write", [False, True])
-@pytest.mark.parametrize(("statement", "what"), PROGRAMS)
-def test_what_runs_a_program_is_refused_even_with_write(
-    spark: SparkSession, statement: str, what: str, may_write: bool
+@pytest.mark.parametrize(("statement", "construct"), PROGRAMS)
+def test_a_statement_that_runs_code_is_refused_even_with_write(
+    spark: SparkSession, statement: str, construct: str, may_write: bool
 ) -> None:
-    with pytest.raises(InputError, match=rf"found .*{what}.*, which runs code\. Leave it out"):
+    words = rf"^statement: .*{construct}.* runs code, which is not allowed\. Remove it"
+    with pytest.raises(InputError, match=words):
         ask(spark, statement, may_write)
 
 
-def test_files_are_no_tables(spark: SparkSession) -> None:
+def test_files_cannot_be_queried_as_tables(spark: SparkSession) -> None:
     words = r"The table or view `text`\.`/etc/hostname` cannot be found"
     with pytest.raises(InputError, match=words):
         ask(spark, "SELECT * FROM text.`/etc/hostname`")
 
 
-def test_with_write_a_statement_changes_tables_and_has_no_lines(store: TableStore) -> None:
+def test_with_write_a_statement_changes_tables_and_prints_nothing(store: TableStore) -> None:
     row = store.spark.createDataFrame([("a", "unlabelled")], GOLD_REJECTS.schema)
     store.append(GOLD_REJECTS, row)
     version = store.version(GOLD_REJECTS)
@@ -156,7 +159,7 @@ def test_with_write_a_statement_changes_tables_and_has_no_lines(store: TableStor
         (" ", "Syntax error"),
     ],
 )
-def test_a_wrong_statement_gets_one_line_of_spark_with_its_place(
+def test_an_invalid_statement_is_reported_in_one_line_with_its_position(
     spark: SparkSession, statement: str, words: str
 ) -> None:
     with pytest.raises(InputError, match=words) as refusal:
@@ -165,7 +168,7 @@ def test_a_wrong_statement_gets_one_line_of_spark_with_its_place(
 
 
 @pytest.mark.parametrize("form", ["table", "csv", "jsonl"])
-def test_a_row_that_cannot_be_computed_gets_one_line(spark: SparkSession, form: str) -> None:
+def test_an_error_in_a_row_is_reported_in_one_line(spark: SparkSession, form: str) -> None:
     with pytest.raises(InputError, match=r"DIVIDE_BY_ZERO") as refusal:
         answered(spark, "SELECT 1 / (id - 5) AS n FROM range(10)", form, limit=0)
     assert "\n" not in str(refusal.value)
@@ -191,7 +194,7 @@ def test_a_table_is_aligned_with_numbers_to_the_right_and_long_cells_cut(
     ]
 
 
-def test_a_table_says_what_it_left_out(spark: SparkSession) -> None:
+def test_a_table_states_how_many_rows_were_left_out(spark: SparkSession) -> None:
     cut = "of 1,001 rows shown; --limit 0 shows all"
     cases = [
         (-1, 22, f"20 {cut}"),
@@ -204,14 +207,14 @@ def test_a_table_says_what_it_left_out(spark: SparkSession) -> None:
         assert (len(lines), lines[2].strip(), lines[-1]) == (n_lines + 1, "1000", last)
 
 
-def test_an_empty_answer_is_a_head_without_rows(spark: SparkSession) -> None:
+def test_an_empty_answer_has_a_header_and_no_rows(spark: SparkSession) -> None:
     nothing = "SELECT 1 AS n, 'x' AS word WHERE false"
     assert answered(spark, nothing) == ["n  word", "-  ----", "0 rows"]
     assert answered(spark, nothing, "csv") == ["n,word"]
     assert answered(spark, nothing, "jsonl") == []
 
 
-def test_csv_holds_nested_values_as_json_and_null_as_nothing(spark: SparkSession) -> None:
+def test_csv_holds_nested_values_as_json_and_null_as_an_empty_cell(spark: SparkSession) -> None:
     head, row = csv.reader(io.StringIO("\n".join(answered(spark, ONE_OF_EACH, "csv"))))
     assert dict(zip(head, row, strict=True)) == {
         "flag": "true",
@@ -262,11 +265,11 @@ def test_files_hold_all_rows_in_order_unless_limited(spark: SparkSession) -> Non
     assert answered(spark, statement, "csv", limit=2) == ["id", "99", "98"]
 
 
-def test_two_columns_of_one_name_stand_in_tables_but_not_in_json(spark: SparkSession) -> None:
+def test_two_columns_may_share_a_name_in_tables_but_not_in_json(spark: SparkSession) -> None:
     statement = "SELECT 1 AS n, 2 AS n"
     assert answered(spark, statement, "csv") == ["n,n", "1,2"]
     assert answered(spark, statement)[2] == "1  2"
-    words = r"--format jsonl: expected a name for each column, found n twice"
+    words = r"--format jsonl: repeated column names: n\. Rename the columns with AS"
     with pytest.raises(InputError, match=words):
         answered(spark, statement, "jsonl")
 
@@ -305,6 +308,6 @@ def test_a_file_that_cannot_be_read_is_named(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("flags", "words"), [({"limit": -2}, "--limit must be"), ({"width": 3}, "--width must be 4")]
 )
-def test_figures_out_of_range_are_refused(flags: dict[str, int], words: str) -> None:
+def test_flags_out_of_range_are_refused(flags: dict[str, int], words: str) -> None:
     with pytest.raises(ValueError, match=words):
         QueryConfig(sql="SELECT 1", **flags)  # type: ignore[arg-type]  # only figures are given

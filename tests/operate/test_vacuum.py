@@ -1,3 +1,5 @@
+"""jobs/vacuum.py deletes only files that no needed table version reads. Most tests need Spark."""
+
 import os
 import re
 import subprocess
@@ -49,7 +51,7 @@ GOLD_COLUMNS = (
 PINS = [Pin("gold.reviews", 2, "m version 1"), Pin("gold.reviews", 6, RECENT)]
 
 
-def test_a_model_pins_what_it_learned_from_and_what_is_known_to_lie_behind_it() -> None:
+def test_a_model_pins_its_gold_version_and_the_recorded_upstream_versions() -> None:
     assert pins_of_model(MODEL) == [
         Pin("gold.reviews", 5, "m version 2"),
         Pin("silver.reviews", 4, "m version 2"),
@@ -60,7 +62,7 @@ def test_a_model_pins_what_it_learned_from_and_what_is_known_to_lie_behind_it() 
     ("forget", "expected"),
     [("", {2, 6}), ("0-1", {2, 3, 4, 5, 6}), ("3", {0, 1, 2, 4, 5, 6}), ("3-5", {0, 1, 2, 6})],
 )
-def test_versions_to_keep_are_the_pinned_ones_or_all_but_those_to_forget(
+def test_the_pinned_versions_are_kept_or_all_except_the_forgotten_ones(
     forget: str, expected: set[int]
 ) -> None:
     assert versions_kept("gold.reviews", forget, 6, PINS) == expected
@@ -71,17 +73,16 @@ def test_versions_to_keep_are_the_pinned_ones_or_all_but_those_to_forget(
     [
         (
             "0-3",
-            r"expected versions of gold\.reviews that nobody needs, "
-            r"found version 2 \(m version 1\)\. Nothing was",
+            r"gold\.reviews versions still needed: version 2 \(m version 1\)\. Nothing was",
         ),
-        ("6", r"found version 6 \(latest or recent\)\. Nothing was deleted\."),
-        ("7", r"--forget must name versions of 0-6, the first one first, got 7"),
-        ("5-3", r"--forget must name versions of 0-6, the first one first, got 5-3"),
-        ("a-b", r"--forget must be a version or a range of them, as 3 or 3-7, got 'a-b'"),
+        ("6", r"needed: version 6 \(latest or recent\)\. Nothing was deleted\."),
+        ("7", r"--forget must name versions from 0 to 6, the lower one first, got 7"),
+        ("5-3", r"--forget must name versions from 0 to 6, the lower one first, got 5-3"),
+        ("a-b", r"--forget must be a version or a range, such as 3 or 3-7, got 'a-b'"),
         ("-3", r"--forget must be a version or a range"),
     ],
 )
-def test_a_version_that_somebody_needs_is_not_forgotten(forget: str, words: str) -> None:
+def test_forgetting_a_needed_version_or_an_unknown_one_is_refused(forget: str, words: str) -> None:
     with pytest.raises(InputError, match=words):
         versions_kept("gold.reviews", forget, 6, PINS)
 
@@ -98,7 +99,7 @@ def test_paths_are_compared_in_one_spelling(uri: str, path: str) -> None:
     assert plain_path(uri) == path
 
 
-def test_the_summary_names_who_needs_which_version() -> None:
+def test_the_summary_lists_the_needed_versions_with_reasons() -> None:
     pins = [
         Pin("t", 6, RECENT),
         Pin("t", 2, "m version 1"),
@@ -113,7 +114,7 @@ def test_the_summary_names_who_needs_which_version() -> None:
 
 
 def rewrite(store: TableStore, n_versions: int) -> None:
-    """Versions 1..n of gold.rejects, each of its own rows, none of which the next one shares."""
+    """Write versions 1 to n of gold.rejects, which share no rows."""
     for number in range(1, n_versions + 1):
         rows = [(f"{number}-{row}", "unlabelled") for row in range(3)]
         store.synchronise(GOLD_REJECTS, store.spark.createDataFrame(rows, GOLD_REJECTS.schema))
@@ -133,7 +134,7 @@ def client(store: TableStore) -> MlflowClient:
 
 
 @pytest.mark.slow
-def test_a_kept_run_s_version_survives_and_the_others_files_go(
+def test_the_version_of_a_kept_run_stays_and_files_of_other_versions_are_deleted(
     store: TableStore, client: MlflowClient, capsys: pytest.CaptureFixture[str]
 ) -> None:
     rewrite(store, 5)
@@ -159,7 +160,7 @@ def test_a_kept_run_s_version_survives_and_the_others_files_go(
     assert rows_at(store, 2) == 3
     assert rows_at(store, 5) == 3
     assert content_hash(store.read(GOLD_REJECTS, 2)) == hash_2
-    assert store.version(GOLD_REJECTS) == 5  # a vacuum is no version
+    assert store.version(GOLD_REJECTS) == 5  # a vacuum adds no version
     with pytest.raises(Exception, match="FAILED_READ_FILE"):
         rows_at(store, 3)
 
@@ -178,7 +179,7 @@ def test_files_younger_than_the_limit_stay(
 
 
 @pytest.mark.slow
-def test_forgetting_what_a_model_learned_from_is_refused_until_the_model_is_deleted(
+def test_forgetting_a_model_s_version_is_refused_until_the_model_is_deleted(
     store: TableStore, client: MlflowClient, tmp_path: Path
 ) -> None:
     for rows in ([("a", "b")], [("c", "d")], [("e", "f")]):
@@ -186,11 +187,11 @@ def test_forgetting_what_a_model_learned_from_is_refused_until_the_model_is_dele
         store.synchronise(GOLD_REVIEWS, frame.selectExpr(*GOLD_COLUMNS))
     register_tiny(store, client, tmp_path, ["good film"], gold_version=2)
     place = ["--lake", store.config.lake, "--table", "gold.reviews", "--older-than-hours", "0"]
-    words = r"found version 2 \(review_classifier version 1\)\. Nothing was deleted\. Del"
+    words = r"needed: version 2 \(review_classifier version 1\)\. Nothing was deleted\. To forget"
     with pytest.raises(InputError, match=words):
         job.main([*place, "--forget", "1-2"])
     job.main([*place, "--forget", "1"])
-    job.main([*place, "--forget", "1"])  # the version is gone already, which is no fault
+    job.main([*place, "--forget", "1"])  # already deleted, which is no error
     assert store.read(GOLD_REVIEWS, 2).count() == 1
     client.delete_model_version("review_classifier", "1")
     job.main([*place, "--forget", "1-2"])
@@ -200,7 +201,7 @@ def test_forgetting_what_a_model_learned_from_is_refused_until_the_model_is_dele
     assert store.read(GOLD_REVIEWS).count() == 1
 
 
-def test_a_needed_file_that_is_missing_stops_the_vacuum_before_it_deletes(
+def test_a_missing_file_of_a_needed_version_stops_the_vacuum_before_it_deletes(
     store: TableStore, client: MlflowClient
 ) -> None:
     rewrite(store, 2)
@@ -209,7 +210,7 @@ def test_a_needed_file_that_is_missing_stops_the_vacuum_before_it_deletes(
     with runs.tracked(client, store.config, "tests", {}, tags):
         lost.unlink()
     left = data_files(store)
-    words = r"^gold\.rejects: expected the file .*\.parquet, which a needed version"
+    words = r"^gold\.rejects: missing data file .*\.parquet, which a needed version"
     with pytest.raises(IntegrityError, match=words):
         job.main(["--lake", store.config.lake, "--older-than-hours", "0"])
     assert data_files(store) == left
@@ -225,23 +226,23 @@ def test_a_needed_file_that_is_missing_stops_the_vacuum_before_it_deletes(
         (set(), {("m", 1), ("m", 2)}, set(), "m in ops.models only"),
     ],
 )
-def test_nothing_is_deleted_where_registry_and_table_disagree_on_the_models(
+def test_nothing_is_deleted_if_registry_and_ops_models_do_not_match(
     live: set[tuple[str, int]], known: set[tuple[str, int]], names: set[str], words: str
 ) -> None:
     fault: AbstractContextManager[Any] = nullcontext()
     if words:
-        message = f"found {re.escape(words)}. Nothing was deleted; jobs/doctor.py"
+        message = f"do not match: {re.escape(words)}. Nothing was deleted; jobs/doctor.py"
         fault = pytest.raises(IntegrityError, match=message)
     with fault:
         require_known(live, known, names)
 
 
-def test_a_lost_registry_is_no_licence_to_delete(
+def test_a_lost_registry_stops_the_vacuum(
     store: TableStore, client: MlflowClient, tmp_path: Path
 ) -> None:
     rewrite(store, 3)
     register_tiny(store, client, tmp_path, ["good film"])
-    # as a new mlflow.db in the place of a lost one
+    # The effect of a new mlflow.db in place of a lost one.
     client.delete_registered_model("review_classifier")
     before = data_files(store)
     with pytest.raises(IntegrityError, match=r"review_classifier in ops\.models only"):
@@ -249,7 +250,7 @@ def test_a_lost_registry_is_no_licence_to_delete(
     assert data_files(store) == before
 
 
-def test_a_version_that_was_current_within_the_limit_stays_however_old_its_files(
+def test_a_version_current_within_the_limit_stays_even_if_its_files_are_old(
     store: TableStore, capsys: pytest.CaptureFixture[str]
 ) -> None:
     rewrite(store, 3)
@@ -260,7 +261,7 @@ def test_a_version_that_was_current_within_the_limit_stays_however_old_its_files
     assert [rows_at(store, version) for version in (1, 2, 3)] == [3, 3, 3]
 
 
-def test_what_killed_runs_left_in_the_landing_directory_goes_once_it_is_old(
+def test_old_leftovers_of_killed_runs_in_the_landing_directory_are_deleted(
     store: TableStore,
 ) -> None:
     landing = store.config.landing_path

@@ -1,3 +1,5 @@
+"""The TF-IDF baseline learns words and word pairs, and refuses invalid input. Needs no Spark."""
+
 import numpy as np
 import pyarrow as pa
 import pytest
@@ -18,7 +20,7 @@ TEXTS = [
 LABELS = [1, 1, 0, 0, 1, 0, 1, 0]
 
 
-def test_the_baseline_learns_which_words_go_with_a_label() -> None:
+def test_the_baseline_learns_the_words_of_each_label() -> None:
     baseline = fit_baseline(TEXTS, LABELS)
     cases = [("good", 1), ("bad", 0), ("a good film indeed", 1), ("a bad film indeed", 0)]
     assert predict(baseline, [text for text, _ in cases]).tolist() == [label for _, label in cases]
@@ -43,7 +45,7 @@ def test_arrow_columns_give_the_coefficients_that_lists_give(column: pa.Array) -
 @pytest.mark.parametrize(
     ("labels", "classes"), [([1, 1], r"\[1\]"), ([0], r"\[0\]"), ([], "no row"), ([0, 1, 2], "2")]
 )
-def test_labels_other_than_both_classes_are_refused_by_name(
+def test_labels_other_than_both_classes_are_refused_and_listed(
     labels: list[int], classes: str
 ) -> None:
     with pytest.raises(InputError, match=rf"baseline: expected labels 0 and 1, found .*{classes}"):
@@ -51,7 +53,7 @@ def test_labels_other_than_both_classes_are_refused_by_name(
 
 
 def test_fewer_texts_than_labels_are_refused() -> None:
-    words = r"2 labels given.*inconsistent numbers of samples: \[3, 2\]"
+    words = r"cannot fit 2 labels: .*inconsistent numbers of samples: \[3, 2\]"
     with pytest.raises(InputError, match=words):
         fit_baseline(["good film"] * 3, [0, 1])
 

@@ -1,3 +1,5 @@
+"""The checks of the gate, its verdict, and the aliases that a decision moves. Needs no Spark."""
+
 import json
 import math
 from typing import Any
@@ -24,7 +26,7 @@ NAN = float("nan")
 
 
 def with_wrong(*rows: int) -> NDArray[np.int64]:
-    """The labels, wrong in some rows."""
+    """Return predictions that equal the labels except in these rows."""
     predicted = LABELS.copy()
     predicted[list(rows)] = 1 - predicted[list(rows)]
     return predicted
@@ -36,7 +38,7 @@ def model(*wrong_rows: int) -> Predictions:
 
 
 def verdict(**given_instead: Any) -> Verdict:
-    """A challenger with 4 of 200 wrong, which passes, but for what is given instead."""
+    """Judge a challenger that passes with 4 of 200 rows wrong; arguments replace the defaults."""
     usual: dict[str, Any] = {
         "labels": LABELS,
         "challenger": model(0, 1, 2, 3),
@@ -55,7 +57,7 @@ def line(decision: Verdict, name: str) -> str:
     return next(str(check) for check in decision.checks if check.name == name)
 
 
-def test_a_challenger_within_all_limits_passes_and_every_check_says_its_figures() -> None:
+def test_a_challenger_within_all_limits_passes_and_every_check_states_its_figures() -> None:
     decision = verdict()
     assert decision.passed
     assert [str(check) for check in decision.checks] == [
@@ -68,7 +70,7 @@ def test_a_challenger_within_all_limits_passes_and_every_check_says_its_figures(
     ]
 
 
-def test_the_first_challenger_has_no_champion_to_compare_with() -> None:
+def test_the_first_challenger_passes_without_a_champion() -> None:
     decision = verdict(champion=None)
     assert decision.passed
     words = "not_worse_than_champion: passed, no champion yet"
@@ -111,7 +113,7 @@ def test_the_first_challenger_has_no_champion_to_compare_with() -> None:
         ),
     ],
 )
-def test_each_check_fails_alone_and_says_by_how_much(
+def test_each_check_fails_alone_and_states_its_figures(
     instead: dict[str, Any], failed: str, words: str
 ) -> None:
     decision = verdict(**instead)
@@ -125,8 +127,8 @@ def test_each_check_fails_alone_and_says_by_how_much(
     [
         ({"labels": []}, [0, 1, 3, 4], "no held-out rows"),
         ({"labels": LABELS[:199]}, [0, 1, 3, 4], "challenger: expected 199 pr"),
-        ({"labels": np.ones(200)}, [0, 1, 3, 4], "no negative row held out"),
-        ({"labels": np.zeros(200)}, [0, 1, 3, 4], "no positive row held out"),
+        ({"labels": np.ones(200)}, [0, 1, 3, 4], "no negative held-out row"),
+        ({"labels": np.zeros(200)}, [0, 1, 3, 4], "no positive held-out row"),
         (
             {"labels": [NAN, *LABELS[1:]]},
             [0, 1, 3, 4],
@@ -148,8 +150,16 @@ def test_each_check_fails_alone_and_says_by_how_much(
             "challenger: expected",
         ),
         ({"challenger": Predictions(LABELS, None)}, [4], "expected 200 probabilities, found 0"),
-        ({"challenger": Predictions(LABELS, [NAN, *LABELS[1:]])}, [4], "found 1 NaN or outside"),
-        ({"challenger": Predictions(LABELS, [1.1, *LABELS[1:]])}, [4], "found 1 NaN or outside"),
+        (
+            {"challenger": Predictions(LABELS, [NAN, *LABELS[1:]])},
+            [4],
+            "found 1 with NaN or a value outside",
+        ),
+        (
+            {"challenger": Predictions(LABELS, [1.1, *LABELS[1:]])},
+            [4],
+            "found 1 with NaN or a value outside",
+        ),
         ({"challenger": Predictions(LABELS, [0.5])}, [4], "expected 200 probabilities, found 1"),
         (
             {"baseline": Predictions(LABELS[:50])},
@@ -175,11 +185,11 @@ def test_each_check_fails_alone_and_says_by_how_much(
         (
             {"examples": (NAN, 0.1, 0.9)},
             [2],
-            "example: expected a probability of 0-1 in every row, found 1 NaN",
+            "example: expected a probability from 0 to 1 in every row, found 1 with NaN",
         ),
     ],
 )
-def test_what_is_missing_fails_with_its_reason(
+def test_a_missing_or_invalid_figure_fails_with_its_reason(
     instead: dict[str, Any], failed: list[int], words: str
 ) -> None:
     decision = verdict(**instead)
@@ -218,7 +228,7 @@ def test_the_verdict_as_json_holds_every_check_with_figures_and_limit() -> None:
     assert json.loads(as_json(verdict()))[3]["figures"] == {"recall_gap": 0.0}
 
 
-def test_the_examples_hold_both_labels_once_each_text() -> None:
+def test_the_examples_hold_both_labels_and_no_text_twice() -> None:
     assert [label for _, label in EXAMPLES] == [0, 0, 1]
     assert len({text for text, _ in EXAMPLES}) == 3
 
@@ -247,7 +257,7 @@ def test_aliases_move_as_the_decision_says(
     assert moves(decision, champion, previous, challenger) == expected
 
 
-def test_two_rollbacks_lead_back() -> None:
+def test_two_rollbacks_restore_the_aliases() -> None:
     once = {"champion": 2, "previous_champion": 1} | moves("rolled_back", 2, 1)
     assert once | moves("rolled_back", once["champion"], once["previous_champion"]) == {
         "champion": 2,
@@ -255,7 +265,7 @@ def test_two_rollbacks_lead_back() -> None:
     }
 
 
-def test_a_rollback_without_a_previous_champion_is_refused_with_what_to_do() -> None:
+def test_a_rollback_without_a_previous_champion_is_refused_with_the_reason() -> None:
     words = r"expected an alias previous_champion, found none.*Only a champion that"
     with pytest.raises(InputError, match=words):
         moves("rolled_back", 1, None)

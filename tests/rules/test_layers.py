@@ -4,6 +4,7 @@ import-linter checks the layers within pipelines/ (`make lint`).
 """
 
 import ast
+import re
 from pathlib import Path
 
 import pytest
@@ -13,7 +14,7 @@ LAYERS = ("schemas", "pipelines", "jobs")
 JOBS = sorted(path.stem for path in (ROOT / "jobs").glob("*.py"))
 CODE = sorted(path for layer in LAYERS for path in (ROOT / layer).rglob("*.py"))
 MAX_LINES, MAX_JOB_LINES, MAX_FUNCTION_LINES = 300, 110, 80
-OWN_BUDGET = {"classifier.py": 420}  # MLflow logs it as the model's code, which is one file
+OWN_BUDGET = {"classifier.py": 460}  # MLflow logs it as the model's code, which is one file
 
 
 def imported(path: Path) -> set[str]:
@@ -58,6 +59,9 @@ def test_every_room_says_what_it_is_and_has_its_tests() -> None:
         tree = ast.parse((room / "__init__.py").read_text(encoding="utf-8"))
         assert ast.get_docstring(tree)
         assert len(tree.body) == 1  # modules are imported by their own names
+        order = ast.get_docstring(tree) or ""
+        modules = [path.stem for path in room.glob("[a-z]*.py")]
+        assert [name for name in modules if not re.search(rf"\b{name}\b", order)] == [], room.name
         assert list((ROOT / "tests" / room.name).glob("test_*.py")), room.name
 
 

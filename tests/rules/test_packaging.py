@@ -9,6 +9,9 @@ import zipfile
 from pathlib import Path
 
 import pytest
+import yaml
+
+from pipelines.tracking.names import MODEL_NAME
 
 ROOT = Path(__file__).resolve().parents[2]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
@@ -72,3 +75,14 @@ def test_the_session_uses_the_jar_of_the_pinned_delta_wheel() -> None:
     from pipelines.lake.jars import DELTA_VERSION
 
     assert f"delta-spark=={DELTA_VERSION}" in PROJECT["optional-dependencies"]["local"]
+
+
+def test_the_bundle_and_mlflows_project_use_the_default_model_name_of_the_code() -> None:
+    bundle = yaml.safe_load((ROOT / "databricks.yml").read_text(encoding="utf-8"))
+    local = bundle["targets"]["local"]["variables"]
+    registered = bundle["resources"]["registered_models"]
+    assert local["model"] == local["experiment"] == MODEL_NAME
+    assert {model["name"] for model in registered.values()} == {MODEL_NAME}
+    project = yaml.safe_load((ROOT / "MLproject").read_text(encoding="utf-8"))
+    run = project["entry_points"]["reproduce"]["parameters"]["run"]["default"]
+    assert run == f"models:/{MODEL_NAME}@champion"

@@ -1,4 +1,4 @@
-"""A tiny classifier registered for real: in sqlite, with its row in ops.models. Untrained, so of no use but fast."""
+"""A tiny untrained classifier, registered in a real MLflow store and in ops.models."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -25,7 +25,7 @@ def register_tiny(
     gold_version: int = 0,
     content_hash: str = "0" * 32,
 ) -> registry.Registered:
-    """Register a tiny classifier over the words of `texts`; another seed is another model."""
+    """Register a tiny classifier for the words of `texts`; each seed gives a different model."""
     encoder = tiny_encoder.build(directory / f"encoder-{seed}", texts)
     model, tokenizer = load_for_training(encoder, seed)
     saved = directory / str(seed) / "model"

@@ -1,4 +1,4 @@
-"""A gold table of a few dozen reviews that say their label, and what trains on it in a second."""
+"""A gold table of a few dozen reviews, with an encoder and flags that train in a second."""
 
 from pathlib import Path
 
@@ -12,7 +12,7 @@ SPLITS = ("validation", "validation", "test", "test", "train", "train", "train",
 
 
 def gold_rows(store: TableStore, first: int, last: int) -> DataFrame:
-    """Reviews that say their label, in all three splits."""
+    """Generate reviews that contain their label as a word, in all three splits."""
     rows = []
     for n in range(first, last):
         word = "good" if n % 2 else "bad"
@@ -31,5 +31,5 @@ def gold_rows(store: TableStore, first: int, last: int) -> DataFrame:
 
 
 def encoder_in(directory: Path) -> str:
-    """Build a tiny encoder over the words of `gold_rows`; returns its directory as a flag's value."""
+    """Build a tiny encoder for the words of `gold_rows`; returns its directory."""
     return str(tiny_encoder.build(directory, ["good bad film number", *map(str, range(80))]))

@@ -1,4 +1,4 @@
-"""A random BERT of about 100 KB with a WordPiece tokenizer over given texts: the smallest backbone that trains."""
+"""A tiny backbone: a random BERT of about 100 KB, with a WordPiece tokenizer for given texts."""
 
 import re
 from collections.abc import Sequence
@@ -13,7 +13,10 @@ CLS, SEP, PAD = 2, 3, 0
 
 
 def build(directory: Path, texts: Sequence[str], max_positions: int = 128) -> Path:
-    """Write config.json, model.safetensors and tokenizer.json; returns the directory. Equal texts, equal bytes."""
+    """Write config.json, model.safetensors and tokenizer.json; returns the directory.
+
+    Equal texts give equal bytes.
+    """
     words = sorted({word for text in texts for word in re.findall(r"\w+|[^\w\s]", text.lower())})
     tokenizer = tokenizer_of([*SPECIAL_TOKENS, *words])
     config = BertConfig(
@@ -33,7 +36,7 @@ def build(directory: Path, texts: Sequence[str], max_positions: int = 128) -> Pa
 
 
 def tokenizer_of(vocabulary: Sequence[str]) -> Tokenizer:
-    """Lower-case WordPiece which, like MiniLM's, is stored with truncation and padding switched on."""
+    """Build a lower-case WordPiece tokenizer; like MiniLM's, it truncates and pads by default."""
     ids = {word: number for number, word in enumerate(vocabulary)}
     tokenizer = Tokenizer(models.WordPiece(ids, unk_token="[UNK]"))
     tokenizer.normalizer = normalizers.BertNormalizer(lowercase=True)

@@ -1,9 +1,9 @@
-"""The tags that name what a difference between two trainings could come from. Needs no Spark."""
+"""A training is tagged with all that can make its result differ. Needs no Spark."""
 
 from pipelines.train import environment
 
 
-def test_the_environment_names_what_a_difference_could_come_from() -> None:
+def test_the_tags_name_every_possible_cause_of_a_difference() -> None:
     tags = environment.environment(threads=1)
     assert tags["torch.threads"] == "1"
     assert set(tags) == {
@@ -21,4 +21,4 @@ def test_the_environment_names_what_a_difference_could_come_from() -> None:
     }
     assert len(tags["lock.sha256"]) == 64
     assert set(tags["cpu.flags"].split()) <= set(environment.CPU_FLAGS)
-    assert all(isinstance(value, str) for value in tags.values())  # tags are text
+    assert all(isinstance(value, str) for value in tags.values())  # as MLflow requires

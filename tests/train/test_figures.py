@@ -1,4 +1,4 @@
-"""What the figures of a training draw and say. Needs no Spark."""
+"""The figures of a training draw every point and label it. Needs no Spark."""
 
 import io
 
@@ -29,11 +29,18 @@ def words_of(figure: Figure) -> str:
     [
         (
             figures.learning_curves(HISTORY, LOSSES),
-            ["Loss", "step", "ends an epoch", "cross entropy, nats", "epoch", "share of reviews"],
+            [
+                "Loss",
+                "step",
+                "dotted: end of an epoch",
+                "cross entropy, nats",
+                "epoch",
+                "share of reviews",
+            ],
         ),
         (
             figures.learning_curves(HISTORY[:1], LOSSES),
-            ["Loss", "step", "Validation figures after epoch 1", "70.0%", "undefined", "0.0%"],
+            ["Loss", "step", "Validation metrics after epoch 1", "70.0%", "undefined", "0.0%"],
         ),
         (figures.learning_curves([], []), ["Loss"]),
         (
@@ -59,7 +66,7 @@ def words_of(figure: Figure) -> str:
         ),
     ],
 )
-def test_a_figure_says_what_it_shows_and_renders(figure: Figure, words: list[str]) -> None:
+def test_a_figure_has_its_labels_and_renders(figure: Figure, words: list[str]) -> None:
     for word in words:
         assert word in words_of(figure)
     image = io.BytesIO()
@@ -67,13 +74,13 @@ def test_a_figure_says_what_it_shows_and_renders(figure: Figure, words: list[str
     assert image.getvalue().startswith(b"\x89PNG")
 
 
-def test_learning_curves_leave_a_gap_where_a_figure_is_undefined() -> None:
+def test_learning_curves_have_a_gap_for_an_undefined_metric() -> None:
     f1 = figures.learning_curves(HISTORY, LOSSES).axes[1].lines[1].get_ydata()
     assert np.isnan(np.asarray(f1, dtype=float)).tolist() == [True, False]
 
 
 def points(figure: Figure, label: str) -> list[list[float]]:
-    """Every [x, y] of the line that the legend of the figure's first axes names."""
+    """Return [x, y] of every point of a line of the first axes, by its name in the legend."""
     [line] = [line for line in figure.axes[0].lines if str(line.get_label()) == label]
     return [[float(x), float(y)] for x, y in np.asarray(line.get_xydata())]
 
@@ -91,7 +98,7 @@ def test_the_training_loss_has_a_point_for_each_step_and_a_running_mean(n_epochs
     assert mean[-1][1] == pytest.approx(losses[-30:].mean())
 
 
-def test_the_validation_loss_stands_at_the_last_step_of_each_epoch() -> None:
+def test_the_validation_loss_is_drawn_at_the_last_step_of_each_epoch() -> None:
     figure = figures.learning_curves(HISTORY, LOSSES)
     assert points(figure, "validation") == [[3, 0.5], [6, 0.45]]
     boundaries = [line for line in figure.axes[0].lines if line.get_linestyle() == ":"]
@@ -100,7 +107,7 @@ def test_the_validation_loss_stands_at_the_last_step_of_each_epoch() -> None:
     assert at == [6, 0.5]
 
 
-def test_a_single_epoch_has_a_bar_for_each_figure_and_no_line() -> None:
+def test_a_single_epoch_has_a_bar_for_each_metric_and_no_line() -> None:
     row = EpochRow(1, 0.4, 0.5, 0.8, None, 0.7, 0.75)
     axes = figures.learning_curves([row], LOSSES).axes[1]
     bars = [bar for bar in axes.patches if isinstance(bar, Rectangle)]

@@ -1,3 +1,5 @@
+"""Several processes train as one does, listen on loopback only, and report errors. Needs Spark."""
+
 import dataclasses
 import json
 import os
@@ -50,7 +52,7 @@ from tests.support.tiny_encoder import build
 from tests.train.test_loop import SETTINGS, WORDS, reviews
 
 TWO = dataclasses.replace(SETTINGS, processes=2, threads=2)
-# Neither is a multiple of 2 or of the batch of 8: the last batch has one row, so one rank has none.
+# Multiples neither of 2 nor of the batch size 8: the last batch has 1 row, so one rank has none.
 N_TRAIN, N_VALID = 97, 33
 
 
@@ -84,10 +86,14 @@ def write(file: Path, splits: dict[str, tuple[list[Any], NDArray[np.int64]]]) ->
 
 
 class Trained:
-    """One training of the tiny backbone, in this process or in several, with all that it told its caller."""
+    """One training of the tiny backbone, in this process or in several, with all its callbacks."""
 
     def __init__(
-        self, backbone: Path, snapshot: Path, settings: TrainSettings, look: Callable[[], None]
+        self,
+        backbone: Path,
+        snapshot: Path,
+        settings: TrainSettings,
+        after_step: Callable[[], None],
     ) -> None:
         self.model, tokenizer = load_for_training(
             backbone, settings.seed, settings.dropout, settings.max_tokens
@@ -97,7 +103,7 @@ class Trained:
 
         def on_step(*step: Any) -> None:
             self.steps.append(step)
-            look()
+            after_step()
 
         def split(name: str) -> LabelledRows:
             rows = rows_of(open_snapshot(snapshot), name)
@@ -128,7 +134,7 @@ class Trained:
         return {name: value.numpy().tobytes() for name, value in self.model.state_dict().items()}
 
 
-def nothing() -> None:
+def do_nothing() -> None:
     pass
 
 
@@ -149,13 +155,13 @@ def in_two(spark: SparkSession, backbone: Path, snapshot: Path) -> Trained:
 
 @pytest.fixture(scope="module")
 def in_one(backbone: Path, snapshot: Path) -> Trained:
-    return Trained(backbone, snapshot, SETTINGS, nothing)
+    return Trained(backbone, snapshot, SETTINGS, do_nothing)
 
 
-def test_two_processes_take_the_steps_of_one_up_to_rounding(
+def test_two_processes_take_the_same_steps_as_one_up_to_rounding(
     in_two: Trained, in_one: Trained
 ) -> None:
-    """Loss by loss: a row lost, trained twice or weighed wrongly would show in the first epoch."""
+    """A row that is lost, trained twice or weighted wrongly changes the first epoch's losses."""
     assert len(in_two.steps) == len(in_one.steps) == TWO.n_steps(N_TRAIN) == 4 * 13
     np.testing.assert_allclose(in_two.steps, in_one.steps, atol=1e-4)
     in_two_weights = in_two.model.state_dict()
@@ -163,7 +169,7 @@ def test_two_processes_take_the_steps_of_one_up_to_rounding(
         torch.testing.assert_close(in_two_weights[name], value, atol=2e-3, rtol=0, msg=name)
 
 
-def test_two_processes_give_the_metrics_of_one(in_two: Trained, in_one: Trained) -> None:
+def test_two_processes_give_the_same_metrics_as_one(in_two: Trained, in_one: Trained) -> None:
     two = np.array([dataclasses.astuple(row) for row in in_two.epochs], dtype=float)
     one = np.array([dataclasses.astuple(row) for row in in_one.epochs], dtype=float)
     np.testing.assert_allclose(two, one, atol=1e-4)
@@ -173,7 +179,7 @@ def test_two_processes_give_the_metrics_of_one(in_two: Trained, in_one: Trained)
     np.testing.assert_allclose(in_two.fitted.valid_logits, in_one.fitted.valid_logits, atol=1e-3)
 
 
-def test_what_comes_back_are_the_weights_that_gave_the_logits(
+def test_the_returned_weights_are_those_of_the_returned_logits(
     in_two: Trained, backbone: Path, snapshot: Path
 ) -> None:
     policy = predict_policy(TWO)
@@ -189,7 +195,7 @@ def test_the_ranks_listen_on_loopback_only(in_two: Trained) -> None:
     assert addresses <= set(LOOPBACK)
 
 
-def test_nothing_is_left_beside_the_snapshot(in_two: Trained, snapshot: Path) -> None:
+def test_no_file_is_left_beside_the_snapshot(in_two: Trained, snapshot: Path) -> None:
     assert in_two.steps
     assert [path.name for path in snapshot.parent.iterdir()] == ["gold.arrow"]
 
@@ -202,7 +208,7 @@ def test_a_run_in_two_processes_is_recorded_and_reproduced_bit_by_bit(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    """Also from a relative lake and backbone: the ranks start in another directory."""
+    """Relative paths of lake and backbone work too, although the ranks start elsewhere."""
     monkeypatch.chdir(tmp_path)
     encoder_in(tmp_path / "encoder")
     place = LakeConfig(lake="lake")
@@ -219,7 +225,7 @@ def test_a_run_in_two_processes_is_recorded_and_reproduced_bit_by_bit(
 
     capsys.readouterr()
     reproduce.main([record.run_id, "--lake", "lake"])
-    lines = capsys.readouterr().out.splitlines()  # and no word of the ranks
+    lines = capsys.readouterr().out.splitlines()  # the ranks' output is not shown
     headings = {"run", "data", "differs", "warning", "result", "verdict"}
     assert {line.split()[0] for line in lines} <= headings
     assert lines[-1] == "verdict  bit-identical"
@@ -237,7 +243,7 @@ def test_a_killed_rank_ends_the_training_soon(backbone: Path, snapshot: Path) ->
             killed.append((pid, time.monotonic()))
 
     long = dataclasses.replace(TWO, epochs=100, patience=100)
-    words = r"^training in 2 processes: rank 1 was ended by signal 9 \(SIGKILL\), as the"
+    words = r"^training in 2 processes: rank 1 was killed by signal 9 \(SIGKILL\), probably"
     with pytest.raises(SetupError, match=words):
         Trained(backbone, snapshot, long, kill_one)
     [(pid, killed_at)] = killed
@@ -248,14 +254,14 @@ def test_a_killed_rank_ends_the_training_soon(backbone: Path, snapshot: Path) ->
 
 @pytest.mark.slow
 @pytest.mark.usefixtures("spark")
-def test_what_a_rank_refuses_arrives_in_its_own_words(backbone: Path, snapshot: Path) -> None:
+def test_an_error_of_a_rank_is_raised_with_its_message(backbone: Path, snapshot: Path) -> None:
     words = r"^--freeze-layers must be -3\.\.2 \(the backbone's layers\), got 9$"
     too_many_layers = dataclasses.replace(TWO, freeze_layers=9)
     with pytest.raises(InputError, match=words) as caught:
-        Trained(backbone, snapshot, too_many_layers, nothing)
+        Trained(backbone, snapshot, too_many_layers, do_nothing)
     assert program.exit_code(caught.value) == 2
     trace = "".join(traceback.format_exception(caught.value))
-    assert "Root Cause" in trace  # what torchrun printed, for --debug
+    assert "Root Cause" in trace  # torchrun's output, shown by --debug
 
 
 TORCHRUN = """
@@ -297,11 +303,11 @@ Root Cause (first observed failure):
             JobError,
             r"rank 1 ended with exit code 1\. Rerun with --debug",
         ),
-        (None, "no word of torchrun", JobError, r"no result, and no rank said why\."),
+        (None, "no output of torchrun", JobError, r"failed, and no rank reported an error\."),
     ],
-    ids=["noted", "killed", "killed and bereaved", "unworded", "nothing known"],
+    ids=["reported", "killed", "killed, and others after it", "exit code only", "unknown"],
 )
-def test_how_a_rank_ended_is_one_line(
+def test_the_end_of_a_rank_is_one_line(
     tmp_path: Path, noted: dict[str, str] | None, output: str, kind: type[JobError], line: str
 ) -> None:
     if noted:
@@ -320,15 +326,15 @@ def test_how_a_rank_ended_is_one_line(
         (OSError("x"), "JobError"),
     ],
 )
-def test_a_rank_notes_why_it_gave_up(
+def test_a_failed_rank_writes_its_error(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: Exception, kind: str
 ) -> None:
-    def give_up(*_: Any, **__: Any) -> None:
+    def fail(*_: Any, **__: Any) -> None:
         raise error
 
     for name, value in {"RANK": "0", "WORLD_SIZE": "1", "LOCAL_RANK": "0"}.items():
         monkeypatch.setenv(name, value)
-    monkeypatch.setattr(rank_process, "_train", give_up)
+    monkeypatch.setattr(rank_process, "_train", fail)
     monkeypatch.setattr("torch.distributed.init_process_group", lambda *_, **__: None)
     params = {name: str(value) for name, value in cli.as_params(TWO).items()}
     before = torch.get_num_threads()
@@ -338,7 +344,7 @@ def test_a_rank_notes_why_it_gave_up(
     assert fault["kind"] == kind
 
 
-def test_an_event_that_is_not_yet_written_to_its_end_waits(tmp_path: Path) -> None:
+def test_an_event_with_an_incomplete_line_is_passed_on_later(tmp_path: Path) -> None:
     steps: list[tuple[float, ...]] = []
     epochs: list[EpochRow] = []
     follower = launch._Follower(
@@ -359,15 +365,15 @@ def test_an_event_that_is_not_yet_written_to_its_end_waits(tmp_path: Path) -> No
     assert (steps, epochs) == ([(1, 0.5, 0.1), (2, 0.4, 0.1)], [row])
 
 
-@pytest.mark.parametrize("n", [1, 2, 3, 40])  # 40: more ranks than validation rows
-def test_a_rank_reads_no_text_but_its_own_and_all_shards_together_are_the_split(
+@pytest.mark.parametrize("n", [1, 2, 3, 40])  # 40 = more ranks than validation rows
+def test_a_rank_reads_only_its_own_texts_and_the_shards_together_are_the_split(
     tmp_path: Path, backbone: Path, n: int
 ) -> None:
     splits = {"train": reviews(N_TRAIN, 1), "validation": reviews(N_VALID, 2)}
     tokenizer = load_tokenizer(backbone)
     for rank in range(n):
         ranks = Ranks(rank, n)
-        # Other ranks' rows hold no text: the tokenizer raises at the first one that it is given.
+        # The rows of other ranks are null, so the tokenizer raises if it reads one of them.
         own: dict[str, tuple[list[Any], NDArray[np.int64]]] = {}
         for split, (texts, labels) in splits.items():
             shard = ranks.shard_of(len(texts))
@@ -392,7 +398,7 @@ def test_a_rank_reads_no_text_but_its_own_and_all_shards_together_are_the_split(
 @pytest.mark.parametrize(
     ("threads", "processes", "expected"), [(4, 2, 2), (5, 2, 2), (1, 2, 1), (8, 3, 2)]
 )
-def test_the_threads_are_shared_by_the_processes(
+def test_the_threads_are_divided_among_the_processes(
     threads: int, processes: int, expected: int
 ) -> None:
     settings = dataclasses.replace(SETTINGS, threads=threads, processes=processes)
@@ -402,7 +408,7 @@ def test_the_threads_are_shared_by_the_processes(
 @pytest.mark.stress
 @pytest.mark.usefixtures("spark")
 @pytest.mark.timeout(1_800)
-def test_the_real_backbone_on_real_reviews_is_worth_the_same_from_one_process_and_from_two(
+def test_the_real_backbone_is_as_accurate_from_two_processes_as_from_one(
     tmp_path: Path,
 ) -> None:
     packaged = pd.read_csv(packaged_file()[0]).sample(1_000, random_state=1)
@@ -419,6 +425,6 @@ def test_the_real_backbone_on_real_reviews_is_worth_the_same_from_one_process_an
         assert second.valid_loss == pytest.approx(first.valid_loss, abs=0.01)
         assert second.valid_accuracy == pytest.approx(first.valid_accuracy, abs=0.02)
     accuracies = [(run.test_predictions == run.test_labels).mean() for run in (one, two)]
-    assert accuracies[0] > 0.75  # it has learned, so there is something to compare
+    assert accuracies[0] > 0.75  # else there is nothing to compare
     assert accuracies[1] == pytest.approx(accuracies[0], abs=0.02)
     assert np.abs(one.test_probability - two.test_probability).mean() < 0.01

@@ -1,3 +1,5 @@
+"""The linear part of the model: tf-idf as in scikit-learn, pairs, blending. Needs no Spark."""
+
 import numpy as np
 import pytest
 from numpy.typing import NDArray
@@ -16,7 +18,7 @@ def bodies(*rows: list[int]) -> list[NDArray[np.int32]]:
 
 
 def drawn(n_rows: int, seed: int) -> tuple[list[NDArray[np.int32]], NDArray[np.int64]]:
-    """Token ids of which 1 stands in positive rows and 2 in negative ones, among others that say nothing."""
+    """Draw rows of random tokens; positive rows also contain token 1, negative rows token 2."""
     rng = np.random.default_rng(seed)
     labels = rng.integers(0, 2, n_rows)
     others = [rng.integers(3, N_TOKENS, rng.integers(0, 40)).tolist() for _ in labels]
@@ -25,11 +27,11 @@ def drawn(n_rows: int, seed: int) -> tuple[list[NDArray[np.int32]], NDArray[np.i
 
 
 def accuracy(lexical: Lexical, rows: list[NDArray[np.int32]], labels: NDArray[np.int64]) -> float:
-    """Share of the rows whose margin has the label's sign."""
+    """Return the share of rows whose margin has the label's sign."""
     return float(np.mean((lexical.margin(rows) > 0) == labels))
 
 
-def test_values_are_those_of_scikit_learn_s_sublinear_tf_idf() -> None:
+def test_values_equal_those_of_scikit_learns_sublinear_tf_idf() -> None:
     rows, _ = drawn(200, 0)
     counts = csr_matrix(np.array([np.bincount(row, minlength=N_TOKENS) for row in rows]))
     oracle = TfidfTransformer(sublinear_tf=True)
@@ -52,7 +54,7 @@ def test_values_are_those_of_scikit_learn_s_sublinear_tf_idf() -> None:
         ([0, 1], (2 * 1 - 4 * 2) / 5**0.5 - 0.5),
     ],
 )
-def test_the_margin_weighs_each_token_of_a_text_of_unit_length(
+def test_the_margin_is_the_weighted_sum_of_unit_length_values(
     row: list[int], expected: float
 ) -> None:
     lexical = Lexical(np.array([1, 2], np.float32), np.array([2, -4], np.float32), -0.5, n_tokens=2)
@@ -60,7 +62,7 @@ def test_the_margin_weighs_each_token_of_a_text_of_unit_length(
     assert len(lexical.margin([])) == 0
 
 
-def test_it_learns_what_the_labels_say_and_the_same_rows_give_the_same_bits() -> None:
+def test_it_learns_the_labels_and_equal_rows_give_equal_bits() -> None:
     rows, labels = drawn(400, 1)
     first = fit_lexical(rows, labels, n_tokens=N_TOKENS, n_pairs=N_PAIRS)
     again = fit_lexical(rows, labels, n_tokens=N_TOKENS, n_pairs=N_PAIRS)
@@ -73,7 +75,7 @@ def test_it_learns_what_the_labels_say_and_the_same_rows_give_the_same_bits() ->
     assert accuracy(with_other_labels, unseen, truth) < 0.65
 
 
-def test_pairs_of_tokens_tell_apart_what_the_tokens_alone_do_not() -> None:
+def test_pairs_of_tokens_separate_rows_that_single_tokens_do_not() -> None:
     rng = np.random.default_rng(3)
     labels = rng.integers(0, 2, 400)
     ends = [(1, 2) if label else (2, 1) for label in labels]
@@ -86,14 +88,14 @@ def test_pairs_of_tokens_tell_apart_what_the_tokens_alone_do_not() -> None:
     assert accuracy(with_pairs, unseen, truth) > 0.95
 
 
-def test_one_class_is_nothing_to_learn_from() -> None:
+def test_a_single_class_is_an_error() -> None:
     with pytest.raises(
         InputError, match=r"^train split: expected labels 0 and 1, found \[1\]\. Ingest both\.$"
     ):
         fit_lexical(bodies([1], [2]), np.array([1, 1]), n_tokens=N_TOKENS, n_pairs=N_PAIRS)
 
 
-def test_the_blend_moves_the_positive_side_only_and_keeps_what_is_not_finite() -> None:
+def test_the_blend_changes_the_positive_logit_only_and_keeps_nan() -> None:
     logits = np.array([[1.0, 2.0], [0.0, np.nan]], np.float32)
     moved = blended(logits, np.array([0.5, 1.0]), Policy(lexical_weight=2.0, bias=-0.25))
     np.testing.assert_array_equal(moved, np.array([[1.0, 2.75], [0.0, np.nan]], np.float32))

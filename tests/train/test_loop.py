@@ -1,3 +1,5 @@
+"""The training loop: settings, determinism, best epoch, learning rate, presets. Needs no Spark."""
+
 import dataclasses
 import math
 from pathlib import Path
@@ -31,7 +33,7 @@ SETTINGS = TrainSettings(
 
 
 def reviews(n: int, seed: int) -> tuple[list[str], NDArray[np.int64]]:
-    """Texts that end in one word of praise or blame, which decides the label, after words that do not."""
+    """Texts whose last word is praise or blame, which decides the label; the others are neutral."""
     rng = np.random.default_rng(seed)
     labels = rng.integers(0, 2, n)
     verdicts = [WORDS[2:4], WORDS[:2]]
@@ -48,7 +50,7 @@ def backbone(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 class Trained:
-    """One training of the tiny backbone, with all that it told its caller."""
+    """One training of the tiny backbone, with the arguments of all callbacks."""
 
     def __init__(self, backbone: Path, settings: TrainSettings) -> None:
         self.model, tokenizer = load_for_training(
@@ -81,14 +83,14 @@ def trained(backbone: Path) -> Trained:
     return Trained(backbone, SETTINGS)
 
 
-def test_training_learns_what_the_labels_say(trained: Trained) -> None:
+def test_training_learns_the_labels(trained: Trained) -> None:
     first, last = trained.epochs[0], trained.epochs[-1]
     assert last.train_loss < first.train_loss
     assert last.valid_accuracy == 1.0
     assert (last.valid_precision, last.valid_recall, last.valid_f1) == (1.0, 1.0, 1.0)
 
 
-def test_two_runs_with_the_same_seed_and_threads_give_the_same_bits(
+def test_two_runs_with_equal_seed_and_threads_give_equal_bits(
     trained: Trained, backbone: Path
 ) -> None:
     again = Trained(backbone, SETTINGS)
@@ -96,7 +98,7 @@ def test_two_runs_with_the_same_seed_and_threads_give_the_same_bits(
     assert again.fitted.history == trained.fitted.history
 
 
-def test_dropout_too_follows_the_seed(backbone: Path) -> None:
+def test_dropout_depends_on_the_seed(backbone: Path) -> None:
     settings = dataclasses.replace(SETTINGS, epochs=1, dropout=0.3)
     first = Trained(backbone, settings)
     second = Trained(backbone, settings)
@@ -105,11 +107,11 @@ def test_dropout_too_follows_the_seed(backbone: Path) -> None:
     assert first.weights != without_dropout.weights
 
 
-def test_another_seed_gives_other_weights(trained: Trained, backbone: Path) -> None:
+def test_another_seed_gives_different_weights(trained: Trained, backbone: Path) -> None:
     assert Trained(backbone, dataclasses.replace(SETTINGS, seed=4)).weights != trained.weights
 
 
-def test_every_step_and_epoch_is_told_in_order(trained: Trained) -> None:
+def test_every_step_and_epoch_is_reported_in_order(trained: Trained) -> None:
     assert [step for step, _, _ in trained.steps] == list(range(1, 4 * 12 + 1))
     assert trained.fitted.n_steps == len(trained.steps)
     assert trained.epochs == trained.fitted.history
@@ -118,7 +120,7 @@ def test_every_step_and_epoch_is_told_in_order(trained: Trained) -> None:
     assert trained.epochs[0].train_loss == pytest.approx(np.mean(losses))
 
 
-def test_an_epoch_has_the_columns_of_the_seed_s_log() -> None:
+def test_an_epoch_has_the_columns_of_the_seeds_log() -> None:
     assert [field.name for field in dataclasses.fields(EpochRow)] == [
         "epoch",
         "train_loss",
@@ -130,8 +132,8 @@ def test_an_epoch_has_the_columns_of_the_seed_s_log() -> None:
     ]
 
 
-def test_the_best_epoch_is_restored_and_worse_ones_end_the_training(backbone: Path) -> None:
-    """A rate so high that the loss soon grows: the later the worse."""
+def test_the_best_epoch_is_restored_and_worse_epochs_stop_the_training(backbone: Path) -> None:
+    """The learning rate is so high that the loss soon increases."""
     run = Trained(backbone, dataclasses.replace(SETTINGS, epochs=30, patience=2, learning_rate=0.1))
     losses = [row.valid_loss for row in run.epochs]
     best = int(np.argmin(losses)) + 1
@@ -150,7 +152,7 @@ def test_the_best_epoch_is_restored_and_worse_ones_end_the_training(backbone: Pa
         (2, ["embeddings", "layer.0", "layer.1"]),
     ],
 )
-def test_frozen_parts_stay_as_they_were_and_the_rest_moves(
+def test_frozen_parts_do_not_change_and_the_others_do(
     backbone: Path, freeze_layers: int, untouched: list[str]
 ) -> None:
     run = Trained(backbone, dataclasses.replace(SETTINGS, epochs=1, freeze_layers=freeze_layers))
@@ -184,7 +186,8 @@ def test_a_split_without_rows_or_labels_is_named(
     train = LabelledRows([row] * 2, labels)
     incomplete = LabelledRows([row] * n_tokens, labels[:n_labels])
     with pytest.raises(
-        InputError, match=f"validation split: .*at least 1; found {n_labels} and {n_tokens}"
+        InputError,
+        match=f"validation split: .*1 row or more, found {n_labels} labels and {n_tokens} rows",
     ):
         fit(model, train, validation=incomplete, settings=SETTINGS)
 
@@ -199,7 +202,7 @@ def fail_inside(settings: TrainSettings, seen: list[tuple[int, bool]]) -> None:
         raise KeyError("any")
 
 
-def test_what_training_sets_for_the_process_is_put_back_even_after_an_error() -> None:
+def test_the_settings_of_the_process_are_restored_after_an_error() -> None:
     before = process_state()
     seen: list[tuple[int, bool]] = []
     with pytest.raises(KeyError, match="any"):
@@ -220,7 +223,7 @@ def test_what_training_sets_for_the_process_is_put_back_even_after_an_error() ->
         (99, "constant", 1.0),
     ],
 )
-def test_the_rate_climbs_then_falls_or_stays(step: int, schedule: str, expected: float) -> None:
+def test_the_rate_rises_then_falls_or_stays(step: int, schedule: str, expected: float) -> None:
     share = rate_share(step, n_steps=100, warmup_share=0.1, schedule=schedule)
     assert share == pytest.approx(expected)
 
@@ -230,7 +233,7 @@ def test_without_warm_up_the_rate_starts_at_its_peak() -> None:
     assert shares == [1.0, 0.5]
 
 
-def test_the_rate_told_is_the_rate_used(trained: Trained) -> None:
+def test_the_reported_rate_follows_the_schedule(trained: Trained) -> None:
     shares = [rate_share(step, 48, warmup_share=0.1, schedule="linear") for step in range(48)]
     expected = [1e-2 * share for share in shares]
     assert [rate for _, _, rate in trained.steps] == pytest.approx(expected)
@@ -251,12 +254,12 @@ def test_the_rate_told_is_the_rate_used(trained: Trained) -> None:
         (["--freeze-layers", "-4"], r"--freeze-layers must be -3\.\.100, got -4"),
     ],
 )
-def test_a_setting_out_of_range_is_named_as_its_flag(flags: list[str], words: str) -> None:
+def test_a_setting_out_of_range_is_named_by_its_flag(flags: list[str], words: str) -> None:
     with pytest.raises(InputError, match=words):
         cli.parse(TrainSettings, flags, None)
 
 
-def test_the_seed_preset_is_what_the_seed_trained() -> None:
+def test_the_seed_preset_has_the_settings_of_the_seed_project() -> None:
     seed = SEED_PRESET
     assert seed.backbone == "prajjwal1/bert-tiny"
     assert (seed.max_tokens, seed.head_share, seed.batch_size) == (128, 1.0, 64)
@@ -277,7 +280,7 @@ def test_the_policy_follows_the_settings() -> None:
 @pytest.mark.parametrize(
     ("max_tokens", "score_tokens", "expected"), [(96, 128, 128), (256, 128, 256), (64, 0, 64)]
 )
-def test_a_model_predicts_from_at_least_as_many_tokens_as_it_learned_from(
+def test_prediction_reads_at_least_as_many_tokens_as_training(
     max_tokens: int, score_tokens: int, expected: int
 ) -> None:
     settings = dataclasses.replace(SETTINGS, max_tokens=max_tokens, score_tokens=score_tokens)
@@ -285,14 +288,14 @@ def test_a_model_predicts_from_at_least_as_many_tokens_as_it_learned_from(
     assert predict_policy(settings).max_tokens == expected
 
 
-def test_the_best_preset_learns_from_more_tokens_and_reads_more() -> None:
+def test_the_best_preset_trains_and_predicts_on_more_tokens() -> None:
     best = PRESETS["best"]
     assert (best.max_tokens, best.score_tokens) == (192, 256)
-    with_the_defaults_of_these = dataclasses.replace(
+    others_by_default = dataclasses.replace(
         best,
         max_tokens=96,
         score_tokens=0,
         freeze_layers=FREEZE_HALF,
         learning_rate=3e-4,
     )
-    assert with_the_defaults_of_these == TrainSettings()
+    assert others_by_default == TrainSettings()

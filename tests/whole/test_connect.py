@@ -90,7 +90,7 @@ def test_where_no_server_listens_the_error_names_the_variable(tmp_path: Path) ->
     failed = python("jobs/doctor.py", "--lake", str(tmp_path), remote=remote, code=5)
     assert failed.stderr == (
         "SetupError: SPARK_REMOTE sc://127.0.0.1:9: no Spark Connect server answers: "
-        "Connection refused. Start it, or unset SPARK_REMOTE for a Spark of this process.\n"
+        "Connection refused. Start it, or unset SPARK_REMOTE to run Spark in this process.\n"
     )
 
 

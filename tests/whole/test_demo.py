@@ -14,7 +14,7 @@ from pipelines.bundle.resolve import LOCAL, definition_for
 from pipelines.demo import STAGES, variables
 from pipelines.lake.config import LakeConfig
 from schemas import TABLES
-from tests.whole.test_end_to_end import submit
+from tests.support.every_job import submit
 
 ROOT = Path(__file__).resolve().parents[2]
 

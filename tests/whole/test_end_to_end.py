@@ -13,8 +13,8 @@ from tests.support.every_job import (
     N_REVIEWS,
     encoder_of_reviews,
     run_bundle_job,
+    submit,
 )
-from tests.support.every_job import submit as submit  # tests/whole/test_demo.py takes it from here
 from tests.support.processes import own_environment, run_to_end
 
 
@@ -73,7 +73,8 @@ def test_without_the_properties_file_spark_submit_exits_5_with_advice(
     tmp_path: Path,
 ) -> None:
     programs = Path(sys.executable).parent
-    command = [str(programs / "spark-submit"), "jobs/clean.py", "--lake", str(tmp_path / "lake")]
+    job = ["jobs/query.py", "--lake", str(tmp_path / "lake"), "--sql", "SELECT 1"]
+    command = [str(programs / "spark-submit"), *job]
     environment = own_environment() | {
         "PATH": f"{programs}{os.pathsep}{os.environ['PATH']}",
         "SPARK_CONF_DIR": str(tmp_path),
