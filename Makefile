@@ -5,7 +5,7 @@ SHELL := /bin/bash
 PYTHON ?= $(shell command -v python3.11 || command -v python3.12 || echo python3)
 VENV := .venv
 BIN := $(VENV)/bin
-# Two files of tests at a time: a twelfth less time on two cores.
+# Two test files in parallel: a twelfth less time on two cores.
 TWO := -n 2 --dist loadfile
 LAKE ?= lake$(if $(QUICK),-quick)
 export PATH := $(CURDIR)/$(BIN):$(PATH)
@@ -21,25 +21,25 @@ $(VENV)/.installed: requirements.lock pyproject.toml install.sh
 	@PYTHON="$(PYTHON)" VENV="$(VENV)" bash install.sh
 	@touch $@
 
-demo: venv ## every stage on 25,000 real reviews, then a summary (QUICK=1: on 2,000)
+demo: venv ## run every stage on 25,000 real reviews and print a summary (QUICK=1: on 2,000)
 	@$(BIN)/python jobs/demo.py --lake "$(LAKE)" $(if $(QUICK),--max-rows 2000)
 
-run: venv ## a job of databricks.yml on this machine: make run JOB=score ARGS="--in-process --resume"
+run: venv ## run a job of databricks.yml on this machine: make run JOB=score ARGS="--in-process --resume"
 	@$(BIN)/python -m pipelines.bundle run $(or $(JOB),pipeline) --target local --var lake="$(LAKE)" $(ARGS)
 
-test: venv ## the ordinary tests, under 10 minutes
+test: venv ## run the ordinary tests: less than 10 minutes
 	@$(BIN)/python -m pytest -q $(TWO)
 
-test-slow: venv ## the tests with the real backbone, the real reviews, every job elsewhere
+test-slow: venv ## run the slow tests: the real encoder and reviews, every job in other places
 	@$(BIN)/python -m pytest -q -m slow --timeout 2400 $(TWO)
 
-stress: venv ## four writers at once, 50 versions vacuumed, stages killed at CRASH_KILLS changes each (0 = at all: days)
+stress: venv ## run four concurrent writers, a vacuum of 50 versions, stages killed at CRASH_KILLS points (0 = all: days)
 	@CRASH_KILLS=$(or $(CRASH_KILLS),3) $(BIN)/python -m pytest -q -m stress --timeout 0
 
-lint: venv ## ruff, the layers of imports, mypy
+lint: venv ## check the code: ruff, the layers of imports, mypy
 	@$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/lint-imports && $(BIN)/mypy
 
-lock: ## resolve the dependencies anew
+lock: ## resolve the dependencies again, to their newest versions
 	uv pip compile --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-annotate \
 	  --all-extras --upgrade pyproject.toml -o requirements.lock
 
@@ -47,10 +47,10 @@ generated: venv ## write TABLES.md and spark-defaults.conf from their sources
 	@$(BIN)/python -m schemas.document > TABLES.md
 	@$(BIN)/python -m pipelines.lake.session > spark-defaults.conf
 
-bench: venv ## each comparison into BENCHMARKS.md: two hours (ONLY=training,scoring: some of them)
+bench: venv ## measure for BENCHMARKS.md: two hours (ONLY=training,scoring: only these)
 	@$(BIN)/python -m tests.benchmarks $(if $(ONLY),--only $(ONLY))
 
-bundle-check: venv ## databricks.yml against the real Databricks CLI (on PATH, or DATABRICKS_CLI=…) and no workspace
+bundle-check: venv ## deploy databricks.yml with the real CLI (on PATH, or DATABRICKS_CLI=…) to a fake workspace
 	@$(BIN)/python -m tests.bundle.bundle_check
 
 clean: ## remove the environment, not the lakes

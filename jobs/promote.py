@@ -33,7 +33,7 @@ class PromoteConfig:
 def main(argv: Sequence[str] | None = None) -> None:
     """Decide, record the decision, then move the aliases; a refusal moves nothing and exits 6."""
     config = cli.parse(PromoteConfig, argv, __doc__)
-    # Imported after the flags: --help does not wait, and a finished run not for MLflow.
+    # Imported after the flags: --help needs none of it, and a finished run needs no MLflow.
     from pipelines.lake import ledger
     from pipelines.lake.tables import open_lake
     from pipelines.tracking.aliases import versions_by_alias

@@ -38,7 +38,7 @@ class ScoreConfig:
 def main(argv: Sequence[str] | None = None) -> None:
     """Resolve the model once, verify it, score the unscored reviews, add one row per review."""
     config = cli.parse(ScoreConfig, argv, __doc__)
-    # Imported after the flags: --help does not wait, and a finished run not for MLflow.
+    # Imported after the flags: --help needs none of it, and a finished run needs no MLflow.
     from pipelines.lake import ledger
     from pipelines.lake.tables import Commit, open_lake
     from pipelines.tracking import aliases
