@@ -25,6 +25,8 @@ def mlflow_uri(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
     """MLflow at the URI in its standard variable, as with a catalog outside a workspace."""
     uri = f"sqlite:///{tmp_path / 'mlflow.db'}"
     monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
+    # MLflow sets it itself, so an earlier test of this process may have left its own store there.
+    monkeypatch.delenv("MLFLOW_REGISTRY_URI", raising=False)
     return uri
 
 

@@ -104,6 +104,7 @@ def stored(spark: SparkSession, tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     spark.conf.set(f"fs.viewfs.mounttable.{mount}.link./lakes", (tmp_path / "disk").as_uri())
     monkeypatch.setattr(locks, "ATOMIC", locks.ATOMIC | {"viewfs"})
     monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path / 'mlflow.db'}")
+    monkeypatch.delenv("MLFLOW_REGISTRY_URI", raising=False)  # an earlier test may have left it
     return LakeConfig(lake=f"viewfs://{mount}/lakes/one/", landing=str(tmp_path / "landing"))
 
 
