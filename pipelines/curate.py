@@ -12,7 +12,6 @@ from tokenizers import Tokenizer
 from pipelines.errors import InputError, IntegrityError
 from schemas import SPLIT_RANK
 
-POLICIES = ("hash", "official", "seed")
 # Of ten reviews eight are for training, one for validation, one for test.
 TRAIN_BELOW, VALIDATION_BELOW = 0.8, 0.9
 # A source with an official split has train and test only: a tenth of train becomes validation.

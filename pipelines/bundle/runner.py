@@ -38,7 +38,6 @@ from pipelines.java_noise import Forwarder
 from pipelines.provenance import ROOT
 
 log = logging.getLogger("reviewlake")
-LOG4J = ROOT / "pipelines" / "lake" / "log4j2.properties"
 CHUNK_BYTES = 65_536
 # Runs a script. Arguments: the root of the checkout, the script, the file for its task values.
 # Returns the exit code.
@@ -136,13 +135,15 @@ def submitted(root: Path, script: Script, values_file: Path) -> int:
 
 def submit_command(root: Path, script: Script) -> list[str]:
     """Return the command line of spark-submit for a script; it works in every directory."""
+    from pipelines.lake.session import LOG4J, LOG4J_OPTION  # pyspark, which --help does not need
+
     submit = Path(sys.executable).parent / "spark-submit"
     return [
         str(submit),
         "--properties-file",
         str(root / "spark-defaults.conf"),
         "--conf",  # spark-defaults.conf names this file relative to the root of the checkout
-        f"spark.driver.extraJavaOptions=-Dlog4j2.configurationFile={LOG4J.as_uri()}",
+        f"spark.driver.extraJavaOptions={LOG4J_OPTION}{LOG4J.as_uri()}",
         str(root / script.file),
         *script.argv,
     ]
@@ -200,15 +201,11 @@ def load_state(file: Path) -> dict[str, TaskResult]:
 
 
 def save_state(file: Path, results: Mapping[str, TaskResult]) -> None:
-    """Write the results for a later --resume."""
-    write_json(file, {key: dataclasses.asdict(result) for key, result in results.items()})
-
-
-def write_json(file: Path, value: object) -> None:
-    """Write a value as JSON, whole or not at all."""
+    """Write the results for a later --resume, whole or not at all."""
+    entries = {key: dataclasses.asdict(result) for key, result in results.items()}
     file.parent.mkdir(parents=True, exist_ok=True)
     partial_file = file.with_name(file.name + ".partial")
-    partial_file.write_text(json.dumps(value, indent=1), encoding="utf-8")
+    partial_file.write_text(json.dumps(entries, indent=1), encoding="utf-8")
     os.replace(partial_file, file)
 
 

@@ -5,6 +5,7 @@ To import MLflow and to open its store takes three seconds: longer than a job wi
 
 import contextlib
 import sqlite3
+from pathlib import Path
 
 from pipelines.lake.config import LakeConfig
 from pipelines.tracking.names import CHALLENGER, CHAMPION, PREVIOUS_CHAMPION
@@ -45,11 +46,16 @@ def version_number(config: LakeConfig, name: str, alias_or_version: str) -> int:
     return int(registry.resolve(connect(config), name, alias_or_version).version)
 
 
+def local_database(config: LakeConfig) -> Path:
+    """Return the file of a local lake's MLflow store."""
+    return config.lake_path / "mlflow" / "mlflow.db"
+
+
 def _read_locally(config: LakeConfig, name: str) -> dict[str, int] | None:
     """Return the aliases in a local store's database; None if it cannot be read this way."""
     if not config.is_local:
         return None
-    database = config.lake_path / "mlflow" / "mlflow.db"
+    database = local_database(config)
     if not database.is_file():
         return {}
     try:

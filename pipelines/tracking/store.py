@@ -17,6 +17,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from pipelines.errors import InputError, SetupError
 from pipelines.lake.config import LakeConfig
 from pipelines.program import first_cause
+from pipelines.tracking.aliases import local_database
 
 log = logging.getLogger("reviewlake")
 
@@ -88,10 +89,10 @@ def connect(config: LakeConfig) -> MlflowClient:
     logging.getLogger("alembic").setLevel(logging.ERROR)
     warnings.filterwarnings("ignore", module="mlflow")
     if config.is_local:
-        directory = config.lake_path / "mlflow"
-        directory.mkdir(parents=True, exist_ok=True)
-        _create_whole(directory / "mlflow.db")
-        mlflow.set_tracking_uri(f"sqlite:///{directory / 'mlflow.db'}")
+        database = local_database(config)
+        database.parent.mkdir(parents=True, exist_ok=True)
+        _create_whole(database)
+        mlflow.set_tracking_uri(f"sqlite:///{database}")
         # Else MLFLOW_REGISTRY_URI would take the models elsewhere.
         mlflow.set_registry_uri(mlflow.get_tracking_uri())
     else:

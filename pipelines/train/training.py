@@ -71,11 +71,12 @@ def train_model(
     Equal snapshot, backbone, settings and threads give bit-identical weights on machines of the
     same kind. With several processes, only the encoder is trained outside this one.
     """
-    n_tokens = predict_policy(settings).max_tokens
-    model, tokenizer = load_for_training(directory, settings.seed, settings.dropout, n_tokens)
+    policy = predict_policy(settings)
+    model, tokenizer = load_for_training(
+        directory, settings.seed, settings.dropout, policy.max_tokens
+    )
     reviews = open_snapshot(snapshot)
     test_rows = rows_of(reviews, "test")
-    policy = predict_policy(settings)
     train = tokenise_split(rows_of(reviews, "train"), tokenizer, train_policy(settings))
     validation = tokenise_split(rows_of(reviews, "validation"), tokenizer, policy)
     test = tokenise_split(test_rows, tokenizer, policy)

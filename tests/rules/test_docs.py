@@ -4,7 +4,6 @@ import contextlib
 import dataclasses
 import io
 import re
-import runpy
 import subprocess
 from datetime import UTC, datetime
 from pathlib import Path
@@ -13,6 +12,7 @@ import pytest
 
 from pipelines import clean, cli, demo, errors
 from pipelines.bundle.__main__ import BundleConfig
+from pipelines.bundle.check import config_of
 from pipelines.ingest.readers import SPLIT_SPELLINGS
 from pipelines.ingest.sources import SOURCES
 from pipelines.lake.tables import TableStore
@@ -29,15 +29,6 @@ PATH = re.compile(r"(?:jobs|pipelines|schemas|tests)/[\w/]+\.(?:py|sql|json)")
 def flags_of(config: type[object]) -> set[str]:
     parser = cli.build_parser(config, None)
     return {name for action in parser._actions for name in action.option_strings}
-
-
-def config_of(job: str) -> type[object]:
-    """Return the dataclass of a job's flags."""
-    names = runpy.run_path(str(ROOT / "jobs" / f"{job}.py"), run_name=job)
-    configs = [value for name, value in names.items() if name.endswith("Config")]
-    own = [config for config in configs if config.__module__ == job]
-    assert len(own) == 1, job
-    return own[0]  # type: ignore[no-any-return]  # runpy gives Any
 
 
 def commands_in(page: str) -> list[str]:
@@ -73,7 +64,7 @@ def test_every_flag_path_target_and_table_of_a_page_exists(page: str) -> None:
     for command in commands:
         if job := re.search(r"jobs/(\w+)\.py(.*)", command):
             given = set(re.findall(r"(?<!\S)--[a-z0-9-]+", job[2]))
-            assert given <= flags_of(config_of(job[1])), command
+            assert given <= flags_of(config_of(ROOT / "jobs" / f"{job[1]}.py")), command
         if runner := re.search(r"pipelines\.bundle(.*)", command):
             given = set(re.findall(r"(?<!\S)--[a-z-]+", runner[1]))
             assert given <= flags_of(BundleConfig), command
