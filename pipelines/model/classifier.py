@@ -338,7 +338,9 @@ def load(directory: str | Path, device: Any = None) -> Classifier:
         listed = ", ".join(names) or "no files"
         raise ModelFilesError(f"{root}: expected {', '.join(MODEL_FILES)}, found {listed}")
     _refuse_own_code(root / "config.json")
-    model = _load_model(root)
+    model, missing = read_model(root)
+    if missing:
+        raise ModelFilesError(f"{root}/model.safetensors: missing weights {', '.join(missing)}")
     policy = Policy(**json.loads((root / "policy.json").read_text(encoding="utf-8")))
     tokenizer = Tokenizer.from_file(str(root / "tokenizer.json"))
     return Classifier(
@@ -361,12 +363,18 @@ class ReviewClassifier(PythonModel):
         return self.classifier.predict(model_input["text"].tolist())
 
 
-def _load_model(root: Path) -> Any:
-    """Load the encoder and its head; a missing weight is an error."""
+def read_model(directory: Path, config: Any = None) -> tuple[Any, list[str]]:
+    """Read an encoder and its head from local safetensors; no code from the files is run.
+
+    Also returns the sorted names of the missing weights, which got random numbers.
+
+    config   instead of the directory's own
+    """
     # It would show a bar for every process that scores. The function has no type hints.
     transformers_logging.disable_progress_bar()  # type: ignore[no-untyped-call]
     model, loading = AutoModelForSequenceClassification.from_pretrained(
-        root,
+        directory,
+        config=config,
         local_files_only=True,
         trust_remote_code=False,
         use_safetensors=True,
@@ -374,10 +382,7 @@ def _load_model(root: Path) -> Any:
         dtype=torch.float32,
         output_loading_info=True,
     )
-    missing = sorted(loading["missing_keys"])
-    if missing:  # transformers would go on with random numbers for them
-        raise ModelFilesError(f"{root}/model.safetensors: missing weights {', '.join(missing)}")
-    return model
+    return model, sorted(loading["missing_keys"])
 
 
 def _load_lexical(file: Path, n_tokens: int) -> Lexical:

@@ -6,12 +6,12 @@ from typing import Any
 
 import torch
 from tokenizers import Tokenizer
-from transformers import AutoConfig, AutoModelForSequenceClassification
+from transformers import AutoConfig
 from transformers.utils import logging as transformers_logging
 
 from pipelines.errors import InputError
 from pipelines.model.backbone import load_tokenizer
-from pipelines.model.classifier import LABELS
+from pipelines.model.classifier import LABELS, read_model
 from pipelines.train.settings import FREEZE_HALF, FREEZE_NOTHING, KEEP_DROPOUT, n_frozen_layers
 
 
@@ -26,23 +26,11 @@ def load_for_training(
     config = _training_config(directory, dropout)
     _refuse_too_long(config, max_tokens)
     torch.manual_seed(seed)
-    # transformers reports the new head as a fault. Its logging functions have no type hints.
+    # transformers reports the new head as a fault. The function has no type hints.
     transformers_logging.set_verbosity_error()  # type: ignore[no-untyped-call]
-    transformers_logging.disable_progress_bar()  # type: ignore[no-untyped-call]
-    model, loading = AutoModelForSequenceClassification.from_pretrained(
-        directory,
-        config=config,
-        local_files_only=True,
-        trust_remote_code=False,
-        use_safetensors=True,
-        attn_implementation="eager",
-        dtype=torch.float32,
-        output_loading_info=True,
-    )
+    model, without_weights = read_model(directory, config)
     body = f"{model.base_model_prefix}."
-    missing = sorted(
-        key for key in loading["missing_keys"] if key.startswith(body) and ".pooler." not in key
-    )
+    missing = [key for key in without_weights if key.startswith(body) and ".pooler." not in key]
     if missing:
         raise InputError(
             f"{directory}: weights of {missing[0]} are missing. Pass another --backbone."

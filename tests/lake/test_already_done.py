@@ -3,10 +3,8 @@
 Needs Spark to make the lake, and runs jobs in processes of their own that find no Java.
 """
 
-import os
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 
@@ -15,8 +13,7 @@ from pipelines.errors import IntegrityError
 from pipelines.lake import ledger
 from pipelines.lake.tables import TableStore, open_lake
 from schemas import BRONZE_REVIEWS, OPS_RUNS, SILVER_REJECTS, SILVER_REVIEWS
-
-ROOT = Path(__file__).resolve().parents[2]
+from tests.support.processes import ROOT, own_environment
 
 
 @pytest.fixture
@@ -33,9 +30,7 @@ def cleaned(store: TableStore) -> TableStore:
 def clean_without_java(store: TableStore, *flags: str) -> subprocess.CompletedProcess[str]:
     """Run jobs/clean.py where no Java can be found."""
     command = [sys.executable, "jobs/clean.py", "--lake", str(store.config.lake_path), *flags]
-    hidden = ("PYSPARK_GATEWAY_PORT", "PYSPARK_GATEWAY_SECRET")
-    environment = {name: value for name, value in os.environ.items() if name not in hidden}
-    environment["JAVA_HOME"] = "/no/java/here"
+    environment = own_environment() | {"JAVA_HOME": "/no/java/here"}
     return subprocess.run(
         command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False
     )

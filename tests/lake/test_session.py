@@ -1,6 +1,5 @@
 """The session checks its flags, Java, disk and jars, and is safe by default. Needs Spark."""
 
-import os
 import re
 import shutil
 import subprocess
@@ -24,6 +23,7 @@ from pipelines.lake.session import (
     java_version,
     spark_defaults,
 )
+from tests.support.processes import own_environment
 
 DiskUsage = namedtuple("DiskUsage", "total used free")
 LANDING_NEEDED = (
@@ -183,12 +183,10 @@ get_session("quiet", LakeConfig(lake={lake!r}))
 
 def start_elsewhere(lake: Path, **variables: str) -> subprocess.CompletedProcess[str]:
     """Start a session in a process of its own, with these environment variables."""
-    hidden = ("PYSPARK_GATEWAY_PORT", "PYSPARK_GATEWAY_SECRET")
-    environment = {name: value for name, value in os.environ.items() if name not in hidden}
     return subprocess.run(
         [sys.executable, "-c", START.format(lake=str(lake))],
         cwd=Path(__file__).resolve().parents[2],
-        env=environment | variables,
+        env=own_environment() | variables,
         capture_output=True,
         text=True,
         check=False,

@@ -30,26 +30,17 @@ from pipelines.tracking.model_table import ModelRecord, model_records
 from pipelines.tracking.store import connect
 from schemas import GOLD_REVIEWS, OPS_MODELS, OPS_PROMOTIONS
 from tests.support.registered import NAME, register_tiny
+from tests.support.small_gold import train_rows
 
 ROOT = Path(__file__).resolve().parents[2]
 TEXTS = ["good film", "bad film", "so so"]
-GOLD_COLUMNS = (
-    "sha2(text, 256) AS review_id",
-    "text",
-    "1 AS label",
-    "'train' AS split",
-    "'imdb' AS source",
-    "length(text) AS n_characters",
-    "2 AS n_tokens",
-    "false AS states_score",
-)
 
 
 def with_a_model(store: TableStore, tmp_path: Path) -> ModelRecord:
     """Write gold.reviews versions 1 and 2, and register a model that learned from version 1."""
     for texts in (TEXTS[:2], TEXTS):
         rows = store.spark.createDataFrame([(text,) for text in texts], "text string")
-        store.synchronise(GOLD_REVIEWS, rows.selectExpr(*GOLD_COLUMNS))
+        store.synchronise(GOLD_REVIEWS, train_rows(rows))
     learned_from = content_hash(store.read(GOLD_REVIEWS, 1))
     client = connect(store.config)
     register_tiny(store, client, tmp_path, TEXTS, gold_version=1, content_hash=learned_from)

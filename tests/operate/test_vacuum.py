@@ -33,21 +33,11 @@ from pipelines.tracking.store import connect
 from schemas import GOLD_REJECTS, GOLD_REVIEWS
 from tests.support.preload import library
 from tests.support.registered import register_tiny
-from tests.support.small_gold import TRAIN, encoder_in, gold_rows
+from tests.support.small_gold import TRAIN, encoder_in, gold_rows, train_rows
 
 ROOT = Path(__file__).resolve().parents[2]
 
 MODEL = ModelRecord("m", 2, "r1", 5, 4, None, "h", "a" * 64, [])
-GOLD_COLUMNS = (
-    "sha2(text, 256) AS review_id",
-    "text",
-    "1 AS label",
-    "'train' AS split",
-    "'imdb' AS source",
-    "length(text) AS n_characters",
-    "1 AS n_tokens",
-    "false AS states_score",
-)
 PINS = [Pin("gold.reviews", 2, "m version 1"), Pin("gold.reviews", 6, RECENT)]
 
 
@@ -184,7 +174,7 @@ def test_forgetting_a_model_s_version_is_refused_until_the_model_is_deleted(
 ) -> None:
     for rows in ([("a", "b")], [("c", "d")], [("e", "f")]):
         frame = store.spark.createDataFrame(rows, "x string, text string")
-        store.synchronise(GOLD_REVIEWS, frame.selectExpr(*GOLD_COLUMNS))
+        store.synchronise(GOLD_REVIEWS, train_rows(frame))
     register_tiny(store, client, tmp_path, ["good film"], gold_version=2)
     place = ["--lake", store.config.lake, "--table", "gold.reviews", "--older-than-hours", "0"]
     words = r"needed: version 2 \(review_classifier version 1\)\. Nothing was deleted\. To forget"

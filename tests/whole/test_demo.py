@@ -1,8 +1,6 @@
 """The demo's stages; slow: all of it on real reviews, with the real backbone and Spark."""
 
-import os
 import re
-import subprocess
 import sys
 from pathlib import Path
 
@@ -15,21 +13,13 @@ from pipelines.demo import STAGES, variables
 from pipelines.lake.config import LakeConfig
 from schemas import TABLES
 from tests.support.every_job import submit
-
-ROOT = Path(__file__).resolve().parents[2]
+from tests.support.processes import own_environment, run_to_end
 
 
 def run_demo(lake: Path, *argv: str) -> str:
     """The demo as `make demo` runs it; its summary."""
     command = [sys.executable, "jobs/demo.py", "--lake", str(lake), *argv]
-    environment = {
-        name: value for name, value in os.environ.items() if name != "PYSPARK_GATEWAY_PORT"
-    }
-    done = subprocess.run(
-        command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False
-    )
-    assert done.returncode == 0, done.stderr[-4000:]
-    return done.stdout
+    return run_to_end(command, environment=own_environment()).stdout
 
 
 def versions(lake: LakeConfig) -> dict[str, int]:
