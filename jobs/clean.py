@@ -26,11 +26,17 @@ def main(argv: Sequence[str] | None = None) -> None:
     """Clean every bronze row: all rows are read, only changed rows are written."""
     config = cli.parse(CleanConfig, argv, __doc__)
     # Imported after the flags: --help does not wait for Spark.
-    from pipelines.clean import clean_reviews, group_by_text, silver_rejects, silver_reviews
+    from pipelines.clean import (
+        clean_reviews,
+        group_by_text,
+        row_counts,
+        silver_rejects,
+        silver_reviews,
+    )
     from pipelines.lake import ledger
-    from pipelines.lake.frames import content_hash, require_conserved
+    from pipelines.lake.frames import require_conserved
     from pipelines.lake.staging import staged
-    from pipelines.lake.tables import open_lake
+    from pipelines.lake.tables import open_lake, versions_left
 
     store = open_lake("clean", config.lake)
     version = store.latest(BRONZE_REVIEWS)
@@ -42,20 +48,11 @@ def main(argv: Sequence[str] | None = None) -> None:
         grouped = group_by_text(cleaned)
         kept = store.synchronise(SILVER_REVIEWS, silver_reviews(grouped))
         rejected = store.synchronise(SILVER_REJECTS, silver_rejects(cleaned, grouped))
-    # Rows are counted in the tables that were written, not in the frames that were computed.
-    silver = f"silver.reviews VERSION AS OF {kept.version}"
-    counts = store.counts(
-        {
-            "in": f"SELECT count(*) FROM bronze.reviews VERSION AS OF {version}",
-            "kept": f"SELECT count(*) FROM {silver}",
-            "rejected": f"SELECT count(*) FROM silver.rejects VERSION AS OF {rejected.version}",
-            "duplicates": f"SELECT coalesce(sum(size(origins) - 1), 0) FROM {silver}",
-        }
-    )
+    versions = {BRONZE_REVIEWS.name: version, **versions_left([kept, rejected])}
+    counts = store.counts(row_counts(versions))
     advice = "Run jobs/clean.py again with --rerun; report it if it happens again."
     require_conserved("silver.reviews", counts, advice)
-    silver_hash = content_hash(store.read(SILVER_REVIEWS, kept.version))
-    ledger.finish(store, run, [kept, rejected], counts, output_hash=silver_hash)
+    ledger.finish(store, run, [kept, rejected], counts)
 
 
 if __name__ == "__main__":

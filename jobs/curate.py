@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pipelines import cli, program
 from pipelines.bundle import task_values
 from pipelines.cli import flag, group
+from pipelines.flag_rules import PATH
 from pipelines.lake.config import LakeConfig
 from pipelines.model.backbone import EMBEDDED
 from schemas import GOLD_REJECTS, GOLD_REVIEWS, SILVER_REVIEWS
@@ -30,7 +31,11 @@ class CurateConfig:
         POLICIES,
     )
     sources: str = flag("sources to learn from, comma-separated; default all", "")
-    backbone: str = flag("encoder whose tokenizer counts n_tokens: a name or a directory", EMBEDDED)
+    backbone: str = flag(
+        "encoder whose tokenizer counts n_tokens: a name or a directory",
+        EMBEDDED,
+        must_be=PATH,
+    )
     lake: LakeConfig = group(LakeConfig)
 
 
@@ -42,9 +47,9 @@ def main(argv: Sequence[str] | None = None) -> None:
 
     from pipelines import curate
     from pipelines.lake import ledger
-    from pipelines.lake.frames import content_hash, require_conserved
+    from pipelines.lake.frames import require_conserved
     from pipelines.lake.staging import staged
-    from pipelines.lake.tables import open_lake
+    from pipelines.lake.tables import open_lake, versions_left
     from pipelines.model import backbone
 
     store = open_lake("curate", config.lake)
@@ -64,17 +69,11 @@ def main(argv: Sequence[str] | None = None) -> None:
         rows_by_split = curate.check_splits(counted)
         kept = store.synchronise(GOLD_REVIEWS, curate.gold_reviews(counted))
         rejected = store.synchronise(GOLD_REJECTS, curate.gold_rejects(counted))
-    counts = store.counts(
-        {
-            "in": f"SELECT count(*) FROM silver.reviews VERSION AS OF {version}",
-            "kept": f"SELECT count(*) FROM gold.reviews VERSION AS OF {kept.version}",
-            "rejected": f"SELECT count(*) FROM gold.rejects VERSION AS OF {rejected.version}",
-        }
-    )
+    versions = {SILVER_REVIEWS.name: version, **versions_left([kept, rejected])}
+    counts = store.counts(curate.row_counts(versions))
     advice = "Run jobs/curate.py again with --rerun; report it if it happens again."
     require_conserved("gold.reviews", counts, advice)
-    gold_hash = content_hash(store.read(GOLD_REVIEWS, kept.version))
-    ledger.finish(store, run, [kept, rejected], counts | rows_by_split, output_hash=gold_hash)
+    ledger.finish(store, run, [kept, rejected], counts | rows_by_split)
     task_values.set_value("gold_version", kept.version)
 
 

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pipelines import cli, program
 from pipelines.cli import flag
 from pipelines.errors import GateRefusedError
+from pipelines.flag_rules import PATH, between, shown
 from pipelines.lake.config import LakeConfig
 
 
@@ -21,8 +22,21 @@ from pipelines.lake.config import LakeConfig
 class DemoConfig:
     """Flags of this job."""
 
-    lake: str = flag("local directory that holds tables, models and landing files", "lake")
-    max_rows: int = flag("reviews to take, evenly spread over the file; 0 = all 25,000", 0)
+    lake: str = flag(
+        "local directory that holds tables, models and landing files",
+        "lake",
+        must_be=PATH,
+    )
+    max_rows: int = flag(
+        "reviews to take, evenly spread over the file; 0 = all 25,000",
+        0,
+        must_be=between(0),
+    )
+
+    def __post_init__(self) -> None:
+        # Raises ValueError for a directory that Spark cannot use. A URI needs a landing directory.
+        if not LakeConfig(lake=self.lake, landing="landing").is_local:
+            raise ValueError(f"--lake must be a local directory, got {shown(self.lake)}")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -46,10 +60,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     if code not in (0, GateRefusedError.exit_code):
         return code
     if demo.versions_of(store) == versions_before:
-        print(f"\n{demo.NOTHING_NEW}")
-    print(f"\n[{time.monotonic() - started_s:3.0f} s] done\n")
-    print(demo.summary(store, connect(store.config), config.max_rows, is_refused))
-    print(f"\n{demo.NEXT_STEPS.format(lake=config.lake)}")
+        program.show("", demo.NOTHING_NEW)
+    program.show("", f"[{time.monotonic() - started_s:3.0f} s] done", "")
+    summary = demo.summary(store, connect(store.config), config.max_rows, is_refused)
+    program.show(*summary.split("\n"), "", *demo.NEXT_STEPS.format(lake=config.lake).split("\n"))
     return 0 if config.max_rows else code
 
 

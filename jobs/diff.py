@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 from pipelines import cli, program
 from pipelines.cli import flag, group
+from pipelines.flag_rules import between
 from pipelines.lake.config import LakeConfig
 from schemas import TABLES
 
@@ -24,14 +25,10 @@ class DiffConfig:
     """Flags of this job."""
 
     table: str = flag("the table", "gold.reviews", tuple(table.name for table in TABLES))
-    before: int = flag("version to start from; -1 = latest", 0)
-    after: int = flag("version to compare with it; -1 = latest", -1)
-    examples: int = flag("rows of each kind to show", 3)
+    before: int = flag("version to start from; -1 = latest", 0, must_be=between(-1))
+    after: int = flag("version to compare with it; -1 = latest", -1, must_be=between(-1))
+    examples: int = flag("rows of each kind to show", 3, must_be=between(0))
     lake: LakeConfig = group(LakeConfig)
-
-    def __post_init__(self) -> None:
-        if self.examples < 0:
-            raise ValueError(f"--examples must be 0 or more, got {self.examples}")
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -51,9 +48,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     with reading(f"{table.name} versions {before} and {after}", ADVICE):
         kinds = ", ".join(f"{n:,} {kind}" for kind, n in counts(changed).items())
         lines = examples(changed, table, config.examples)
-    print(f"{table.name} version {before} -> {after}: {kinds}")
-    for line in lines:
-        print(line)
+    program.show(f"{table.name} version {before} -> {after}: {kinds}", *lines)
 
 
 if __name__ == "__main__":

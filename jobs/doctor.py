@@ -1,8 +1,10 @@
 """Examine a lake: print one line per problem with its fix; print nothing if it is healthy.
 
     python jobs/doctor.py --lake lake
+    python jobs/doctor.py --lake lake --deep
 
-Reads   every table, gold.reviews at each model's version, every file of every registered model
+Reads   every table, gold.reviews at each model's version, every file of every registered model;
+        with --deep every version and file that a run has recorded
 Writes  nothing
 """
 
@@ -10,7 +12,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from pipelines import cli, program
-from pipelines.cli import group
+from pipelines.cli import flag, group
 from pipelines.errors import IntegrityError
 from pipelines.lake.config import LakeConfig
 
@@ -19,6 +21,7 @@ from pipelines.lake.config import LakeConfig
 class DoctorConfig:
     """Flags of this job."""
 
+    deep: bool = flag("also compare every recorded version with what its run has left", False)
     lake: LakeConfig = group(LakeConfig)
 
 
@@ -30,8 +33,9 @@ def main(argv: Sequence[str] | None = None) -> None:
     from pipelines.operate.doctor import examine
 
     n_faults = 0
-    for fault in examine(get_session("doctor", config.lake), config.lake):
-        print(fault)
+    session = get_session("doctor", config.lake)
+    for fault in examine(session, config.lake, is_deep=config.deep):
+        program.show(str(fault))
         n_faults += 1
     if n_faults:
         where = config.lake.catalog or config.lake.lake

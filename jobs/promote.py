@@ -11,12 +11,13 @@ import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from pipelines import cli, program
+from pipelines import cli, flag_rules, program
 from pipelines.bundle import task_values
 from pipelines.cli import flag, group
 from pipelines.errors import GateRefusedError
 from pipelines.lake.config import LakeConfig
 from pipelines.tracking.names import CHALLENGER, CHAMPION, MODEL_NAME, PREVIOUS_CHAMPION
+from schemas import OPS_PROMOTIONS
 
 log = logging.getLogger("reviewlake")
 
@@ -25,7 +26,7 @@ log = logging.getLogger("reviewlake")
 class PromoteConfig:
     """Flags of this job."""
 
-    model_name: str = flag("registered model", MODEL_NAME)
+    model_name: str = flag("registered model", MODEL_NAME, must_be=flag_rules.MODEL_NAME)
     rollback: bool = flag("make previous_champion the champion again, without the gate", False)
     lake: LakeConfig = group(LakeConfig)
 
@@ -54,7 +55,8 @@ def main(argv: Sequence[str] | None = None) -> None:
         log.info("promote: nothing to do, %s version %d is the champion", name, champion)
         if challenger:  # a run killed after it moved the aliases has no row in the ledger
             inputs = {"challenger": champion, "champion": previous or 0}
-            ledger.complete(store, ledger.start("promote", config, inputs))
+            left_out = ledger.start("promote", config, inputs)
+            ledger.complete(store, left_out, [OPS_PROMOTIONS])
         task_values.set_value("model_version", champion)
         return
 
@@ -67,7 +69,9 @@ def main(argv: Sequence[str] | None = None) -> None:
     if config.rollback:
         aliases = moves("rolled_back", champion, previous, challenger)
         reasons = gate.rollback_reasons()
-        gate.record_decision(store, name, previous or 0, "rolled_back", reasons, champion)
+        commit = gate.record_decision(store, name, previous or 0, "rolled_back", reasons, champion)
+        # Before the aliases move: a run killed in between is repeated as a whole.
+        ledger.finish(store, run, [commit], {"rolled_back": 1})
         registry.move_aliases(client, name, aliases)
         return
     candidate = registry.resolve(client, name, CHALLENGER)  # raises if nothing was trained yet

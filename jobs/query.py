@@ -15,8 +15,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from pipelines import cli, program
-from pipelines.cli import flag, group
+from pipelines.cli import check_values, flag, group
 from pipelines.errors import InputError
+from pipelines.flag_rules import MAX_INT, PATH, between
 from pipelines.lake.config import LakeConfig
 
 FORMATS = ("table", "csv", "jsonl")
@@ -27,34 +28,47 @@ class QueryConfig:
     """The statement, and the form of its answer."""
 
     sql: str = flag("the statement; this or --file", "")
-    file: str = flag("file that holds the statement; this or --sql", "")
+    file: str = flag("file that holds the statement; this or --sql", "", must_be=PATH)
     format: str = flag("table for people; csv or jsonl for other programs", "table", FORMATS)
-    limit: int = flag("rows to show; 0 = all; -1 = 20 in a table, all in csv and jsonl", -1)
-    width: int = flag("maximum characters per cell of a table", 60)
+    limit: int = flag(
+        "rows to show; 0 = all; -1 = 20 in a table, all in csv and jsonl",
+        -1,
+        must_be=between(-1, MAX_INT - 1),
+    )
+    width: int = flag("maximum characters per cell of a table", 60, must_be=between(4))
+    safe_csv: bool = flag(
+        "for spreadsheets: put ' before a CSV cell that would be a formula", False
+    )
     write: bool = flag("allow a statement that changes tables", False)
     lake: LakeConfig = group(LakeConfig)
 
     def __post_init__(self) -> None:
+        check_values(self)
         if bool(self.sql.strip()) == bool(self.file):
             raise ValueError(
                 "expected a statement in one of --sql and --file, found both or neither"
             )
-        if self.limit < -1:
-            raise ValueError(f"--limit must be -1, 0 or more, got {self.limit}")
-        if self.width < 4:
-            raise ValueError(f"--width must be 4 or more, got {self.width}")
+        if self.safe_csv and self.format != "csv":
+            raise ValueError(f"--safe-csv needs --format csv, got --format {self.format}")
 
 
 def statement_of(config: QueryConfig) -> str:
     """Return the statement, from the flag or from the file."""
-    if config.sql:
+    if config.sql.strip():
         return config.sql
+    file = Path(config.file)
     try:
-        return Path(config.file).read_text(encoding="utf-8")
+        if file.exists() and not file.is_file():  # a pipe or a device may never end
+            kind = "a directory" if file.is_dir() else "a special file"
+            raise InputError(f"--file {file}: expected a file, found {kind}. Correct the path.")
+        statement = file.read_text(encoding="utf-8-sig")  # without the byte order mark
     except (OSError, UnicodeDecodeError) as error:
         raise InputError(
             f"--file {config.file}: expected a text file in UTF-8, found: {error}"
         ) from error
+    if not statement.strip():
+        raise InputError(f"--file {file}: expected a statement, found an empty file. Write one.")
+    return statement
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -69,7 +83,14 @@ def main(argv: Sequence[str] | None = None) -> None:
     with store.exclusive() if config.write else nullcontext():
         answer = ask(store.spark, config.lake.physical(statement), config.write)
     try:
-        for line in rendered(answer, config.format, config.limit, config.width):
+        for line in rendered(
+            answer,
+            config.format,
+            config.limit,
+            config.width,
+            is_safe=config.safe_csv,
+            is_terminal=sys.stdout.isatty(),
+        ):
             print(line)
     except BrokenPipeError:  # `| head` has closed the pipe; stdout must not be flushed at exit
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

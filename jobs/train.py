@@ -7,12 +7,12 @@ Reads   gold.reviews at one version, ops.runs
 Writes  an MLflow run and model version, its alias challenger, ops.models, ops.runs
 """
 
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from pipelines import cli, program
+from pipelines import cli, flag_rules, program
 from pipelines.cli import flag, group
+from pipelines.flag_rules import NAME, between
 from pipelines.lake.config import LakeConfig
 from pipelines.tracking.names import MODEL_NAME
 from pipelines.train.settings import PRESETS, TrainSettings
@@ -23,23 +23,21 @@ from schemas import GOLD_REVIEWS
 class TrainConfig:
     """Flags of this job."""
 
-    gold_version: int = flag("Delta version of gold.reviews to train on; -1 = latest", -1)
+    gold_version: int = flag(
+        "Delta version of gold.reviews to train on; -1 = latest",
+        -1,
+        must_be=between(-1),
+    )
     preset: str = flag(
         "best: more tokens, one more trained layer, slower; seed: the settings of the notebook "
         "that this project started from",
         "default",
         ("default", *PRESETS),
     )
-    model_name: str = flag("registered model", MODEL_NAME)
-    experiment: str = flag("MLflow experiment", MODEL_NAME)
+    model_name: str = flag("registered model", MODEL_NAME, must_be=flag_rules.MODEL_NAME)
+    experiment: str = flag("MLflow experiment", MODEL_NAME, must_be=NAME)
     settings: TrainSettings = group(TrainSettings)
     lake: LakeConfig = group(LakeConfig)
-
-    def __post_init__(self) -> None:
-        if not re.fullmatch(r"[\w.-]+", self.model_name):
-            raise ValueError(
-                f"--model-name must be letters, digits, _ . and -, got {self.model_name!r}"
-            )
 
 
 def main(argv: Sequence[str] | None = None) -> None:

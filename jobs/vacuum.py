@@ -8,15 +8,17 @@ registered model learned from (gold, and the silver and bronze behind it), and t
 run with the tag keep has read.
 
 Reads   the registry, ops.models, the file listing of every table
-Writes  nothing; deletes files, and leftovers of killed runs in the landing directory
+Writes  ops.runs if it deletes files; deletes files, and leftovers of killed runs in landing
 """
 
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cache
 
 from pipelines import cli, program
 from pipelines.cli import flag, group
+from pipelines.flag_rules import MAX_HOURS, VERSIONS, between
 from pipelines.lake.config import LakeConfig
 from schemas import TABLES
 
@@ -31,10 +33,12 @@ class VacuumConfig:
     forget: str = flag(
         "versions of --table that may become unreadable, for example 3-7; refused if one is needed",
         "",
+        must_be=VERSIONS,
     )
     older_than_hours: float = flag(
         "keep versions that were current, and files that were written, within this many hours",
         168.0,
+        must_be=between(0, MAX_HOURS),
     )
     dry_run: bool = flag("only report what would be deleted", False)
     lake: LakeConfig = group(LakeConfig)
@@ -42,14 +46,13 @@ class VacuumConfig:
     def __post_init__(self) -> None:
         if self.forget and not self.table:
             raise ValueError("--forget needs --table")
-        if self.older_than_hours < 0:
-            raise ValueError(f"--older-than-hours must be 0 or more, got {self.older_than_hours}")
 
 
 def main(argv: Sequence[str] | None = None) -> None:
     """List the needed versions, delete all other files, check that the needed ones exist."""
     config = cli.parse(VacuumConfig, argv, __doc__)
     # Imported after the flags: --help does not wait for Spark and MLflow.
+    from pipelines.lake import ledger
     from pipelines.lake.tables import open_lake
     from pipelines.operate import vacuum
     from pipelines.tracking import model_table, registry, runs
@@ -62,24 +65,24 @@ def main(argv: Sequence[str] | None = None) -> None:
     names = registry.names(client, config.lake, {model.name for model in known})
     live = registry.live_versions(client, names)
     vacuum.require_known(live, {model.key for model in known}, names)
-    live_models = [model for model in known if model.key in live]
-    pins = [pin for model in live_models for pin in vacuum.pins_of_model(model)]
-    for run_id, table_name, version in runs.kept(client):
-        pins.append(vacuum.Pin(table_name, version, f"run {run_id}, keep"))
+    pins = vacuum.live_pins(known, live, runs.kept(client))
+    run = ledger.start("vacuum", config, {})
+    # Once, before the first file goes: doctor --deep must know why old versions lack files.
+    announce = cache(lambda: ledger.finish(store, run, [], {}))
     before_ms = int(time.time() * 1_000 - config.older_than_hours * HOUR_MS)
     for table in TABLES:
         if store.exists(table) and config.table in ("", table.name):
             own_pins = [pin for pin in pins if pin.table == table.name]
-            print(
-                vacuum.vacuum_table(
-                    store,
-                    table,
-                    own_pins,
-                    before_ms=before_ms,
-                    forget=config.forget,
-                    is_dry_run=config.dry_run,
-                )
+            line = vacuum.vacuum_table(
+                store,
+                table,
+                own_pins,
+                before_ms=before_ms,
+                forget=config.forget,
+                is_dry_run=config.dry_run,
+                announce=announce,
             )
+            program.show(line)
     if not config.dry_run:
         vacuum.clear_staging(config.lake.landing_path, before_ms)
 

@@ -1,4 +1,7 @@
-"""Flags from a frozen dataclass: one field gives a flag, its default, help and MLflow param."""
+"""Flags from a frozen dataclass: one field gives a flag, its default, rule, help and MLflow param.
+
+A value is checked when it is read, before anything starts. A field's default is always valid.
+"""
 
 import argparse
 import dataclasses
@@ -8,22 +11,35 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NoReturn, TypeVar
 
+from pipelines import flag_rules
 from pipelines.errors import InputError
+from pipelines.flag_rules import Rule, shown
 
 Config = TypeVar("Config")
 _REQUIRED = dataclasses.MISSING
+MAX_CHARACTERS = 500  # maximum length of argparse's message, which quotes what was given
 
 
-def flag(description: str, default: Any = _REQUIRED, choices: Sequence[str] = ()) -> Any:
+def flag(
+    description: str,
+    default: Any = _REQUIRED,
+    choices: Sequence[str] = (),
+    must_be: Rule | None = None,
+) -> Any:
     """Declare a field that is a flag. The default () means: the flag may be given several times."""
-    metadata = {"help": description, "choices": tuple(choices)}
+    metadata = {"help": description, "choices": tuple(choices), "must_be": must_be}
     return dataclasses.field(default=default, metadata=metadata)
 
 
-def argument(description: str, default: Any = _REQUIRED, choices: Sequence[str] = ()) -> Any:
+def argument(
+    description: str,
+    default: Any = _REQUIRED,
+    choices: Sequence[str] = (),
+    must_be: Rule | None = None,
+) -> Any:
     """Declare a field that is a positional argument."""
-    metadata = {"help": description, "choices": tuple(choices), "argument": True}
-    return dataclasses.field(default=default, metadata=metadata)
+    metadata = flag(description, default, choices, must_be).metadata
+    return dataclasses.field(default=default, metadata={**metadata, "argument": True})
 
 
 def group(config: type[Any]) -> Any:
@@ -31,11 +47,17 @@ def group(config: type[Any]) -> Any:
     return dataclasses.field(default_factory=config, metadata={"group": config})
 
 
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        """Raise InputError; argparse's own method prints the usage too, and ends the process."""
+        raise InputError(f"{message[:MAX_CHARACTERS]}. --help lists the flags.")
+
+
 def build_parser(config: type[Any], description: str | None) -> argparse.ArgumentParser:
-    """Return the parser of a job's flags."""
+    """Return the parser of a job's flags. It reads texts; `_build` turns them into values."""
     script = Path(sys.argv[0])
     is_package = script.name == "__main__.py"  # as python -m pipelines.bundle
-    parser = argparse.ArgumentParser(
+    parser = _Parser(
         prog=f"python -m pipelines.{script.parent.name}" if is_package else None,
         description=description,
         formatter_class=argparse.RawDescriptionHelpFormatter,
@@ -52,7 +74,7 @@ def parse(
     description: str | None,
     presets: Mapping[str, Any] | None = None,
 ) -> Config:
-    """Read argv into `config`. Raises InputError for a value that its `__post_init__` refuses.
+    """Read argv into `config`. Raises InputError for a value that the config refuses.
 
     With --preset NAME the defaults are those of `presets[NAME]`, a dataclass; explicit flags win.
     """
@@ -66,18 +88,22 @@ def parse(
 
 def complaint(config: type[Any], argv: Sequence[str]) -> str | None:
     """Return the error with which a job would refuse these arguments; None if it accepts them."""
-    parser = build_parser(config, None)
-
-    def refuse(message: str) -> NoReturn:
-        raise InputError(message)
-
-    # argparse's own method prints the usage and ends the process.
-    parser.error = refuse  # type: ignore[method-assign]
     try:
-        _build(config, vars(parser.parse_args(argv)))
+        parse(config, argv, None)
     except InputError as error:
         return str(error)
     return None
+
+
+def check_values(config: Any) -> None:
+    """Raise ValueError unless each value of a config keeps its field's rule.
+
+    `parse` and `from_params` do this themselves; a config that is made in code can call it.
+    """
+    types = typing.get_type_hints(type(config))
+    for field in dataclasses.fields(config):
+        if "group" not in field.metadata:
+            _checked(field, types[field.name], getattr(config, field.name))
 
 
 def as_params(config: Any) -> dict[str, Any]:
@@ -94,19 +120,13 @@ def from_params(config: type[Config], params: Mapping[str, str]) -> Config:
 
     Raises InputError for a missing name and for a value that the config refuses.
     """
-    types = typing.get_type_hints(config)
-    missing = [name for name in types if name not in params]
+    missing = [name for name in typing.get_type_hints(config) if name not in params]
     if missing:
         raise InputError(
             f"{', '.join(missing)}: missing from the run's recorded settings; it was made by older "
             "code. Check out that code: git worktree add ../then <its git.commit>."
         )
-    values = {name: _value(kind, params[name]) for name, kind in types.items()}
-    return _build(config, values)
-
-
-def _value(kind: type[Any], text: str) -> Any:
-    return text == "True" if kind is bool else kind(text)
+    return _build(config, params)
 
 
 def _add_flags(parser: argparse.ArgumentParser, config: type[Any]) -> None:
@@ -146,7 +166,6 @@ def _add_flag(
         has_default = not is_required and field.default != ""
         parser.add_argument(
             name,
-            type=kind,
             required=is_required,
             default=None if is_required else field.default,
             choices=field.metadata["choices"] or None,
@@ -155,11 +174,37 @@ def _add_flag(
 
 
 def _build(config: type[Config], values: Mapping[str, Any]) -> Config:
+    types = typing.get_type_hints(config)
     chosen: dict[str, Any] = {}
-    for field in dataclasses.fields(config):  # type: ignore[arg-type]  # a config is a dataclass
-        own_config = field.metadata.get("group")
-        chosen[field.name] = _build(own_config, values) if own_config else values[field.name]
     try:
+        for field in dataclasses.fields(config):  # type: ignore[arg-type]  # a config is a dataclass
+            own_config = field.metadata.get("group")
+            if own_config:
+                chosen[field.name] = _build(own_config, values)
+            else:
+                chosen[field.name] = _checked(field, types[field.name], values[field.name])
         return config(**chosen)
     except ValueError as error:
         raise InputError(str(error)) from error
+
+
+def _checked(field: dataclasses.Field[Any], kind: type[Any], given: Any) -> Any:
+    """Return a field's value, read from text if need be. Raises ValueError if it breaks a rule."""
+    if given == field.default:
+        return given
+    if kind not in flag_rules.READERS:  # a flag that may be given several times
+        return tuple(_checked_one(field, str, part) for part in given)
+    return _checked_one(field, kind, given)
+
+
+def _checked_one(field: dataclasses.Field[Any], kind: type[Any], given: Any) -> Any:
+    if given == []:
+        given = "--"  # argparse loses the value of --flag=--
+    rule = field.metadata.get("must_be") or flag_rules.DEFAULTS[kind]
+    value = flag_rules.READERS[kind](given) if isinstance(given, str) else given
+    if value is not None and rule.accepts(value):
+        return value
+    type_words = flag_rules.TYPE_WORDS.get(kind, "") if value is None else ""
+    name = field.name if "argument" in field.metadata else "--" + field.name.replace("_", "-")
+    read = given if value is None else value
+    raise ValueError(f"{name} must be {type_words}{rule.words}, got {shown(read)}")

@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from mlflow.tracking import MlflowClient
 from pyspark.sql import SparkSession
 
+from pipelines import program
 from pipelines.bundle import resolve, runner
 from pipelines.bundle.graph import job_of
 from pipelines.lake import ledger
@@ -58,7 +59,7 @@ def run(job_name: str, parameters: Mapping[str, str], lake: str, max_rows: int) 
     definition = resolve.definition_for(resolve.LOCAL, variables(lake, max_rows))
     job = job_of(definition, job_name)
     results = runner.run_local(definition, job, parameters, runner.in_process, resume=False)
-    print("\n".join(runner.summary(job, results)))
+    program.show(*runner.summary(job, results))
     return runner.exit_code(job, results)
 
 

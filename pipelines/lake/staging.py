@@ -4,19 +4,16 @@
 for each of its passes.
 """
 
-import shutil
-import uuid
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from pathlib import Path
+from functools import partial
 
 from pyspark.sql import DataFrame
 from tqdm import tqdm
 
+from pipelines.lake.locks import hold_in_java
+from pipelines.lake.scratch import scratch
 from pipelines.lake.tables import TableStore
-
-# Copies of reviews and models that runs leave below the landing directory; a vacuum clears them.
-LEFTOVERS = ("staging/*", "models/*", "ingest-*", "snapshot-*")
 
 
 @contextmanager
@@ -29,16 +26,10 @@ def staged(store: TableStore, frame: DataFrame, name: str) -> Iterator[DataFrame
 @contextmanager
 def staged_parts(store: TableStore, frames: Sequence[DataFrame], name: str) -> Iterator[DataFrame]:
     """Compute frames of one schema in turn, with a progress bar, and read them back as one."""
-    directory = staging_directory(store.config.landing_path, name)
-    location = store.config.readable(directory)
-    try:
+    config = store.config
+    hold = partial(hold_in_java, store.spark if config.is_local else None)
+    with scratch(config.landing_path, f"staging/{name}", hold) as directory:
+        location = config.readable(directory / "rows")
         for frame in tqdm(frames, desc=name, unit=" parts", disable=len(frames) < 2):
             frame.write.mode("append").parquet(location)
         yield store.spark.read.parquet(location)
-    finally:
-        shutil.rmtree(directory, ignore_errors=True)
-
-
-def staging_directory(landing: Path, name: str) -> Path:
-    """Return a new name below the landing directory."""
-    return landing / "staging" / f"{name}-{uuid.uuid4().hex}"

@@ -15,7 +15,8 @@ from tokenizers import Tokenizer
 from torch import distributed
 
 from pipelines import cli, program
-from pipelines.errors import JobError, SetupError
+from pipelines.errors import JobError
+from pipelines.lake.scratch import in_use
 from pipelines.lake.snapshot import labels_of, open_snapshot, rows_of
 from pipelines.model import classifier
 from pipelines.model.classifier import best_device
@@ -59,7 +60,8 @@ def train_rank(
             rank=ranks.rank,
             store=store,
         )
-        _train(Path(snapshot), place, settings=settings, ranks=ranks)
+        with in_use(Path(snapshot).parent):
+            _train(Path(snapshot), place, settings=settings, ranks=ranks)
         distributed.destroy_process_group()
     except (JobError, OSError) as error:
         fault = _noted(error)
@@ -69,11 +71,10 @@ def train_rank(
 
 def _noted(error: JobError | OSError) -> dict[str, str]:
     """Describe an error for the launching process: the class to raise, and its message."""
-    if isinstance(error, JobError):
-        return {"kind": type(error).__name__, "line": str(error)}
-    is_setup = program.exit_code(error) == SetupError.exit_code
-    kind = "SetupError" if is_setup else "JobError"
-    return {"kind": kind, "line": program.one_line(error)}
+    known = program.from_disk(error)
+    if isinstance(known, JobError):
+        return {"kind": type(known).__name__, "line": str(known)}
+    return {"kind": "JobError", "line": program.one_line(known)}
 
 
 def _train(snapshot: Path, directory: Path, *, settings: TrainSettings, ranks: Ranks) -> None:

@@ -4,10 +4,15 @@ import math
 from dataclasses import dataclass
 
 from pipelines.cli import flag
+from pipelines.flag_rules import PATH, SHARE, Rule, between
 from pipelines.model.backbone import EMBEDDED
 
 KEEP_DROPOUT = -1.0
 FREEZE_NOTHING, FREEZE_A_THIRD, FREEZE_HALF = -1, -2, -3
+DROPOUT = Rule(
+    "0..0.9 or -1 (the backbone's own)",
+    lambda value: value == KEEP_DROPOUT or 0 <= value <= 0.9,
+)
 FRACTIONS = {FREEZE_A_THIRD: 3, FREEZE_HALF: 2}  # one layer in n is frozen
 
 
@@ -15,85 +20,103 @@ FRACTIONS = {FREEZE_A_THIRD: 3, FREEZE_HALF: 2}  # one layer in n is frozen
 class TrainSettings:
     """All settings that change the weights. DECISIONS.md gives the reasons for the defaults."""
 
-    backbone: str = flag(f"{EMBEDDED} (packaged), a directory, or a model of the hub", EMBEDDED)
+    backbone: str = flag(
+        f"{EMBEDDED} (packaged), a directory, or a model of the hub",
+        EMBEDDED,
+        must_be=PATH,
+    )
     max_tokens: int = flag(
         "tokens per review read in training, special tokens included; longer reviews are truncated",
         96,
+        must_be=between(8, 512, " (the usual encoder's position limit)"),
     )
-    score_tokens: int = flag("tokens read at prediction time (at least --max-tokens; 0 = same)", 0)
+    score_tokens: int = flag(
+        "tokens read at prediction time (at least --max-tokens; 0 = same)",
+        0,
+        must_be=between(0, 512),
+    )
     head_share: float = flag(
         "share of the kept tokens that comes from the start of a review; the rest is from its end",
         0.25,
+        must_be=SHARE,
     )
-    epochs: int = flag("maximum number of epochs", 1)
-    batch_size: int = flag("reviews per step", 32)
-    learning_rate: float = flag("peak learning rate of AdamW", 3e-4)
-    weight_decay: float = flag("weight decay of AdamW", 0.01)
+    epochs: int = flag(
+        "maximum number of epochs",
+        1,
+        must_be=between(1, 100),
+    )
+    batch_size: int = flag(
+        "reviews per step",
+        32,
+        must_be=between(1, 4_096),
+    )
+    learning_rate: float = flag(
+        "peak learning rate of AdamW",
+        3e-4,
+        must_be=between(1e-8, 1.0),
+    )
+    weight_decay: float = flag(
+        "weight decay of AdamW",
+        0.01,
+        must_be=SHARE,
+    )
     lexical: bool = flag(
         "add a linear model that reads all tokens of a review, also truncated ones", True
     )
     pairs: int = flag(
         "hash buckets for pairs of adjacent tokens in the linear model; 0 = single tokens only",
         2**20,
+        must_be=between(0, 2**26),
     )
     pooling: str = flag(
         "mean of all token states, or the architecture's own ([CLS])", "mean", ("mean", "own")
     )
     schedule: str = flag("learning rate after the warm-up", "linear", ("linear", "constant"))
-    warmup_share: float = flag("share of all steps in which the learning rate rises", 0.1)
+    warmup_share: float = flag(
+        "share of all steps in which the learning rate rises",
+        0.1,
+        must_be=SHARE,
+    )
     freeze_layers: int = flag(
         "layers that are not trained: -1 none, 0 embeddings, n embeddings and first n layers, "
         "-2 embeddings and a third of the layers, -3 embeddings and half",
         FREEZE_HALF,
+        must_be=between(FREEZE_HALF, 100),
     )
-    dropout: float = flag("dropout of every layer; -1 = the backbone's own", 0.0)
-    patience: int = flag("stop after this many epochs without a lower validation loss", 2)
-    seed: int = flag("random seed of the new classification layer, the batches and dropout", 42)
+    dropout: float = flag(
+        "dropout of every layer; -1 = the backbone's own",
+        0.0,
+        must_be=DROPOUT,
+    )
+    patience: int = flag(
+        "stop after this many epochs without a lower validation loss",
+        2,
+        must_be=between(1, 100),
+    )
+    seed: int = flag(
+        "random seed of the new classification layer, the batches and dropout",
+        42,
+        must_be=between(0, 2**32 - 1),
+    )
     precision: str = flag(
         "arithmetic; auto = bf16 if it is measured to be clearly faster here, else fp32",
         "auto",
         choices=("auto", "fp32", "bf16"),
     )
     threads: int = flag(
-        "CPU threads, 0 = torch's choice; only equal numbers give bit-identical weights", 0
+        "CPU threads, 0 = torch's choice; only equal numbers give bit-identical weights",
+        0,
+        must_be=between(0, 1_024),
     )
     processes: int = flag(
-        "processes that divide each batch and the threads; 2 or more start by TorchDistributor", 1
+        "processes that divide each batch and the threads; 2 or more start by TorchDistributor",
+        1,
+        must_be=between(1, 1_024),
     )
-
-    def __post_init__(self) -> None:
-        _require(
-            "max_tokens",
-            self.max_tokens,
-            low=8,
-            high=512,
-            why=" (the usual encoder's position limit)",
-        )
-        _require("score_tokens", self.score_tokens, low=0, high=512)
-        _require("head_share", self.head_share, low=0.0, high=1.0)
-        _require("epochs", self.epochs, low=1, high=100)
-        _require("batch_size", self.batch_size, low=1, high=4_096)
-        _require("learning_rate", self.learning_rate, low=1e-8, high=1.0)
-        _require("weight_decay", self.weight_decay, low=0.0, high=1.0)
-        _require("pairs", self.pairs, low=0, high=2**26)
-        _require("warmup_share", self.warmup_share, low=0.0, high=1.0)
-        _require("freeze_layers", self.freeze_layers, low=FREEZE_HALF, high=100)
-        _require("patience", self.patience, low=1, high=100)
-        _require("seed", self.seed, low=0, high=2**32 - 1)
-        _require("threads", self.threads, low=0, high=1_024)
-        _require("processes", self.processes, low=1, high=1_024)
-        if self.dropout != KEEP_DROPOUT:
-            _require("dropout", self.dropout, low=0.0, high=0.9, why=" or -1 (the backbone's own)")
 
     def n_steps(self, n_rows: int) -> int:
         """Return the number of steps of all epochs together."""
         return math.ceil(n_rows / self.batch_size) * self.epochs
-
-
-def _require(name: str, value: float, *, low: float, high: float, why: str = "") -> None:
-    if not low <= value <= high:
-        flag_name = name.replace("_", "-")
-        raise ValueError(f"--{flag_name} must be {low:g}..{high:g}{why}, got {value:g}")
 
 
 # Its accuracy and its time are in BENCHMARKS.md.

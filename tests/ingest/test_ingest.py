@@ -1,5 +1,6 @@
 """Records are staged, compared with bronze and appended by the job. Most tests need Spark."""
 
+import contextlib
 import io
 import json
 import logging
@@ -7,14 +8,17 @@ from collections.abc import Callable
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from pyspark.sql import SparkSession
+from pyspark.sql import DataFrame, SparkSession
 
 from jobs import ingest as job
-from pipelines.errors import ContractError, InputError, IntegrityError, SetupError
+from pipelines.errors import ConflictError, ContractError, InputError, IntegrityError, SetupError
+from pipelines.ingest import bronze
 from pipelines.ingest.bronze import (
     StagedDelivery,
     bronze_rows,
@@ -25,9 +29,9 @@ from pipelines.ingest.bronze import (
 )
 from pipelines.ingest.sources import PACKAGED, SOURCES, Delivery
 from pipelines.lake.config import LakeConfig
-from pipelines.lake.tables import TableStore
+from pipelines.lake.tables import Commit, TableStore
 from pipelines.provenance import sha256_of
-from schemas import BRONZE_REVIEWS, OPS_RUNS
+from schemas import BRONZE_REVIEWS, OPS_RUNS, Table
 
 NOW = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
 TEXT = 'two\r\nlines, a "quote", NUL \0, \u00e9, \u2028 and \U0001f600'
@@ -51,10 +55,6 @@ def csv_flags(path: Path, *more: str) -> list[str]:
         ({"source": "seed-zip"}, "--source seed-zip needs --path"),
         ({"source": "csv", "path": "x.csv"}, "--source csv needs --name"),
         ({"name": "shop"}, "--source imdb has its own name, drop --name"),
-        (
-            {"source": "csv", "path": "x.csv", "name": "shop", "text_column": ""},
-            "--text-column must not be empty",
-        ),
     ],
 )
 def test_flags_that_contradict_each_other_are_refused(
@@ -265,6 +265,73 @@ def test_a_part_can_be_ingested_first_and_the_rest_later(
     assert ledger[0]["run_key"] != ledger[1]["run_key"]
 
 
+@pytest.mark.parametrize(
+    ("n_rows_of_the_other", "n_added"), [(10, 0), (4, 6), (0, 10)], ids=["all", "some", "none"]
+)
+def test_an_ingest_that_loses_a_race_looks_again_and_counts_each_row_once(
+    store: TableStore,
+    lake: LakeConfig,
+    tmp_path: Path,
+    caplog: pytest.LogCaptureFixture,
+    monkeypatch: pytest.MonkeyPatch,
+    n_rows_of_the_other: int,
+    n_added: int,
+) -> None:
+    caplog.set_level(logging.INFO, "reviewlake")
+    file = csv_file(tmp_path, 10)
+    copy = tmp_path / "copy.csv"
+    copy.write_bytes(file.read_bytes())
+    n_injected: list[int] = []
+
+    def compared_before_the_other_job(rows: DataFrame, stored: DataFrame) -> dict[str, int]:
+        """Let the other job ingest between the comparison and the merge."""
+        counts = compare_with_bronze(rows, stored)
+        if n_rows_of_the_other and not n_injected:
+            n_injected.append(0)
+            job.main(csv_flags(copy, "--lake", lake.lake, "--max-rows", str(n_rows_of_the_other)))
+            n_injected[0] = TableStore(store.spark, lake).read(BRONZE_REVIEWS).count()
+        return counts
+
+    monkeypatch.setattr(bronze, "compare_with_bronze", compared_before_the_other_job)
+    job.main(csv_flags(file, "--lake", lake.lake))
+    assert n_injected == ([n_rows_of_the_other] if n_rows_of_the_other else [])
+    counts = f"{n_added} added, {10 - n_added} already there, 0 left out"
+    assert caplog.messages[-1] == f"shop.csv: 10 in, {counts}"
+    line = "shop.csv: another job has added rows of this file; looking again"
+    assert (line in caplog.messages) == (n_rows_of_the_other > 0)
+    store = TableStore(store.spark, lake)
+    assert store.read(BRONZE_REVIEWS).select("row_number").distinct().count() == 10
+    assert store.read(BRONZE_REVIEWS).count() == 10
+    last = store.read(OPS_RUNS).orderBy("finished_at").collect()[-1]
+    assert dict(last["rows"]) == {
+        "in": 10,
+        "added": n_added,
+        "already_there": 10 - n_added,
+        "left_out": 0,
+    }
+
+
+@pytest.mark.parametrize(("is_local", "n_merges"), [(False, 3), (True, 1)])
+def test_a_commit_that_a_store_refused_is_tried_again_but_not_the_wait_for_a_lock(
+    is_local: bool, n_merges: int
+) -> None:
+    committed = Commit(BRONZE_REVIEWS, 1, 1)
+    answers = [ConflictError("lost"), ConflictError("lost"), committed]
+    n_calls: list[int] = []
+
+    def merge(_table: Table, _rows: object) -> object:
+        answer = answers[len(n_calls)]
+        n_calls.append(1)
+        if isinstance(answer, ConflictError):
+            raise answer
+        return answer
+
+    fake: Any = SimpleNamespace(config=SimpleNamespace(is_local=is_local), merge=merge)
+    with pytest.raises(ConflictError) if is_local else contextlib.nullcontext():
+        assert bronze._merge(fake, fake) == committed
+    assert len(n_calls) == n_merges
+
+
 def test_a_negative_number_of_rows_is_refused() -> None:
-    with pytest.raises(InputError, match="--max-rows must be 0 or more, got -1"):
+    with pytest.raises(InputError, match=r"--max-rows must be 0\.\.2147483647, got -1"):
         job.main(["--max-rows", "-1"])

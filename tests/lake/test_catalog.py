@@ -56,8 +56,8 @@ def test_schemas_that_swap_their_names_are_not_renamed_twice() -> None:
 )
 def test_the_flag_takes_exactly_four_different_names(names: str) -> None:
     words = (
-        "--schemas must be four different names of letters, digits and _, "
-        "as bronze,silver,gold,ops, got "
+        "--schemas must be four different names of ASCII letters, digits and _, none of them a "
+        "number or reserved, for example bronze,silver,gold,ops, got "
     )
     with pytest.raises(ValueError, match=words):
         LakeConfig(schemas=names)

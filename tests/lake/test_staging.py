@@ -18,7 +18,7 @@ def test_staged_rows_are_read_back_and_their_files_are_deleted_even_after_an_err
     try:
         with staged_parts(store, parts, "reviews") as rows:
             review_ids = [row.review_id for row in rows.orderBy("review_id").collect()]
-            assert len(list(staging.glob("reviews-*/part-*"))) >= 2
+            assert len(list(staging.glob("reviews-*/rows/part-*"))) >= 2
             if fails:
                 raise ConflictError("inside")
     except ConflictError:

@@ -248,7 +248,7 @@ def test_the_reported_rate_follows_the_schedule(trained: Trained) -> None:
         ),
         (["--head-share", "1.5"], r"--head-share must be 0\.\.1, got 1\.5"),
         (["--epochs", "0"], r"--epochs must be 1\.\.100, got 0"),
-        (["--learning-rate", "nan"], r"--learning-rate must be 1e-08\.\.1, got nan"),
+        (["--learning-rate", "nan"], r"--learning-rate must be a number, 1e-08\.\.1, got 'nan'"),
         (["--dropout", "1"], r"--dropout must be 0\.\.0\.9 or -1 \(the backbone's own\), got 1"),
         (["--processes", "0"], r"--processes must be 1\.\.1024, got 0"),
         (["--freeze-layers", "-4"], r"--freeze-layers must be -3\.\.100, got -4"),

@@ -1,0 +1,21 @@
+"""Links below a lake must not lead out of it: a job would write to, or delete, somebody's files."""
+
+import os
+from pathlib import Path
+
+from pipelines.errors import IntegrityError
+
+
+def inside(root: Path, place: Path, other_advice: str = "") -> Path:
+    """Return `place`, which is below `root`, whether it exists or not.
+
+    Raises IntegrityError (exit 3) if a link on the way from `root` leads out of it. `root` itself
+    may be reached through links.
+    """
+    # Path.resolve() raises RuntimeError for a link that leads to itself.
+    if not Path(os.path.realpath(place)).is_relative_to(os.path.realpath(root)):
+        raise IntegrityError(
+            f"{place}: leads out of {root} through a link. Nothing was written or deleted there. "
+            f"Replace the link by a directory or file of its own{other_advice}."
+        )
+    return place
