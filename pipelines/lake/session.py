@@ -30,6 +30,7 @@ LOG4J = Path(__file__).parent / "log4j2.properties"
 REMOTE = "SPARK_REMOTE"  # pyspark's own variable: sc://host:port of a Spark Connect server
 CONNECT_PORT = 15002  # if the URL names none
 TIME_ZONE = "spark.sql.session.timeZone"
+SUBSTITUTION = "spark.sql.variable.substitute"
 LOG4J_OPTION = "-Dlog4j2.configurationFile="
 MIN_JAVA = 17
 STDERR = 2  # the file descriptor that a child process inherits
@@ -53,12 +54,17 @@ SETTINGS = {
     "spark.databricks.delta.snapshotPartitions": "2",
     "spark.sql.execution.arrow.maxRecordsPerBatch": "2000",
     "spark.sql.runSQLOnFiles": "false",  # else SELECT * FROM text.`/etc/passwd` reads it
+    SUBSTITUTION: "false",  # else ${env:PATH} in a statement becomes text that nobody has checked
     # Without checksums 102 of 120 flipped bits were read as valid data.
     "spark.hadoop.parquet.page.verify-checksum.enabled": "true",
     "spark.python.worker.faulthandler.enabled": "true",
 }
-# Set in a session that we did not start too; serverless compute accepts neither.
-SAFETY_SETTINGS = ("spark.sql.runSQLOnFiles", "spark.hadoop.parquet.page.verify-checksum.enabled")
+# Set in a session that we did not start too; serverless compute accepts none of them.
+SAFETY_SETTINGS = (
+    "spark.sql.runSQLOnFiles",
+    SUBSTITUTION,
+    "spark.hadoop.parquet.page.verify-checksum.enabled",
+)
 
 
 def get_session(app: str, config: LakeConfig) -> SparkSession:
@@ -140,14 +146,20 @@ def _given_session(app: str) -> SparkSession:
 
 def check_server(remote: str) -> None:
     """Raise SetupError unless a server listens: the client itself would try for ten minutes."""
-    place = urlsplit(remote)
-    address = (place.hostname or "", place.port or CONNECT_PORT)
+    shown = remote.split("/;")[0]  # a token may follow
     try:
+        place = urlsplit(remote)
+        address = (place.hostname or "", place.port or CONNECT_PORT)
         socket.create_connection(address, timeout=10).close()
     except OSError as error:
         raise SetupError(
-            f"{REMOTE} {remote}: no Spark Connect server answers: {error.strerror or error}. "
+            f"{REMOTE} {shown}: no Spark Connect server answers: {error.strerror or error}. "
             f"Start it, or unset {REMOTE} to run Spark in this process."
+        ) from error
+    except ValueError as error:
+        raise SetupError(
+            f"{REMOTE} {shown}: expected sc://host:port, found: {error}. "
+            f"Correct it, or unset {REMOTE} to run Spark in this process."
         ) from error
 
 

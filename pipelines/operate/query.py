@@ -2,13 +2,13 @@
 
 import csv
 import io
-import itertools
+import json
 import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
 from py4j.protocol import Py4JJavaError
-from pyspark.errors import AnalysisException, ParseException, PySparkException
+from pyspark.errors import PySparkException
 from pyspark.sql import Column, DataFrame, SparkSession
 from pyspark.sql import functions as F
 from pyspark.sql.types import (
@@ -22,82 +22,61 @@ from pyspark.sql.types import (
     VariantType,
 )
 
-from pipelines.errors import InputError
-from pipelines.program import cause_line
+from pipelines.errors import InputError, SetupError
+from pipelines.lake.session import SUBSTITUTION
+from pipelines.operate.judge import has_parser, judge
+from pipelines.operate.words import judge_words
+from pipelines.program import cause_line, printable
 
 TABLE_ROWS = 20
 ISO_UTC = "yyyy-MM-dd'T'HH:mm:ss[.SSSSSS]'Z'"  # the session's time zone is UTC
 NESTED = (ArrayType, MapType, StructType, VariantType)
 
-QUESTIONS = ("SELECT", "WITH", "FROM", "VALUES", "TABLE")
-DESCRIPTIONS = ("DESCRIBE", "DESC", "SHOW")
-EXPLAIN = re.compile(
-    r"\s*EXPLAIN\s+(?:(?:LOGICAL|FORMATTED|EXTENDED|CODEGEN|COST)\b)?", re.IGNORECASE
-)
 MULTI_LINE = (["plan"], ["createtab_stmt"])  # columns of EXPLAIN and SHOW CREATE TABLE
-
-LINE_NUMBER = re.compile(r"\(line (\d+)")
-
-# SQL that runs programs, searched in the raw text, strings and comments included: it is better to
-# refuse a harmless LIKE '%reflect(%' than to miss a call. IDENTIFIER(...) and EXECUTE IMMEDIATE are
-# refused because they can build these names from pieces.
-NEXT = r"[`\"]?\s*(?:\(|--|/\*)"
-CODE = {
-    "a call of reflect, try_reflect or java_method": rf"(?:reflect|java_method){NEXT}",
-    "IDENTIFIER(...)": rf"\bidentifier{NEXT}",
-    "EXECUTE IMMEDIATE": r"\bexecute\s*(?:immediate|--|/\*)",
-    "TRANSFORM ... USING a program": r"\b(?:transform|map|reduce)\b.*\busing\s*(?:r?['\"]|--|/\*)",
-}
+MAX_COMMENTS = 100  # Spark's lexer takes half a minute for 500 that are nested
+# Spreadsheets run a cell that starts with one of these as a formula. Source: OWASP, CSV injection.
+FORMULA = ("=", "+", "-", "@", "\t", "\r", "\n", "\uff1d", "\uff0b", "\uff0d", "\uff20")
 
 
 def ask(spark: SparkSession, statement: str, may_write: bool = False) -> DataFrame:
-    """Run one SQL statement. Raises InputError unless it is read-only or `may_write` is set."""
-    refuse_code(statement)
-    if not may_write:
-        refuse_writing(spark, statement)
+    """Run one SQL statement. Raises InputError unless it is read-only or `may_write` is set.
+
+    A statement that runs code or opens a file is refused in any case.
+    """
+    refuse_text(statement)
+    refuse_substitution(spark, statement)
     with worded_faults():
+        check = judge if has_parser(spark) else judge_words
+        check(spark, statement, may_write)
         return spark.sql(statement)
 
 
-def refuse_code(statement: str) -> None:
-    """Raise InputError if the statement would run a program: SQL is for tables only."""
-    for construct, pattern in CODE.items():
-        if re.search(pattern, statement, re.IGNORECASE | re.DOTALL):
-            raise InputError(f"statement: {construct} runs code, which is not allowed. Remove it.")
-
-
-def refuse_writing(spark: SparkSession, statement: str) -> None:
-    """Raise InputError unless the statement is a query, or describes or explains one.
-
-    Spark's own parser decides. DESCRIBE QUERY (...) accepts only a query and does not run it: an
-    INSERT after WITH or FROM is a syntax error there. EXPLAIN cannot be used for this, because it
-    runs the statement after EXECUTE IMMEDIATE.
-    """
-    # Comments before the first word are left to the parser: it nests them, and ends some at a \r.
-    first_word = re.match(r"\s*(\w+)", statement)
-    word = first_word.group(1).upper() if first_word else ""
-    if word in DESCRIPTIONS:
-        return
-    question = EXPLAIN.sub("", statement, count=1) if word == "EXPLAIN" else statement
-    if word not in ("", "EXPLAIN", *QUESTIONS):
+def refuse_text(statement: str) -> None:
+    """Raise InputError for characters that UTF-8 cannot encode, and for too many comments."""
+    broken = re.search("[\0\ud800-\udfff]", statement)
+    if broken:
         raise InputError(
-            f"statement: expected a query, DESCRIBE, SHOW or EXPLAIN of a query, found {word}. "
-            "Pass --write to change tables."
+            f"statement: expected text in UTF-8, found {broken[0]!a} at position {broken.start()}."
         )
-    try:
-        spark.sql(f"DESCRIBE QUERY (\n{question.rstrip().rstrip(';')}\n)")
-    except ParseException as error:
-        complaint = LINE_NUMBER.sub(_one_less, cause_line(error))
+    if statement.count("/*") > MAX_COMMENTS:
         raise InputError(
-            f"statement: expected one query, found: {complaint} Pass --write to change tables."
-        ) from error
-    except AnalysisException:
-        return  # a query of something missing: running it gives the error with the right position
+            f"statement: expected at most {MAX_COMMENTS} comments in /* */, found more."
+        )
 
 
-def _one_less(line: re.Match[str]) -> str:
-    """Return the line number of the statement: DESCRIBE QUERY ( is in the line before it."""
-    return f"(line {int(line[1]) - 1}"
+def refuse_substitution(spark: SparkSession, statement: str) -> None:
+    """Raise SetupError if Spark would replace ${...} in the text: that is not what was asked."""
+    if "${" not in statement:
+        return
+    try:
+        is_on = spark.conf.get(SUBSTITUTION, "true") != "false"
+    except PySparkException:  # serverless compute does not tell
+        is_on = True
+    if is_on:
+        raise SetupError(
+            f"statement: it holds ${{, which this Spark would replace. Set {SUBSTITUTION}=false "
+            "on the server, or write the text as '$' || '{'."
+        )
 
 
 @contextmanager
@@ -106,30 +85,47 @@ def worded_faults() -> Iterator[None]:
     try:
         yield
     except (PySparkException, Py4JJavaError) as error:
-        raise InputError(f"statement: {cause_line(error)}") from error
+        cause = cause_line(error)
+        if "StackOverflowError" in str(error):
+            cause = "nested too deeply for Spark. Use fewer brackets, or several statements."
+        raise InputError(f"statement: {cause}") from error
 
 
-def rendered(answer: DataFrame, form: str, limit: int, width: int) -> Iterator[str]:
+def rendered(
+    answer: DataFrame,
+    form: str,
+    limit: int,
+    width: int,
+    *,
+    is_safe: bool = False,
+    is_terminal: bool = False,
+) -> Iterator[str]:
     """Yield the lines of an answer; a command without an answer has none.
 
-    limit  maximum number of rows; 0 = all; -1 = 20 in a table, all in the other forms
-    width  maximum characters per cell of a table
+    limit        maximum number of rows; 0 = all; -1 = 20 in a table, all in the other forms
+    width        maximum characters per cell of a table
+    is_safe      CSV for spreadsheets: no cell starts a formula
+    is_terminal  escape the characters of CSV that a terminal obeys; the other forms always do
     """
-    if not answer.columns:
-        return
     with worded_faults():
+        if not answer.columns:
+            return
         if form == "table":
             yield from _table(answer, TABLE_ROWS if limit == -1 else limit, width)
             return
         rows = answer.limit(limit) if limit > 0 else answer
-        yield from _csv(rows) if form == "csv" else _json_lines(rows)
+        if form == "jsonl":
+            yield from _json_lines(rows)
+            return
+        for line in _csv(rows, is_safe):
+            yield printable(line, keep="\n\t") if is_terminal else line
 
 
 def _table(answer: DataFrame, limit: int, width: int) -> Iterator[str]:
     """Yield a table: numbers aligned right, long cells cut, and the number of rows at the end."""
     texts = _as_text(answer)
     if answer.columns in MULTI_LINE:
-        yield from (row[0] for row in texts.toLocalIterator())
+        yield from (printable(row[0], keep="\n\t") for row in texts.toLocalIterator())
         return
     # One row more than the limit shows that some are left out.
     limited = texts.limit(limit + 1) if limit else texts
@@ -160,13 +156,25 @@ def _aligned(cells: Sequence[str], widths: Sequence[int], is_number: Sequence[bo
     return "  ".join(padded).rstrip()
 
 
-def _csv(answer: DataFrame) -> Iterator[str]:
+def _csv(answer: DataFrame, is_safe: bool) -> Iterator[str]:
+    is_number = [isinstance(field.dataType, NumericType) for field in answer.schema.fields]
     rows = (tuple(row) for row in _as_text(answer).toLocalIterator())
-    for row in itertools.chain([tuple(answer.columns)], rows):
-        line = io.StringIO()
-        writer = csv.writer(line, lineterminator="\r\n")  # quotes only the line ends named here
-        writer.writerow(row)
-        yield line.getvalue().removesuffix("\r\n")
+    header = [_no_formula(name) if is_safe else name for name in answer.columns]
+    yield _csv_line(header)
+    for row in rows:
+        pairs = zip(row, is_number, strict=True)
+        yield _csv_line([_no_formula(v) if is_safe and not number else v for v, number in pairs])
+
+
+def _csv_line(row: Sequence[str | None]) -> str:
+    line = io.StringIO()
+    csv.writer(line, lineterminator="\r\n").writerow(row)  # quotes only the line ends named here
+    return line.getvalue().removesuffix("\r\n")
+
+
+def _no_formula(value: str | None) -> str | None:
+    """Return the cell with ' before it if a spreadsheet would run it as a formula."""
+    return f"'{value}" if value and value.startswith(FORMULA) else value
 
 
 def _json_lines(answer: DataFrame) -> Iterator[str]:
@@ -177,7 +185,8 @@ def _json_lines(answer: DataFrame) -> Iterator[str]:
             "Rename the columns with AS."
         )
     for row in answer.select(_json(F.struct("*"))).toLocalIterator():
-        yield row[0]
+        # Hidden characters are in strings only, where JSON has an escape for each.
+        yield printable(row[0], escape=lambda char: json.dumps(char)[1:-1])
 
 
 def _as_text(answer: DataFrame) -> DataFrame:
@@ -204,6 +213,6 @@ def _json(column: Column) -> Column:
 
 
 def _cell(value: str | None, width: int) -> str:
-    """Return one cell: line ends and control characters become spaces, long text is cut."""
-    text = "" if value is None else re.sub(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]", " ", value)
+    """Return one cell: white space becomes a space, hidden characters are escaped, text is cut."""
+    text = printable(re.sub(r"\s", " ", value or ""))
     return text if len(text) <= width else text[: width - 1] + "…"

@@ -16,9 +16,12 @@ from pipelines.errors import InputError, SetupError
 from pipelines.lake.config import LakeConfig
 from pipelines.lake.jars import DELTA_JARS, jar_settings
 from pipelines.lake.session import (
+    SAFETY_SETTINGS,
+    SUBSTITUTION,
     _start_fault,
     check_disk,
     check_java,
+    check_server,
     get_session,
     java_version,
     spark_defaults,
@@ -40,7 +43,7 @@ OLD_JAVA = r"^java: expected Java 17 or later, found 11\. Point JAVA_HOME to a n
 @pytest.mark.parametrize(
     ("catalog", "words"),
     [
-        ("a.b", r"--catalog must be letters, digits and _, got 'a\.b'"),
+        ("a.b", r"--catalog must be ASCII letters, digits and _, but no number, got 'a\.b'"),
         ("dev", LANDING_NEEDED),
     ],
 )
@@ -58,6 +61,28 @@ def test_a_path_that_spark_would_read_as_a_pattern_is_refused(character: str) ->
         with pytest.raises(ValueError, match=words):
             LakeConfig(lake=lake, landing=landing)
     assert LakeConfig(lake="/a lake, (mine) #1 50%").is_local
+
+
+@pytest.mark.parametrize(
+    ("remote", "words"),
+    [
+        (
+            "sc://h:99999",
+            r"^SPARK_REMOTE sc://h:99999: expected sc://host:port, found: Port out of",
+        ),
+        ("sc://[bad", r"^SPARK_REMOTE sc://\[bad: expected sc://host:port, found: Invalid IPv6"),
+        (
+            "sc://h:abc/;token=secret",
+            r"^SPARK_REMOTE sc://h:abc: expected sc://host:port, found: Po",
+        ),
+        (f"sc://{'h' * 64}.x", r"expected sc://host:port, found: .*label (empty or )?too long"),
+        ("sc://127.0.0.1:9", r"^SPARK_REMOTE sc://127\.0\.0\.1:9: no Spark Connect server answers"),
+    ],
+)
+def test_a_server_that_cannot_be_reached_is_an_error_with_advice(remote: str, words: str) -> None:
+    with pytest.raises(SetupError, match=words) as caught:
+        check_server(remote)
+    assert "secret" not in str(caught.value)
 
 
 @pytest.mark.parametrize(("version", "words"), [(None, NO_JAVA), (11, OLD_JAVA)])
@@ -156,6 +181,12 @@ def test_the_session_listens_on_this_machine_only(spark: SparkSession) -> None:
 def test_sql_does_not_read_files_by_their_path(spark: SparkSession) -> None:
     with pytest.raises(AnalysisException, match=r"TABLE_OR_VIEW_NOT_FOUND|SCHEMA_NOT_FOUND"):
         spark.sql("SELECT * FROM text.`/etc/passwd`").collect()
+
+
+def test_variables_in_sql_are_not_substituted(spark: SparkSession) -> None:
+    assert f"{SUBSTITUTION} false" in spark_defaults()
+    assert SUBSTITUTION in SAFETY_SETTINGS  # those of a session that somebody else started
+    assert spark.sql("SELECT '${env:HOME}' AS a").collect()[0]["a"] == "${env:HOME}"
 
 
 def test_a_flipped_bit_in_a_data_page_is_an_error(spark: SparkSession, tmp_path: Path) -> None:

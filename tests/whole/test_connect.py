@@ -83,6 +83,12 @@ def test_an_error_on_the_server_is_one_line_with_the_same_exit_code_as_a_local_o
     failed = python("jobs/query.py", "--lake", lake, *unknown_column, remote=server, code=2)
     assert failed.stderr.startswith("InputError: statement: [UNRESOLVED_COLUMN")
     assert len(failed.stderr.splitlines()) == 1
+    program = ["--sql", "SELECT reflect('java.lang.System', 'getenv')"]
+    refused = python("jobs/query.py", "--lake", lake, *program, remote=server, code=2)
+    assert refused.stderr.startswith("InputError: statement: the function reflect is not allowed")
+    variable = ["--sql", "SELECT '${env:HOME}' AS text", "--format", "jsonl"]
+    exact = python("jobs/query.py", "--lake", lake, *variable, remote=server)
+    assert exact.stdout == '{"text":"${env:HOME}"}\n'
 
 
 def test_where_no_server_listens_the_error_names_the_variable(tmp_path: Path) -> None:
