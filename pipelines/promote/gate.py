@@ -29,7 +29,7 @@ log = logging.getLogger("reviewlake")
 def verified_model(store: TableStore, client: MlflowClient, version: ModelVersion) -> Predict:
     """Return the model version as a function of texts; verify its files before loading any."""
     files = model_table.record_of(store, version).files
-    return model_files.load(model_files.verified_directory(client, version, files))
+    return model_files.load(model_files.verified_directory(client, version, files), files)
 
 
 def judge_challenger(

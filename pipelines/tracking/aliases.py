@@ -8,6 +8,7 @@ import sqlite3
 from pathlib import Path
 
 from pipelines.lake.config import LakeConfig
+from pipelines.tracking import places
 from pipelines.tracking.names import CHALLENGER, CHAMPION, PREVIOUS_CHAMPION
 
 QUERY = "SELECT alias, version FROM registered_model_aliases WHERE name = ?"
@@ -47,7 +48,8 @@ def version_number(config: LakeConfig, name: str, alias_or_version: str) -> int:
 
 
 def local_database(config: LakeConfig) -> Path:
-    """Return the file of a local lake's MLflow store."""
+    """Return the file of a local lake's MLflow store; IntegrityError if a link leads elsewhere."""
+    places.require_inside(config.lake_path)
     return config.lake_path / "mlflow" / "mlflow.db"
 
 

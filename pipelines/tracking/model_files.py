@@ -4,6 +4,7 @@ import contextlib
 import os
 import shutil
 import sys
+import tempfile
 import uuid
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -16,17 +17,51 @@ from mlflow.tracking import MlflowClient
 
 from pipelines.errors import IntegrityError
 from pipelines.lake.config import LakeConfig
-from pipelines.model.manifest import ManifestError, ModelFile, manifest_sha256, verify_manifest
+from pipelines.model.manifest import (
+    ManifestError,
+    ModelFile,
+    copy_verified,
+    extra_files,
+    manifest_of,
+    manifest_sha256,
+    verify_manifest,
+)
 from pipelines.tracking import store
 
 MANIFEST = "manifest.sha256"  # tag of a model version: hash of its manifest
 
 
 def directory_of(client: MlflowClient, model_id: str) -> Path:
-    """Return the local directory of a logged model."""
+    """Return the local directory of a logged model; ManifestError if a link stands in its place."""
     # Not by models:/name/version: MLflow would then write a file of its own into the directory.
     location = client.get_logged_model(model_id).artifact_location
-    return Path(mlflow.artifacts.download_artifacts(artifact_uri=location))
+    directory = Path(mlflow.artifacts.download_artifacts(artifact_uri=location))
+    for place in (directory.parent, directory):  # <lake>/mlflow/artifacts/models/<id>/artifacts
+        if place.is_symlink():
+            raise ManifestError(f"{place}: expected a directory, found: a link")
+    return directory
+
+
+def files_of(client: MlflowClient, model_id: str) -> list[ModelFile]:
+    """Return the manifest of a logged model; IntegrityError for missing files and for links."""
+    try:
+        return manifest_of(directory_of(client, model_id))
+    except (ManifestError, OSError, MlflowException) as error:
+        raise IntegrityError(f"{model_id}: {error}. Train again.") from error
+
+
+def extras_of(
+    client: MlflowClient, version: ModelVersion, files: Sequence[ModelFile]
+) -> list[tuple[Path, str]]:
+    """Return path and kind of the files beside a model that neither MLflow nor Python writes.
+
+    Raises IntegrityError if the directory cannot be listed as a whole.
+    """
+    try:
+        directory = directory_of(client, str(version.source).removeprefix("models:/"))
+        return [(directory / path, kind) for path, kind in extra_files(directory, files)]
+    except (ManifestError, OSError, MlflowException) as error:
+        raise IntegrityError(f"its directory cannot be listed: {error}") from error
 
 
 def verified_directory(
@@ -34,7 +69,7 @@ def verified_directory(
 ) -> Path:
     """Return the model's local directory after checking each file against ops.models' manifest.
 
-    Raises IntegrityError (exit 3) before any code of the model is imported.
+    Raises IntegrityError (exit 3). Other files in the directory are not read: `load` takes a copy.
     """
     where = f"{version.name} version {version.version}"
     if store.tag_of(version, MANIFEST) != manifest_sha256(files):
@@ -65,43 +100,42 @@ def directory_for_workers(
         os.utime(shared)  # a vacuum deletes copies that were not used for long
         return shared
     copy = shared.with_name(f"{shared.name}-{uuid.uuid4().hex}")
-    shutil.copytree(directory, copy)
-    # If it is whole now, another job has copied it in the meantime.
-    if shared.exists() and not _is_whole(shared, files):
-        os.rename(shared, shared.with_name(f"damaged-{uuid.uuid4().hex}"))
-    with contextlib.suppress(OSError):  # fails if a directory with files is there
-        os.rename(copy, shared)
-    shutil.rmtree(copy, ignore_errors=True)
-    verify_manifest(shared, files)
+    try:
+        copy_verified(directory, copy, files)
+        # If it is whole now, another job has copied it in the meantime.
+        if os.path.lexists(shared) and not _is_whole(shared, files):
+            os.rename(shared, shared.with_name(f"damaged-{uuid.uuid4().hex}"))
+        with contextlib.suppress(OSError):  # fails if a directory with files is there
+            os.rename(copy, shared)
+        verify_manifest(shared, files)
+    except ManifestError as error:
+        raise IntegrityError(f"{error}. Restore the file, or run the job again.") from error
+    finally:
+        shutil.rmtree(copy, ignore_errors=True)
     return shared
 
 
-def load_verified(
-    directory: Path, files: Sequence[ModelFile]
-) -> Callable[[list[str]], pd.DataFrame]:
-    """Load the model of a directory that others can write to.
+def load(directory: Path, files: Sequence[ModelFile]) -> Callable[[list[str]], pd.DataFrame]:
+    """Load a model as a function of texts, from a private copy of exactly the manifest's files.
 
-    Raises IntegrityError if its files do not match the manifest.
+    So nobody can exchange a file after it was verified, and no other file is found: no bytecode,
+    no package. Raises IntegrityError if a file does not match the manifest.
     """
-    try:
-        verify_manifest(directory, files)
-    except (ManifestError, OSError) as error:
-        raise IntegrityError(
-            f"{error}. Restore the file; a copy below --landing is made again."
-        ) from error
-    return load(directory)
-
-
-def load(directory: Path) -> Callable[[list[str]], pd.DataFrame]:
-    """Load the model of a verified directory as a function of texts."""
-    # __pycache__ beside the model's code would be a file that is not in the manifest.
-    before = sys.dont_write_bytecode
-    sys.dont_write_bytecode = True
-    try:
-        # To warn of other package versions, MLflow would list all installed packages: a second.
-        model = mlflow.pyfunc.load_model(str(directory), suppress_warnings=True)
-    finally:
-        sys.dont_write_bytecode = before
+    with tempfile.TemporaryDirectory(prefix="reviewlake-model-") as private:  # mode 0700
+        copy = Path(private) / "model"
+        try:
+            copy_verified(directory, copy, files)
+        except ManifestError as error:
+            raise IntegrityError(
+                f"{error}. Restore the file; a copy below --landing is made again."
+            ) from error
+        before = sys.dont_write_bytecode
+        sys.dont_write_bytecode = True  # also with PYTHONPYCACHEPREFIX, outside of the copy
+        try:
+            # To warn of other package versions, MLflow would list all installed packages.
+            model = mlflow.pyfunc.load_model(str(copy), suppress_warnings=True)
+        finally:
+            sys.dont_write_bytecode = before
     return lambda texts: model.predict(pd.DataFrame({"text": texts}))
 
 

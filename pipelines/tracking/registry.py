@@ -17,11 +17,11 @@ from mlflow.exceptions import MlflowException
 from mlflow.store.entities import PagedList
 from mlflow.tracking import MlflowClient
 
-from pipelines.errors import InputError
+from pipelines.errors import InputError, IntegrityError
 from pipelines.lake.config import LakeConfig
-from pipelines.model.manifest import ModelFile, manifest_of, manifest_sha256
+from pipelines.model.manifest import ModelFile, manifest_sha256
 from pipelines.tracking import store
-from pipelines.tracking.model_files import MANIFEST, directory_of
+from pipelines.tracking.model_files import MANIFEST, files_of
 from pipelines.tracking.names import CHALLENGER, CHAMPION
 
 log = logging.getLogger("reviewlake")
@@ -69,7 +69,7 @@ def register(
         input_example=example,
         pip_requirements=[f"{package}=={_version_of(package)}" for package in REQUIREMENTS],
     )
-    files = manifest_of(directory_of(client, info.model_id))
+    files = files_of(client, info.model_id)
     _ensure(client, name)
     created = client.create_model_version(
         name,
@@ -97,7 +97,11 @@ def adopt_interrupted(
         key = (name, int(version.version))
         if key in recorded or store.tag_of(version, RUN_KEY) != run_key:
             continue
-        files = manifest_of(directory_of(client, str(version.source).removeprefix("models:/")))
+        try:
+            files = files_of(client, str(version.source).removeprefix("models:/"))
+        except IntegrityError as error:
+            log.info("%s version %s: not adopted: %s", *key, error)
+            continue
         content_hash = store.tag_of(version, "content_hash")
         if store.tag_of(version, MANIFEST) != manifest_sha256(files) or content_hash is None:
             continue

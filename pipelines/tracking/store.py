@@ -1,8 +1,10 @@
 """The MLflow store: where it is, how to connect, and the rules of Unity Catalog's registry."""
 
+import contextlib
 import logging
 import os
 import re
+import sqlite3
 import tempfile
 import warnings
 from collections.abc import Mapping
@@ -17,6 +19,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from pipelines.errors import InputError, SetupError
 from pipelines.lake.config import LakeConfig
 from pipelines.program import first_cause
+from pipelines.tracking import places
 from pipelines.tracking.aliases import local_database
 
 log = logging.getLogger("reviewlake")
@@ -83,6 +86,7 @@ def connect(config: LakeConfig) -> MlflowClient:
     """Connect to the lake's own store (sqlite, no server), or to the workspace under a catalog.
 
     Under a catalog, MLFLOW_TRACKING_URI and MLFLOW_REGISTRY_URI can name another store.
+    A store of a local lake that was moved or copied gets its places rewritten first.
     Raises SetupError if the store is unreadable.
     """
     logging.getLogger("mlflow").setLevel(logging.ERROR)
@@ -92,7 +96,7 @@ def connect(config: LakeConfig) -> MlflowClient:
         database = local_database(config)
         database.parent.mkdir(parents=True, exist_ok=True)
         _create_whole(database)
-        mlflow.set_tracking_uri(f"sqlite:///{database}")
+        mlflow.set_tracking_uri(_uri_of(database))
         # Else MLFLOW_REGISTRY_URI would take the models elsewhere.
         mlflow.set_registry_uri(mlflow.get_tracking_uri())
     else:
@@ -101,9 +105,11 @@ def connect(config: LakeConfig) -> MlflowClient:
         mlflow.set_tracking_uri(tracking)
         mlflow.set_registry_uri(registry)
     try:
+        if config.is_local:
+            places.rewrite_moved(local_database(config), config.lake_path, config.lock_wait_s)
         client = MlflowClient()  # opens the store
         client.search_experiments(max_results=1)
-    except (MlflowException, SQLAlchemyError) as error:
+    except (MlflowException, SQLAlchemyError, sqlite3.Error) as error:
         raise unreadable(error) from error
     return client
 
@@ -117,13 +123,24 @@ def _create_whole(database: Path) -> None:
         return
     with tempfile.TemporaryDirectory(prefix="creating-", dir=database.parent) as directory:
         created = Path(directory) / database.name
-        MlflowClient(f"sqlite:///{created}").search_experiments(max_results=1)
+        MlflowClient(_uri_of(created)).search_experiments(max_results=1)
+        # MLflow places the experiment Default below the current directory.
+        with contextlib.closing(sqlite3.connect(created)) as connection, connection:
+            artifacts = (database.parent / "artifacts").as_uri()
+            connection.execute("UPDATE experiments SET artifact_location = ?", (artifacts,))
         try:
             os.link(created, database)
         except FileExistsError:
             log.debug("%s: another process was first", database)
         except OSError:  # a file system without hard links
             os.rename(created, database)
+
+
+def _uri_of(database: Path) -> str:
+    # SQLAlchemy decodes what looks like a percent escape. MLflow does not, and makes an empty
+    # directory of that name.
+    path = re.sub("%(?=[0-9A-Fa-f]{2})", "%25", str(database))
+    return f"sqlite:///{path}"
 
 
 def unreadable(error: Exception) -> SetupError:

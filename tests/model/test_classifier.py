@@ -256,7 +256,7 @@ def test_an_unchanged_directory_matches_its_manifest(saved: Path) -> None:
     verify_manifest(saved, manifest)
 
 
-def test_a_changed_missing_or_extra_file_is_named(copied: Path) -> None:
+def test_a_changed_or_missing_file_is_named(copied: Path) -> None:
     manifest = manifest_of(copied)
     weights = (copied / "model.safetensors").read_bytes()
     (copied / "model.safetensors").write_bytes(weights[:-1] + bytes([weights[-1] ^ 1]))  # one bit
@@ -271,16 +271,9 @@ def test_a_changed_missing_or_extra_file_is_named(copied: Path) -> None:
     ):
         verify_manifest(copied, manifest)
     (copied / "model.safetensors").write_bytes(weights)
-    (copied / "nested").mkdir()
-    (copied / "nested" / "extra.py").write_text("")
-    with pytest.raises(
-        ManifestError, match=r"nested/extra\.py: the manifest says no such file, found 0 bytes"
-    ):
-        verify_manifest(copied, manifest)
-    (copied / "nested" / "extra.py").unlink()
     (copied / "policy.json").unlink()
     with pytest.raises(
-        ManifestError, match=r"policy\.json: the manifest says \d+ bytes .*, found no such file"
+        ManifestError, match=r"policy\.json: the manifest says a file, found no such file"
     ):
         verify_manifest(copied, manifest)
 

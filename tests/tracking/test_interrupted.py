@@ -124,6 +124,6 @@ def test_after_a_rollback_promote_keeps_the_champion_and_sets_its_version_as_tas
 
 def test_complete_writes_a_missing_ledger_row_only_once(store: TableStore) -> None:
     run = ledger.start("promote", store.config, {"challenger": 1})
-    ledger.complete(store, run)
-    ledger.complete(store, run)
+    ledger.complete(store, run, [])
+    ledger.complete(store, run, [])
     assert stages_of(store) == [("promote", "done")]
