@@ -3,7 +3,7 @@
 import html
 import re
 import unicodedata
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
 
@@ -221,3 +221,17 @@ def silver_rejects(cleaned: DataFrame, grouped: DataFrame) -> DataFrame:
     disputed = grouped.where("NOT labels_agree").select(F.explode("ranked").alias("origin"))
     reason = F.array(F.lit("labels_agree")).alias("failed_rules")
     return broken.unionByName(disputed.select("origin.*").select(*columns, reason))
+
+
+def row_counts(versions: Mapping[str, int]) -> dict[str, str]:
+    """Return one query per outcome, over the table versions that a run read and left.
+
+    They count rows in the tables that were written, not in the frames that were computed.
+    """
+    at = {name: f"{name} VERSION AS OF {version}" for name, version in versions.items()}
+    return {
+        "in": f"SELECT count(*) FROM {at['bronze.reviews']}",
+        "kept": f"SELECT count(*) FROM {at['silver.reviews']}",
+        "rejected": f"SELECT count(*) FROM {at['silver.rejects']}",
+        "duplicates": f"SELECT coalesce(sum(size(origins) - 1), 0) FROM {at['silver.reviews']}",
+    }

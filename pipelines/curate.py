@@ -1,6 +1,6 @@
 """Silver to gold: labelled reviews, each in one split, with length and a flag for stated scores."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
 import pandas as pd
 from pyspark.sql import Column, DataFrame, Window
@@ -157,3 +157,13 @@ def check_splits(assigned: DataFrame) -> dict[str, int]:
             "hash works without a split from the source."
         )
     return counts
+
+
+def row_counts(versions: Mapping[str, int]) -> dict[str, str]:
+    """Return one query per outcome, over the table versions that a run read and left."""
+    at = {name: f"{name} VERSION AS OF {version}" for name, version in versions.items()}
+    return {
+        "in": f"SELECT count(*) FROM {at['silver.reviews']}",
+        "kept": f"SELECT count(*) FROM {at['gold.reviews']}",
+        "rejected": f"SELECT count(*) FROM {at['gold.rejects']}",
+    }

@@ -1,7 +1,7 @@
 """SQL from a contract: CREATE, checks, and the names of its tables in a catalog."""
 
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 
 from schemas import TABLES, VIEWS
@@ -55,9 +55,22 @@ def create_table(table: Table, location: str = "") -> str:
     )
 
 
-def add_check(table: Table, check: str) -> str:
-    """Return ALTER TABLE for a check of the contract that the table lacks."""
-    return f"ALTER TABLE {table.name} ADD CONSTRAINT {check} CHECK ({table.checks[check]})"
+def additions(table: Table, columns: Collection[str], checks: Collection[str]) -> list[str]:
+    """Return ALTER TABLE for each nullable column and check of the contract that a table lacks.
+
+    columns, checks  names that the table has, in lower case
+    """
+    new_columns = [
+        f"ALTER TABLE {table.name} ADD COLUMNS ({_column(column)})"
+        for column in table.columns
+        if column.nullable and column.name not in columns
+    ]
+    new_checks = [
+        f"ALTER TABLE {table.name} ADD CONSTRAINT {name} CHECK ({rule})"
+        for name, rule in table.checks.items()
+        if name.lower() not in checks
+    ]
+    return new_columns + new_checks
 
 
 def create_view(view: View) -> str:

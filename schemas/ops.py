@@ -2,7 +2,7 @@
 
 from schemas.contract import APPEND_ONLY, Column, Table
 
-MODEL_FILE = "struct<path:string,bytes:bigint,sha256:string>"
+FILE = "struct<path:string,bytes:bigint,sha256:string>"
 
 OPS_RUNS = Table(
     name="ops.runs",
@@ -16,7 +16,9 @@ OPS_RUNS = Table(
             "string",
             "SHA-256 of stage, settings, input and code release, lower-case hex.",
         ),
-        Column("stage", "string", "ingest, clean, curate, train, promote, score or reproduce."),
+        Column(
+            "stage", "string", "ingest, clean, curate, train, promote, score, reproduce or vacuum."
+        ),
         Column("config", "string", "The stage's settings, JSON."),
         Column("input_versions", "map<string,bigint>", "Delta version read of each table."),
         Column("output_versions", "map<string,bigint>", "Delta version left of each table."),
@@ -24,6 +26,33 @@ OPS_RUNS = Table(
             "output_hash",
             "string",
             "Content hash of the first output; null where not a table.",
+            nullable=True,
+        ),
+        Column(
+            "output_hashes",
+            "map<string,string>",
+            "Content hash of each table left; of an append-only one, of the rows added after the "
+            "version in recorded_since.",
+            nullable=True,
+        ),
+        Column(
+            "recorded_since",
+            "map<string,bigint>",
+            "Version of each table left that an earlier run has recorded; a table without one is "
+            "recorded from its start.",
+            nullable=True,
+        ),
+        Column(
+            "files",
+            f"array<{FILE}>",
+            "Commits and data files written to those tables after it, paths below the lake; "
+            "null where the lake is not local.",
+            nullable=True,
+        ),
+        Column(
+            "previous",
+            "array<string>",
+            "SHA-256 of the row before this one; of several after runs that ended at once.",
             nullable=True,
         ),
         Column("rows", "map<string,bigint>", "Rows by outcome, e.g. in, kept, rejected."),
@@ -67,7 +96,7 @@ OPS_MODELS = Table(
         ),
         Column("weights_sha256", "string", "SHA-256 of model.safetensors, lower-case hex."),
         Column("manifest_sha256", "string", "SHA-256 of the manifest text, lower-case hex."),
-        Column("files", f"array<{MODEL_FILE}>", "The manifest: every file of the logged model."),
+        Column("files", f"array<{FILE}>", "The manifest: every file of the logged model."),
         Column(
             "code_commit",
             "string",

@@ -16,8 +16,9 @@ from typing import Any
 
 from pipelines import cli
 from pipelines.errors import IntegrityError, SetupError
+from pipelines.lake import chain
 from pipelines.lake.config import LakeConfig
-from pipelines.lake.tables import Commit, TableStore
+from pipelines.lake.tables import Commit, TableStore, versions_left
 from pipelines.provenance import git_commit
 from schemas import OPS_RUNS, TABLES, Table
 
@@ -53,7 +54,7 @@ def start(stage: str, config: Any, inputs: Mapping[str, int | str]) -> Run:
 
 def already_done(store: TableStore, run: Run) -> dict[str, int] | None:
     """Return the output versions of an identical finished run if its tables are unchanged."""
-    rows = [] if store.config.rerun else _rows_of(store, run, state="done")
+    rows = [] if store.config.rerun else _same_runs(store, run, state="done")
     if not rows:
         return None
     last = max(rows, key=lambda row: row["finished_at"])
@@ -74,13 +75,13 @@ def already_done(store: TableStore, run: Run) -> dict[str, int] | None:
 
 def was_refused(store: TableStore, run: Run) -> bool:
     """Return whether an identical run ended in a refusal by the gate."""
-    return not store.config.rerun and bool(_rows_of(store, run, state="refused"))
+    return not store.config.rerun and bool(_same_runs(store, run, state="refused"))
 
 
-def complete(store: TableStore, run: Run) -> None:
-    """Write the missing row of an identical run that was killed after its work."""
-    if not _rows_of(store, run):
-        finish(store, run, [], {})
+def complete(store: TableStore, run: Run, tables: Sequence[Table]) -> None:
+    """Write the missing row of an identical run that was killed after it wrote these tables."""
+    if not _same_runs(store, run):
+        finish(store, run, [Commit(table, store.version(table), 0) for table in tables], {})
 
 
 def finish(
@@ -91,22 +92,33 @@ def finish(
     output_hash: str | None = None,
     state: str = "done",
 ) -> None:
-    """Write the run's row after its last commit: a killed run must not look finished."""
-    from pipelines.lake.frames import one_row
+    """Write the run's row after its last commit: a killed run must not look finished.
 
-    row = (
-        run.key,
-        run.stage,
-        json.dumps(run.config, sort_keys=True),
-        {name: version for name, version in run.inputs.items() if isinstance(version, int)},
-        {commit.table.name: commit.version for commit in outputs},
-        output_hash,
-        dict(rows),
-        state,
-        time.monotonic() - run.started_s,
-        git_commit(),
-    )
-    store.append(OPS_RUNS, one_row(store.spark, OPS_RUNS, row))
+    output_hash  by default the content hash of the first output
+    """
+    from pipelines.lake.frames import one_row
+    from pipelines.lake.outputs import describe
+
+    left = describe(store, outputs, _rows(store))
+    with store.lock(OPS_RUNS):  # no other row may come between the last one and this one
+        row = (
+            run.key,
+            run.stage,
+            json.dumps(run.config, sort_keys=True),
+            {name: version for name, version in run.inputs.items() if isinstance(version, int)},
+            versions_left(outputs),
+            output_hash or (left.hashes.get(outputs[0].table.name) if outputs else None),
+            left.hashes,
+            left.since,
+            left.files,
+            chain.ends_of(_rows(store)),
+            dict(rows),
+            state,
+            time.monotonic() - run.started_s,
+            git_commit(),
+        )
+        store.append(OPS_RUNS, one_row(store.spark, OPS_RUNS, row))
+        chain.note_ends(store.config, rows_of(store))
 
 
 def last_rows_by_stage(store: TableStore) -> dict[str, dict[str, int]]:
@@ -149,19 +161,27 @@ def _is_intact(store: TableStore, table: Table, version_left: int) -> bool:
     return version >= version_left if table.is_append_only else version == version_left
 
 
-def _rows_of(store: TableStore, run: Run, state: str | None = None) -> list[dict[str, Any]]:
+def _same_runs(store: TableStore, run: Run, state: str | None = None) -> list[dict[str, Any]]:
     """Return the rows of identical runs, in the given state or in any."""
     rows = [row for row in _rows(store) if row["run_key"] == run.key]
     return [row for row in rows if state in (None, row["state"])]
 
 
-def _rows(store: TableStore) -> list[dict[str, Any]]:
+def rows_of(store: TableStore) -> list[dict[str, Any]]:
     """Return the ledger: one row per run, so a few hundred per year of daily jobs."""
     if not store.exists(OPS_RUNS):
         return []
     if store.config.is_local:
         return _read_without_spark(store.config)
-    return [row.asDict() for row in store.read(OPS_RUNS).collect()]
+    return [row.asDict(recursive=True) for row in store.read(OPS_RUNS).collect()]
+
+
+def _rows(store: TableStore) -> list[dict[str, Any]]:
+    """Return the ledger. Raises IntegrityError if what the last run wrote to it is missing."""
+    ends = chain.noted_ends(store.config)
+    rows = rows_of(store)
+    chain.require_noted(store.config, ends, rows)
+    return rows
 
 
 def _read_without_spark(config: LakeConfig) -> list[dict[str, Any]]:
@@ -180,10 +200,13 @@ def _read_without_spark(config: LakeConfig) -> list[dict[str, Any]]:
         rows = pa.table(DeltaTable(config.location(OPS_RUNS)).scan()).to_pylist()
     except (DeltaError, pa.ArrowException, OSError) as error:
         cause = str(error).splitlines()[0]
+        if "is newer than log segment" in cause:  # of Delta's checksum file beside the commits
+            cause = "the last commit of its log is missing."
         raise IntegrityError(f"ops.runs cannot be read: {cause} Run jobs/doctor.py.") from error
     return [{**row, **_maps(row)} for row in rows]
 
 
 def _maps(row: Mapping[str, Any]) -> dict[str, Any]:
     """Return the map columns of a row as dicts: Arrow gives them as lists of pairs."""
-    return {name: dict(row[name]) for name in ("input_versions", "output_versions", "rows")}
+    names = ("input_versions", "output_versions", "output_hashes", "recorded_since", "rows")
+    return {name: dict(row[name]) for name in names if row.get(name) is not None}

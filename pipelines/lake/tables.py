@@ -2,7 +2,7 @@
 
 import logging
 import uuid
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass
 from functools import partial
@@ -21,7 +21,7 @@ from pipelines.lake.frames import conform, content_hash
 from pipelines.lake.locks import require_atomic, table_lock
 from pipelines.lake.session import get_session
 from schemas import OPS_RUNS, TABLES, Table, View
-from schemas.ddl import add_check, create_table
+from schemas.ddl import additions, create_table
 
 log = logging.getLogger("reviewlake")
 
@@ -40,9 +40,20 @@ class Commit:
     n_changed: int = 0
     n_removed: int = 0
 
+    def __str__(self) -> str:
+        return (
+            f"{self.table.name} v{self.version}: {self.n_added:,} rows added, "
+            f"{self.n_changed:,} changed, {self.n_removed:,} removed"
+        )
+
+
+def versions_left(commits: Iterable[Commit]) -> dict[str, int]:
+    """Return the version that each commit left, by table."""
+    return {commit.table.name: commit.version for commit in commits}
+
 
 def open_lake(app: str, config: LakeConfig) -> "TableStore":
-    """Return the tables of a lake. Spark starts when it is first needed, not here."""
+    """Return the tables of a lake. Spark starts when first needed."""
     return TableStore(partial(get_session, app, config), config)
 
 
@@ -99,7 +110,7 @@ class TableStore:
             )
 
     def create(self, table: Table) -> None:
-        """Create the table with comments, properties and checks; add checks that are new."""
+        """Create the table with comments, properties and checks; add what the contract has new."""
         if table.name in self._complete:
             return
         with self.lock(table):
@@ -107,10 +118,10 @@ class TableStore:
             if is_new:
                 self.sql(create_table(table, self.config.location(table)))
             properties = self.sql(f"SHOW TBLPROPERTIES {table.name}").collect()
-            present = {row["key"].removeprefix("delta.constraints.") for row in properties}
-            for check in table.checks:
-                if check.lower() not in present:
-                    self.sql(add_check(table, check))
+            checks = {row["key"].removeprefix("delta.constraints.") for row in properties}
+            columns = {name.lower() for name in self.read(table).columns}
+            for statement in additions(table, columns, checks):
+                self.sql(statement)
         self._complete.add(table.name)
         if is_new or self.config.catalog:
             catalog.create_views(self.spark, self.config)
@@ -266,10 +277,9 @@ class TableStore:
         table cannot be told apart then.
         """
         history = self.sql(f"DESCRIBE HISTORY {table.name} LIMIT {RECENT_COMMITS}")
+        is_own = F.col("version") > version_before
         if commit_id:
             is_own = F.col("userMetadata") == commit_id
-        else:
-            is_own = F.col("version") > version_before
         own_commits = history.where(is_own).orderBy("version")
         row = own_commits.select("version", "operationMetrics").first()
         if row is None:
@@ -280,18 +290,11 @@ class TableStore:
         metrics = row["operationMetrics"]
         commit = Commit(
             table,
-            version=row["version"],
+            row["version"],
             n_added=int(metrics.get("numTargetRowsInserted", metrics.get("numOutputRows", 0))),
             n_changed=int(metrics.get("numTargetRowsUpdated", 0)),
             n_removed=int(metrics.get("numTargetRowsDeleted", 0)),
         )
         if table is not OPS_RUNS:
-            log.info(
-                "%s v%d: %s rows added, %s changed, %s removed",
-                table.name,
-                commit.version,
-                f"{commit.n_added:,}",
-                f"{commit.n_changed:,}",
-                f"{commit.n_removed:,}",
-            )
+            log.info("%s", commit)
         return commit

@@ -1,25 +1,31 @@
 """Find faults of a lake and say how to fix them: tables, locks, models and their training data."""
 
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
 from functools import partial
 from pathlib import Path
 
+from mlflow.entities.model_registry import ModelVersion
 from mlflow.tracking import MlflowClient
 from py4j.protocol import Py4JError
 from pyspark.errors import PySparkException
 from pyspark.sql import SparkSession
 from pyspark.sql import functions as F
 
-from pipelines.errors import JobError
-from pipelines.lake.config import LakeConfig
+from pipelines.errors import IntegrityError
+from pipelines.lake import chain
+from pipelines.lake.chain import Row
+from pipelines.lake.config import DELTA_LOG, LakeConfig
 from pipelines.lake.delta_errors import file_fault
 from pipelines.lake.delta_log import commits_of
 from pipelines.lake.frames import content_hash
+from pipelines.lake.ledger import rows_of
 from pipelines.lake.locks import holder_of, is_held
 from pipelines.lake.tables import TableStore
 from pipelines.operate import vacuum
-from pipelines.tracking import model_files, registry
+from pipelines.operate.deep import deep_faults
+from pipelines.operate.fault import RESTORE, Fault, caught, guarded
+from pipelines.operate.files import file_faults
+from pipelines.tracking import model_files, registry, runs
 from pipelines.tracking.model_table import ModelRecord, model_records
 from pipelines.tracking.names import CHAMPION
 from pipelines.tracking.store import connect
@@ -35,51 +41,43 @@ from schemas import (
 )
 
 LONG_HELD_S = 3_600.0  # every stage releases a table's lock much earlier
-RESTORE = "Restore it from a backup"
 
 
-@dataclass(frozen=True)
-class Fault:
-    """A fault: its place, the problem, and how to fix it."""
-
-    where: str
-    problem: str
-    fix: str
-
-    def __str__(self) -> str:
-        return f"{self.where}: {self.problem}. {self.fix}."
-
-
-def examine(spark: SparkSession, config: LakeConfig) -> Iterator[Fault]:
+def examine(spark: SparkSession, config: LakeConfig, is_deep: bool = False) -> Iterator[Fault]:
     """Yield every fault of the lake as soon as it is known; a healthy lake has none.
 
-    Reads the latest version of every table, and gold at the version of each model.
+    Reads the latest version of every table, and gold at the version of each model; with `is_deep`
+    all that a run has recorded.
     """
     broken_logs = [fault for table in TABLES for fault in log_faults(config, table)]
     yield from broken_logs
     if broken_logs:  # Delta cannot open such a table, so the lake cannot be opened either
         return
+    store = TableStore(lambda: spark, config)  # opened below
+    rows, faults = ledger_rows(store)
+    yield from faults
+    if config.is_local:
+        yield from file_faults(config, rows, is_deep)
     try:
-        store = TableStore(spark, config)
+        client = connect(config)
+        _ = store.spark
     except (PySparkException, Py4JError) as error:
         yield Fault(config.where, file_fault(error), RESTORE)
         return
-    client = connect(config)
     for table in TABLES:
         if store.exists(table):
             yield from lock_faults(store, table)
             yield from table_faults(store, table)
     faults_of = {
-        OPS_RUNS.name: ledger_faults(store),
+        OPS_RUNS.name: ledger_faults(store, rows),
         OPS_MODELS.name: model_faults(store, client),
         OPS_PROMOTIONS.name: alias_faults(store, client),
         GOLD_LINEAGE.name: lineage_faults(store),
     }
-    for where, faults in faults_of.items():
-        try:
-            yield from faults
-        except (JobError, PySparkException, Py4JError) as error:
-            yield Fault(where, file_fault(error), RESTORE)
+    if is_deep:
+        faults_of["recorded versions"] = recorded_faults(store, client, rows)
+    for where, faults_there in faults_of.items():
+        yield from guarded(where, faults_there, RESTORE)
 
 
 def log_faults(config: LakeConfig, table: Table) -> Iterator[Fault]:
@@ -88,7 +86,7 @@ def log_faults(config: LakeConfig, table: Table) -> Iterator[Fault]:
     missing = missing_versions(log) if config.is_local else []
     if missing:
         listing = ", ".join(str(version) for version in missing)
-        fix = f"{RESTORE}, the whole directory _delta_log"
+        fix = f"{RESTORE}, the whole directory {DELTA_LOG}"
         yield Fault(table.name, f"its log lacks version {listing}", fix)
 
 
@@ -103,22 +101,53 @@ def lock_faults(store: TableStore, table: Table) -> Iterator[Fault]:
 
 def table_faults(store: TableStore, table: Table) -> Iterator[Fault]:
     """Yield a fault if a missing or damaged file makes the latest rows unreadable."""
-    yield from _caught(table.name, lambda: content_hash(store.read(table)), RESTORE)
+    yield from caught(table.name, lambda: content_hash(store.read(table)), RESTORE)
 
 
-def ledger_faults(store: TableStore) -> Iterator[Fault]:
+def ledger_rows(store: TableStore) -> tuple[list[Row], list[Fault]]:
+    """Return the ledger with the breaks in its chain; no rows, and one fault, if it is unreadable.
+
+    The noted end is read first: a run that ends meanwhile notes it last.
+    """
+    fix = f"{RESTORE}: {OPS_RUNS.name} and {chain.note_of(store.config).name}"
+    faults: list[Fault] = []
+    ends: list[str] = []
+    try:
+        ends = chain.noted_ends(store.config)
+    except IntegrityError as error:
+        faults.append(Fault(OPS_RUNS.name, str(error).rstrip("."), fix))
+    try:
+        rows: list[Row] = [*rows_of(store)]
+    except IntegrityError as error:
+        return [], [*faults, Fault(OPS_RUNS.name, str(error).rstrip("."), fix)]
+    breaks = chain.breaks_of(rows, ends, store.config.is_local)
+    return rows, faults + [Fault(OPS_RUNS.name, problem, fix) for problem in breaks]
+
+
+def ledger_faults(store: TableStore, rows: Sequence[Row]) -> Iterator[Fault]:
     """Yield each table that is missing or older than its version in the ledger."""
-    if not store.exists(OPS_RUNS):
-        return
-    written = store.read(OPS_RUNS).select(F.explode("output_versions").alias("name", "version"))
-    last_written = written.groupBy("name").agg(F.max("version").alias("version"))
-    for row in last_written.orderBy("name").collect():
-        table = next((table for table in TABLES if table.name == row["name"]), None)
+    last_written: dict[str, int] = {}
+    for row in rows:
+        for name, version in row["output_versions"].items():
+            last_written[name] = max(version, last_written.get(name, version))
+    for name, last_version in sorted(last_written.items()):
+        table = next((table for table in TABLES if table.name == name), None)
         version = store.version(table) if table and store.exists(table) else None
-        if version is None or version < row["version"]:
+        if version is None or version < last_version:
             actual = "no such table" if version is None else f"version {version}"
-            problem = f"{actual}, but the ledger recorded version {row['version']}"
-            yield Fault(row["name"], problem, RESTORE)
+            problem = f"{actual}, but the ledger recorded version {last_version}"
+            yield Fault(name, problem, RESTORE)
+
+
+def recorded_faults(
+    store: TableStore, client: MlflowClient, rows: Sequence[Row]
+) -> Iterator[Fault]:
+    """Yield what differs from the record of the runs, in any version that is still needed."""
+    models = model_records(store)
+    names = registry.names(client, store.config, {model.name for model in models})
+    live = registry.live_versions(client, names)
+    pins = vacuum.live_pins(models, live, runs.kept(client))
+    yield from deep_faults(store, rows, {(pin.table, pin.version) for pin in pins})
 
 
 def model_faults(store: TableStore, client: MlflowClient) -> Iterator[Fault]:
@@ -140,8 +169,21 @@ def model_faults(store: TableStore, client: MlflowClient) -> Iterator[Fault]:
         model = known[key]
         registered = registry.resolve(client, model.name, str(model.version))
         verify = partial(model_files.verified_directory, client, registered, model.files)
-        yield from _caught(str(model), verify, "Do not use this version")
+        broken = list(caught(str(model), verify, "Do not use this version"))
+        yield from broken
+        if not broken:  # then the directory can be listed
+            extras = extra_faults(client, registered, model)
+            yield from guarded(str(model), extras, f"{RESTORE}, the whole directory")
         yield from data_faults(store, model, hashes)
+
+
+def extra_faults(
+    client: MlflowClient, registered: ModelVersion, model: ModelRecord
+) -> Iterator[Fault]:
+    """Yield each file beside those of the model that neither MLflow nor Python has written."""
+    for path, kind in model_files.extras_of(client, registered, model.files):
+        problem = f"{path}: {kind} that does not belong to the model"
+        yield Fault(str(model), problem, "Delete it: our jobs ignore it, plain MLflow may not")
 
 
 def alias_faults(store: TableStore, client: MlflowClient) -> Iterator[Fault]:
@@ -176,7 +218,7 @@ def data_faults(store: TableStore, model: ModelRecord, hashes: dict[int, str]) -
             hashes[model.gold_version] = content_hash(store.read(GOLD_REVIEWS, model.gold_version))
 
     fix = f"{RESTORE}; until then the model cannot be reproduced"
-    faults = list(_caught(where, read_again, fix))
+    faults = list(caught(where, read_again, fix))
     yield from faults
     actual_hash = hashes.get(model.gold_version)
     if not faults and actual_hash != model.content_hash:
@@ -205,13 +247,3 @@ def missing_versions(log: Path) -> list[int]:
     if not present:
         return []
     return sorted(set(range(min(present), max(present))) - present)
-
-
-def _caught(where: str, read: Callable[[], object], fix: str) -> Iterator[Fault]:
-    """Yield the fault that `read` raises, without review text; nothing if it succeeds."""
-    try:
-        read()
-    except JobError as error:
-        yield Fault(where, str(error).rstrip("."), fix)
-    except (PySparkException, Py4JError) as error:
-        yield Fault(where, file_fault(error), fix)

@@ -2,7 +2,8 @@
 
 import shutil
 import uuid
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import unquote
@@ -12,7 +13,8 @@ from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
 from pipelines.errors import InputError, IntegrityError, SetupError
-from pipelines.lake.staging import LEFTOVERS
+from pipelines.lake.links import inside
+from pipelines.lake.scratch import LEFTOVERS, is_in_use
 from pipelines.lake.tables import TableStore
 from pipelines.program import first_cause
 from pipelines.tracking.model_table import ModelRecord
@@ -46,6 +48,16 @@ def pins_of_model(model: ModelRecord) -> list[Pin]:
     ]
 
 
+def live_pins(
+    models: Iterable[ModelRecord],
+    live: Collection[tuple[str, int]],
+    kept: Iterable[tuple[str, str, int]],
+) -> list[Pin]:
+    """Return the pins of registered models, and of the runs kept: run id, table, version."""
+    pins = [pin for model in models if model.key in live for pin in pins_of_model(model)]
+    return pins + [Pin(table, version, f"run {run_id}, keep") for run_id, table, version in kept]
+
+
 def require_known(live: set[tuple[str, int]], known: set[tuple[str, int]], names: set[str]) -> None:
     """Raise IntegrityError if registry and ops.models do not match: a pin may be missing.
 
@@ -71,12 +83,14 @@ def vacuum_table(
     before_ms: int,
     forget: str,
     is_dry_run: bool,
+    announce: Callable[[], None],
 ) -> str:
     """Delete the files of a table that no needed version reads; return the line that reports it.
 
     pins       versions that models and runs use
     before_ms  epoch; versions that were current since then, and newer files, are kept
     forget     versions to give up, such as 3-7; empty = all that are not needed
+    announce   called before files are deleted
     """
     with store.lock(table):
         recent_versions = current_since(store, table, before_ms)
@@ -89,6 +103,7 @@ def vacuum_table(
         unneeded_files = unneeded(data_files(store, table), kept_files, before_ms)
         n_files, n_bytes = size_of(unneeded_files)
         if n_files and not is_dry_run:
+            announce()
             delete_files(store, table, unneeded_files)
             require_present(store, table, needed_files)
     return summary(table.name, needed, n_files=n_files, n_bytes=n_bytes, is_dry_run=is_dry_run)
@@ -127,10 +142,8 @@ def versions_kept(table: str, forget: str, latest: int, pins: Sequence[Pin]) -> 
 
 
 def _versions_of(forget: str, latest: int) -> range:
-    """Return the versions that --forget names: one number, or a first and a last one."""
+    """Return the versions that --forget names; it keeps the rule flag_rules.VERSIONS."""
     first, _, last = forget.partition("-")
-    if not first.isdigit() or not (last or first).isdigit():
-        raise InputError(f"--forget must be a version or a range, such as 3 or 3-7, got {forget!r}")
     versions = range(int(first), int(last or first) + 1)
     if not versions or versions[-1] > latest:
         raise InputError(
@@ -242,8 +255,13 @@ def summary(
 
 
 def clear_staging(landing: Path, before_ms: int) -> None:
-    """Delete copies of reviews and models older than `before_ms` that killed runs left behind."""
-    for pattern in LEFTOVERS:
-        for directory in landing.glob(pattern):
-            if directory.stat().st_mtime * 1_000 < before_ms:
-                shutil.rmtree(directory, ignore_errors=True)
+    """Delete copies of reviews and models older than `before_ms` that no process uses."""
+    places = [inside(landing, place) for pattern in LEFTOVERS for place in landing.glob(pattern)]
+    for place in places:
+        with suppress(FileNotFoundError):  # its own run has just removed it
+            if place.stat().st_mtime * 1_000 >= before_ms or is_in_use(place):
+                continue
+            if place.is_dir():
+                shutil.rmtree(place, ignore_errors=True)
+            else:
+                place.unlink()

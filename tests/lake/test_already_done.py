@@ -3,6 +3,7 @@
 Needs Spark to make the lake, and runs jobs in processes of their own that find no Java.
 """
 
+import shutil
 import subprocess
 import sys
 
@@ -10,7 +11,7 @@ import pytest
 
 from jobs.clean import CleanConfig
 from pipelines.errors import IntegrityError
-from pipelines.lake import ledger
+from pipelines.lake import chain, ledger
 from pipelines.lake.tables import TableStore, open_lake
 from schemas import BRONZE_REVIEWS, OPS_RUNS, SILVER_REJECTS, SILVER_REVIEWS
 from tests.support.processes import ROOT, own_environment
@@ -63,12 +64,24 @@ def test_the_versions_of_a_local_lake_are_known_before_spark_starts(cleaned: Tab
 
 
 def test_the_ledger_reads_the_same_with_and_without_spark(cleaned: TableStore) -> None:
-    by_spark = [row.asDict() for row in cleaned.read(OPS_RUNS).collect()]
-    without = ledger._read_without_spark(cleaned.config)
-    assert len(without) == 1
-    times = [(row.pop("finished_at").timestamp()) for row in (*by_spark, *without)]
+    [by_spark] = [row.asDict(recursive=True) for row in cleaned.read(OPS_RUNS).collect()]
+    [without] = ledger._read_without_spark(cleaned.config)
+    assert len(without["files"]) == 2
+    assert chain.row_hash(by_spark) == chain.row_hash(without)
+    times = [row.pop("finished_at").timestamp() for row in (by_spark, without)]
     assert times[0] == times[1]
     assert without == by_spark
+
+
+def test_a_job_refuses_a_ledger_that_lost_its_last_row(cleaned: TableStore) -> None:
+    shutil.rmtree(cleaned.config.location(OPS_RUNS))
+    refused = clean_without_java(cleaned)
+    assert (refused.returncode, refused.stdout) == (3, "")
+    words = "IntegrityError: ops.runs: expected the rows that the last run left, found them missing"
+    assert refused.stderr.startswith(words), refused.stderr
+    assert refused.stderr.count("\n") == 1
+    (cleaned.config.lake_path / "ledger_ops.json").unlink()  # as the line says
+    assert clean_without_java(cleaned).returncode == 5  # it has work to do, and no Java
 
 
 def test_a_damaged_ledger_is_one_line(cleaned: TableStore) -> None:

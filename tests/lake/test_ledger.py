@@ -8,6 +8,7 @@ import pytest
 from pipelines.cli import flag, group
 from pipelines.lake import ledger
 from pipelines.lake.config import LakeConfig
+from pipelines.lake.frames import content_hash
 from pipelines.lake.tables import Commit, TableStore
 from schemas import BRONZE_REVIEWS, GOLD_REJECTS, OPS_PROMOTIONS, OPS_RUNS, SILVER_REVIEWS
 
@@ -102,18 +103,28 @@ def test_a_run_is_done_until_its_settings_inputs_or_outputs_differ(
 
 def test_the_ledger_holds_what_a_run_read_and_wrote(store: TableStore) -> None:
     run = ledger.start("curate", Settings(), INPUTS)
-    ledger.finish(store, run, outputs=[write_rejects(store, "a")], rows={"in": 3, "kept": 2})
-    row = store.read(OPS_RUNS).collect()[0].asDict()
+    commit = write_rejects(store, "a")
+    ledger.finish(store, run, outputs=[commit], rows={"in": 3, "kept": 2})
+    content = content_hash(store.read(GOLD_REJECTS, 1))
+    row = store.read(OPS_RUNS).collect()[0].asDict(recursive=True)
     assert row.pop("finished_at") is not None
     assert 0 <= row.pop("duration_s") < 600
     row.pop("code_commit")
+    paths = [file["path"] for file in row.pop("files")]
+    log = "gold/rejects/_delta_log"
+    assert paths[:2] == [f"{log}/{0:020}.json", f"{log}/{1:020}.json"]
+    assert len(paths) == 3
+    assert paths[2].startswith("gold/rejects/part-")
     assert row == {
         "run_key": run.key,
         "stage": "curate",
         "config": '{"max_tokens": 128}',
         "input_versions": {"silver.reviews": 3},
         "output_versions": {"gold.rejects": 1},
-        "output_hash": None,
+        "output_hash": content,
+        "output_hashes": {"gold.rejects": content},
+        "recorded_since": {},
+        "previous": [],
         "rows": {"in": 3, "kept": 2},
         "state": "done",
     }

@@ -107,6 +107,16 @@ def flipped_weight(store: TableStore) -> None:
     flip_a_byte(weights)
 
 
+def foreign_code(store: TableStore) -> None:
+    [code] = (store.config.lake_path / "mlflow").rglob("classifier.py")
+    (code.parent / "torch.py").write_text("")
+
+
+def linked_bytecode(store: TableStore) -> None:
+    [code] = (store.config.lake_path / "mlflow").rglob("classifier.py")
+    (code.parent / "__pycache__").symlink_to(code.parent)
+
+
 def missing_version(store: TableStore) -> None:
     Path(store.config.location(GOLD_REVIEWS), "_delta_log", f"{1:020}.json").unlink()
 
@@ -132,6 +142,8 @@ DAMAGES: dict[Callable[[TableStore], None], str] = {
     missing_file: f"{GOLD_OF_MODEL}: gold.reviews: missing data file ",
     flipped_data_byte: f"{GOLD_OF_MODEL}: part-",
     flipped_weight: f"{NAME} version 1: {NAME} version 1: ",
+    foreign_code: f"{NAME} version 1: /",
+    linked_bytecode: f"{NAME} version 1: /",
     missing_version: (
         "gold.reviews: its log lacks version 1. "
         "Restore it from a backup, the whole directory _delta_log."
@@ -167,7 +179,11 @@ def test_a_missing_alias_registry_or_table_is_reported_from_the_remaining_record
 ) -> None:
     with_a_model(store, tmp_path)
     client = connect(store.config)
-    assert [*ledger_faults(store), *alias_faults(store, client), *model_faults(store, client)] == []
+    assert [
+        *ledger_faults(store, ledger.rows_of(store)),
+        *alias_faults(store, client),
+        *model_faults(store, client),
+    ] == []
     promotion = (NAME, 1, "promoted", "[]", None)
     store.append(OPS_PROMOTIONS, one_row(store.spark, OPS_PROMOTIONS, promotion))
     [alias] = alias_faults(store, client)
@@ -180,7 +196,7 @@ def test_a_missing_alias_registry_or_table_is_reported_from_the_remaining_record
         f"{NAME}: in ops.models, but the registry has no such model. Restore it from a backup"
     )
     shutil.rmtree(store.config.location(GOLD_REVIEWS))
-    [missing] = ledger_faults(TableStore(store.spark, store.config))
+    [missing] = ledger_faults(TableStore(store.spark, store.config), ledger.rows_of(store))
     assert str(missing).startswith(
         "gold.reviews: no such table, but the ledger recorded version 2. Restore it from a backup"
     )

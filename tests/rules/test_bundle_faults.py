@@ -95,7 +95,7 @@ def test_a_sound_definition_has_no_fault(tmp_path: Path) -> None:
         (
             'default: "5"',
             "default: many",
-            f"{REFUSED_COUNT}argument --rows: invalid int value: 'many'",
+            f"{REFUSED_COUNT}--rows must be a whole number, -2147483647..2147483647, got 'many'",
         ),
         (
             ', "${var.lake}"',

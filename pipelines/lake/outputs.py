@@ -1,0 +1,123 @@
+"""Content hashes and files that a run left in its tables, recorded in ops.runs for the doctor.
+
+Both cover what was written since the version of the same table that a run has recorded before.
+"""
+
+import contextlib
+import json
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from urllib.parse import unquote
+
+from pyspark.sql import DataFrame
+from pyspark.sql import functions as F
+
+from pipelines.lake.chain import Row
+from pipelines.lake.config import LakeConfig
+from pipelines.lake.delta_log import commits_of
+from pipelines.lake.frames import content_hash
+from pipelines.lake.links import inside
+from pipelines.lake.tables import Commit, TableStore
+from pipelines.model.manifest import ModelFile
+from pipelines.provenance import sha256_of
+from schemas import TABLES, Table
+
+
+@dataclass(frozen=True)
+class Recorded:
+    """A table version that a run left, and the version since which its record counts."""
+
+    table: Table
+    version: int
+    since: int | None  # None: from the start
+    content_hash: str
+    run: Row
+
+
+@dataclass(frozen=True)
+class Left:
+    """What a run left, for its row in ops.runs; all by table, but the files."""
+
+    hashes: dict[str, str]
+    since: dict[str, int]
+    files: list[ModelFile] | None  # None: the lake is not local
+
+
+def recorded_outputs(rows: Sequence[Row]) -> list[Recorded]:
+    """Return each recorded table version once, as first recorded, by table and version."""
+    tables = {table.name: table for table in TABLES}
+    first: dict[tuple[str, int], Recorded] = {}
+    for row in sorted(rows, key=lambda row: row["finished_at"]):
+        for name, hashed in (row.get("output_hashes") or {}).items():
+            if name in tables:
+                version = row["output_versions"][name]
+                since = (row.get("recorded_since") or {}).get(name)
+                output = Recorded(tables[name], version, since, hashed, row)
+                first.setdefault((name, version), output)
+    return [first[key] for key in sorted(first)]
+
+
+def content_hash_of(store: TableStore, table: Table, version: int, since: int | None) -> str:
+    """Hash a version's rows; of an append-only table, those added after the version `since`."""
+    rows = store.read(table, version)
+    if since is not None and table.is_append_only:
+        new_names = _file_names(rows) - _file_names(store.read(table, since))
+        rows = rows.where(F.col("_metadata.file_name").isin(sorted(new_names)))
+    return content_hash(rows)
+
+
+def describe(store: TableStore, commits: Sequence[Commit], rows: Sequence[Row]) -> Left:
+    """Describe the tables that a run left. Reads what was added since an earlier record.
+
+    rows  the ledger before this run
+    An output that an earlier run has recorded keeps that record, and its files are not listed
+    again. If a later version is recorded already, its record holds these rows too.
+    """
+    left = Left({}, {}, [] if store.config.is_local else None)
+    for commit in commits:
+        table, name = commit.table, commit.table.name
+        earlier = [output for output in recorded_outputs(rows) if output.table == table]
+        since = earlier[-1].version if earlier else None
+        same = next((output for output in earlier if output.version == commit.version), None)
+        if same:
+            left.hashes[name] = same.content_hash
+            since = same.since
+        elif since is None or since < commit.version:
+            left.hashes[name] = content_hash_of(store, table, commit.version, since)
+            if left.files is not None:
+                left.files.extend(files_written(store.config, table, commit.version, since))
+        if name in left.hashes and since is not None:
+            left.since[name] = since
+    return left
+
+
+def files_written(
+    config: LakeConfig, table: Table, version: int, since: int | None
+) -> list[ModelFile]:
+    """List the commits of a local table after `since`, up to `version`, and their data files.
+
+    Files that a vacuum has deleted meanwhile are left out.
+    """
+    log = config.log_directory(table)
+    first = 0 if since is None else since + 1
+    commits = [file for file in commits_of(log) if first <= int(file.stem) <= version]
+    listed = [*commits, *(file for commit in commits for file in _data_files(commit))]
+    files: list[ModelFile] = []
+    for file in listed:
+        with contextlib.suppress(FileNotFoundError):
+            path = inside(config.lake_path, file).relative_to(config.lake_path).as_posix()
+            files.append((path, file.stat().st_size, sha256_of(file)))
+    return files
+
+
+def _data_files(commit: Path) -> Iterator[Path]:
+    """Yield the data files that a commit adds; their paths in the log are percent-encoded."""
+    for line in commit.read_text(encoding="utf-8").splitlines():
+        action = json.loads(line).get("add")
+        if action:
+            yield commit.parents[1] / unquote(action["path"])
+
+
+def _file_names(rows: DataFrame) -> set[str]:
+    return {unquote(uri).rpartition("/")[2] for uri in rows.inputFiles()}
