@@ -97,10 +97,13 @@ def finish(
     output_hash  by default the content hash of the first output
     """
     from pipelines.lake.frames import one_row
-    from pipelines.lake.outputs import describe
+    from pipelines.lake.outputs import describe, ledger_files
 
     left = describe(store, outputs, _rows(store))
     with store.lock(OPS_RUNS):  # no other row may come between the last one and this one
+        recorded = _rows(store)
+        if left.files is not None:
+            left.files.extend(ledger_files(store.config, recorded))
         row = (
             run.key,
             run.stage,
@@ -111,7 +114,7 @@ def finish(
             left.hashes,
             left.since,
             left.files,
-            chain.ends_of(_rows(store)),
+            chain.ends_of(recorded),
             dict(rows),
             state,
             time.monotonic() - run.started_s,

@@ -15,13 +15,13 @@ from pyspark.sql import functions as F
 
 from pipelines.lake.chain import Row
 from pipelines.lake.config import LakeConfig
-from pipelines.lake.delta_log import commits_of
+from pipelines.lake.delta_log import commits_of, latest_version
 from pipelines.lake.frames import content_hash
 from pipelines.lake.links import inside
 from pipelines.lake.tables import Commit, TableStore
 from pipelines.model.manifest import ModelFile
 from pipelines.provenance import sha256_of
-from schemas import TABLES, Table
+from schemas import OPS_RUNS, TABLES, Table
 
 
 @dataclass(frozen=True)
@@ -109,6 +109,22 @@ def files_written(
             path = inside(config.lake_path, file).relative_to(config.lake_path).as_posix()
             files.append((path, file.stat().st_size, sha256_of(file)))
     return files
+
+
+def ledger_files(config: LakeConfig, rows: Sequence[Row]) -> list[ModelFile]:
+    """List the commits of a local ops.runs, and their data files, that no row has listed yet.
+
+    The commit of the last row is listed by the next one; until then the chain shows a change.
+    """
+    log = config.log_directory(OPS_RUNS)
+    listed = {file["path"] for row in rows for file in row.get("files") or ()}
+    known = [
+        int(commit.stem)
+        for commit in commits_of(log)
+        if commit.relative_to(config.lake_path).as_posix() in listed
+    ]
+    latest = latest_version(log)
+    return [] if latest is None else files_written(config, OPS_RUNS, latest, max(known, default=-1))
 
 
 def _data_files(commit: Path) -> Iterator[Path]:

@@ -242,8 +242,6 @@ def lineage_faults(store: TableStore) -> Iterator[Fault]:
 
 
 def missing_versions(log: Path) -> list[int]:
-    """Return the gaps of a local log: versions without a file, between first and last."""
+    """Return the versions of a local log without a file, from 0 to the last: none is cleaned up."""
     present = {int(file.stem) for file in commits_of(log)}
-    if not present:
-        return []
-    return sorted(set(range(min(present), max(present))) - present)
+    return sorted(set(range(max(present, default=0))) - present)
