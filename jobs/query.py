@@ -7,7 +7,6 @@ Reads   every table and view
 Writes  nothing, unless --write is given
 """
 
-import os
 import sys
 from collections.abc import Sequence
 from contextlib import nullcontext
@@ -92,8 +91,8 @@ def main(argv: Sequence[str] | None = None) -> None:
             is_terminal=sys.stdout.isatty(),
         ):
             print(line)
-    except BrokenPipeError:  # `| head` has closed the pipe; stdout must not be flushed at exit
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    except BrokenPipeError:  # `| head` has read enough
+        program.discard_stdout()
 
 
 if __name__ == "__main__":

@@ -55,17 +55,14 @@ def main(argv: Sequence[str] | None = None) -> None:
     from pipelines.lake import ledger
     from pipelines.lake.tables import open_lake
     from pipelines.operate import vacuum
-    from pipelines.tracking import model_table, registry, runs
+    from pipelines.tracking import model_table, runs
     from pipelines.tracking.store import connect
 
     store = open_lake("vacuum", config.lake)
     client = connect(config.lake)
-    known = model_table.model_records(store)
-    # The registry is read after ops.models, so that no model registered meanwhile is missed.
-    names = registry.names(client, config.lake, {model.name for model in known})
-    live = registry.live_versions(client, names)
-    vacuum.require_known(live, {model.key for model in known}, names)
-    pins = vacuum.live_pins(known, live, runs.kept(client))
+    records, names, live = model_table.models_of(store, client)
+    vacuum.require_known(live, {model.key for model in records}, names)
+    pins = vacuum.live_pins(records, live, runs.kept(client))
     run = ledger.start("vacuum", config, {})
     # Once, before the first file goes: doctor --deep must know why old versions lack files.
     announce = cache(lambda: ledger.finish(store, run, [], {}))

@@ -10,6 +10,7 @@ from pipelines.bundle import resolve, runner
 from pipelines.bundle.graph import job_of
 from pipelines.lake import ledger
 from pipelines.lake.config import LakeConfig
+from pipelines.lake.delta_log import opened
 from pipelines.lake.tables import TableStore
 from pipelines.operate.query import rendered
 from pipelines.tracking import registry
@@ -98,9 +99,9 @@ def _tables(store: TableStore) -> str:
 def n_rows_of(lake: LakeConfig, table: Table) -> int:
     """Count the rows of a local table from its Parquet footers, without Spark."""
     import pyarrow.parquet as pq
-    from deltalake import DeltaTable
 
-    files = DeltaTable(lake.location(table)).file_uris()
+    with opened(table, lake.log_directory(table)) as delta_table:
+        files = delta_table.file_uris()
     footers = [pq.ParquetFile(file).metadata for file in files]  # type: ignore[no-untyped-call]
     return sum(footer.num_rows for footer in footers)
 

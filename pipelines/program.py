@@ -74,7 +74,7 @@ def show(*lines: str) -> None:
         try:
             print(printable(line, keep="\t"))
         except BrokenPipeError:  # `| head` has read enough; the job itself goes on
-            _discard_stdout()
+            discard_stdout()
 
 
 def _flush_stdout() -> None:
@@ -83,13 +83,14 @@ def _flush_stdout() -> None:
         if sys.stdout:  # None if the caller has closed it
             sys.stdout.flush()
     except BrokenPipeError:
-        _discard_stdout()
+        discard_stdout()
     except OSError:
-        _discard_stdout()
+        discard_stdout()
         raise
 
 
-def _discard_stdout() -> None:
+def discard_stdout() -> None:
+    """Drop what is written to stdout from now on, for example because its reader has left."""
     nowhere = os.open(os.devnull, os.O_WRONLY)
     os.dup2(nowhere, sys.stdout.fileno())
     os.close(nowhere)

@@ -35,7 +35,7 @@ from pipelines.bundle.graph import (
 )
 from pipelines.errors import InputError
 from pipelines.java_noise import Forwarder
-from pipelines.lake.links import inside
+from pipelines.lake.links import inside, write_whole
 from pipelines.provenance import ROOT
 
 log = logging.getLogger("reviewlake")
@@ -205,10 +205,8 @@ def load_state(file: Path) -> dict[str, TaskResult]:
 def save_state(file: Path, results: Mapping[str, TaskResult]) -> None:
     """Write the results for a later --resume, whole or not at all."""
     entries = {key: dataclasses.asdict(result) for key, result in results.items()}
-    partial_file = file.with_name(file.name + ".partial")
-    inside(file.parent.parent, partial_file).parent.mkdir(parents=True, exist_ok=True)
-    partial_file.write_text(json.dumps(entries, indent=1), encoding="utf-8")
-    os.replace(partial_file, file)
+    inside(file.parent.parent, file.with_name(file.name + ".partial"))
+    write_whole(file, json.dumps(entries, indent=1))
 
 
 def _run_task(

@@ -5,7 +5,6 @@ So a row that is missing, altered or written by hand is noticed, the last one an
 
 import hashlib
 import json
-import os
 import uuid
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
@@ -15,7 +14,7 @@ from typing import Any
 
 from pipelines.errors import IntegrityError
 from pipelines.lake.config import LakeConfig
-from pipelines.lake.links import inside
+from pipelines.lake.links import inside, write_whole
 
 Row = Mapping[str, Any]  # a row of ops.runs, its nested values as dicts and lists
 
@@ -85,16 +84,8 @@ def noted_ends(config: LakeConfig) -> list[str]:
 
 def note_ends(config: LakeConfig, rows: Sequence[Row]) -> None:
     """Replace the note, whole or not at all. On a local lake the caller holds the ledger's lock."""
-    file = note_of(config)
-    owner = "" if config.is_local else uuid.uuid4().hex
-    partial = file.with_name(f"{file.name}.partial{owner}")
-    partial.parent.mkdir(parents=True, exist_ok=True)
-    partial.unlink(missing_ok=True)  # of a killed run
-    with partial.open("x", encoding="utf-8") as opened:  # follows no link
-        opened.write(json.dumps({"ends": ends_of(rows)}) + "\n")
-        opened.flush()
-        os.fsync(opened.fileno())
-    os.replace(partial, file)
+    suffix = "" if config.is_local else uuid.uuid4().hex
+    write_whole(note_of(config), json.dumps({"ends": ends_of(rows)}) + "\n", suffix)
 
 
 def require_noted(config: LakeConfig, ends: Sequence[str], rows: Sequence[Row]) -> None:

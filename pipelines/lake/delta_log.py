@@ -1,7 +1,16 @@
 """Read a local table's Delta log without Spark: versions by file names, files by delta-rs."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING
 from urllib.parse import unquote
+
+from pipelines.errors import IntegrityError, SetupError
+from schemas import Table
+
+if TYPE_CHECKING:  # read only where a table is opened: a job with nothing to do is to be fast
+    from deltalake import DeltaTable
 
 
 def commits_of(directory: Path) -> list[Path]:
@@ -15,19 +24,41 @@ def latest_version(directory: Path) -> int | None:
     return int(commits[-1].stem) if commits else None
 
 
-def data_files_of(directory: Path) -> list[tuple[Path, int]]:
+@contextmanager
+def opened(table: Table, directory: Path) -> Iterator["DeltaTable"]:
+    """Yield a local table for reading by delta-rs; `directory` is that of its log.
+
+    Raises SetupError without that package, and IntegrityError if the table cannot be read.
+    """
+    try:
+        import pyarrow as pa
+        from deltalake import DeltaTable
+        from deltalake.exceptions import DeltaError
+    except ImportError as error:
+        raise SetupError(
+            "package deltalake, which reads a local lake's ledger, is not installed. "
+            "Install the extra `local`: pip install -e '.[local]'"
+        ) from error
+    try:
+        yield DeltaTable(str(directory.parent))
+    except (DeltaError, pa.ArrowException, OSError) as error:
+        cause = str(error).splitlines()[0]
+        if "is newer than log segment" in cause:  # of Delta's checksum file beside the commits
+            cause = "the last commit of its log is missing."
+        raise IntegrityError(f"{table.name} cannot be read: {cause} Run jobs/doctor.py.") from error
+
+
+def data_files_of(table: Table, directory: Path) -> list[tuple[Path, int]]:
     """Return path and bytes of each data file of the latest version, as the log says.
 
     Returns none for a log that is missing or damaged, which Spark then reports.
     """
-    from deltalake import DeltaTable
-    from deltalake.exceptions import DeltaError
-
     if not commits_of(directory):
         return []
     try:
-        adds = DeltaTable(str(directory.parent)).get_add_actions()
-    except (DeltaError, OSError):
+        with opened(table, directory) as delta_table:
+            adds = delta_table.get_add_actions()
+    except IntegrityError:
         return []
     paths = [directory.parent / unquote(path) for path in adds["path"].to_pylist()]
     return list(zip(paths, adds["size_bytes"].to_pylist(), strict=True))

@@ -15,9 +15,9 @@ from datetime import UTC
 from typing import Any
 
 from pipelines import cli
-from pipelines.errors import IntegrityError, SetupError
 from pipelines.lake import chain
 from pipelines.lake.config import LakeConfig
+from pipelines.lake.delta_log import opened
 from pipelines.lake.tables import Commit, TableStore, versions_left
 from pipelines.provenance import git_commit
 from schemas import OPS_RUNS, TABLES, Table
@@ -189,23 +189,11 @@ def _rows(store: TableStore) -> list[dict[str, Any]]:
 
 def _read_without_spark(config: LakeConfig) -> list[dict[str, Any]]:
     """Read a local lake's ledger with delta-rs."""
-    try:
-        import pyarrow as pa
-        from deltalake import DeltaTable
-        from deltalake.exceptions import DeltaError
-    except ImportError as error:
-        raise SetupError(
-            "package deltalake, which reads a local lake's ledger, is not installed. "
-            "Install the extra `local`: pip install -e '.[local]'"
-        ) from error
-    try:
+    with opened(OPS_RUNS, config.log_directory(OPS_RUNS)) as table:
+        import pyarrow as pa  # after `opened`, which says so if the packages are not installed
+
         # Not to_pyarrow_table(): one process in six aborts at its end (DECISIONS.md, 2026-11-27).
-        rows = pa.table(DeltaTable(config.location(OPS_RUNS)).scan()).to_pylist()
-    except (DeltaError, pa.ArrowException, OSError) as error:
-        cause = str(error).splitlines()[0]
-        if "is newer than log segment" in cause:  # of Delta's checksum file beside the commits
-            cause = "the last commit of its log is missing."
-        raise IntegrityError(f"ops.runs cannot be read: {cause} Run jobs/doctor.py.") from error
+        rows = pa.table(table.scan()).to_pylist()
     return [{**row, **_maps(row)} for row in rows]
 
 

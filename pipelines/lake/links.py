@@ -1,4 +1,7 @@
-"""Links below a lake must not lead out of it: a job would write to, or delete, somebody's files."""
+"""Links below a lake must not lead out of it: a job would write to, or delete, somebody's files.
+
+So `inside` refuses such a link, and `write_whole` follows none.
+"""
 
 import os
 from pathlib import Path
@@ -19,3 +22,18 @@ def inside(root: Path, place: Path, other_advice: str = "") -> Path:
             f"Replace the link by a directory or file of its own{other_advice}."
         )
     return place
+
+
+def write_whole(file: Path, text: str, suffix: str = "") -> None:
+    """Replace a file by a text, whole or not at all, after a power cut too. Follows no link.
+
+    suffix  makes the name of the partial file unique, where two processes may write at once
+    """
+    partial = file.with_name(f"{file.name}.partial{suffix}")
+    partial.parent.mkdir(parents=True, exist_ok=True)
+    partial.unlink(missing_ok=True)  # of a killed run
+    with partial.open("x", encoding="utf-8") as opened:  # fails for a link made meanwhile
+        opened.write(text)
+        opened.flush()
+        os.fsync(opened.fileno())
+    os.replace(partial, file)

@@ -113,7 +113,6 @@ def hold_in_java(spark: SparkSession | None, file: Path, text: str) -> Release |
         release = None if jvm is None else _try_jvm(jvm, file, text)
     except Py4JError:  # a file system without locks
         return None
-
     if release is None:
         return None
 

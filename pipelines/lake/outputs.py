@@ -75,9 +75,10 @@ def describe(store: TableStore, commits: Sequence[Commit], rows: Sequence[Row]) 
     again. If a later version is recorded already, its record holds these rows too.
     """
     left = Left({}, {}, [] if store.config.is_local else None)
+    recorded = recorded_outputs(rows)
     for commit in commits:
         table, name = commit.table, commit.table.name
-        earlier = [output for output in recorded_outputs(rows) if output.table == table]
+        earlier = [output for output in recorded if output.table == table]
         since = earlier[-1].version if earlier else None
         same = next((output for output in earlier if output.version == commit.version), None)
         if same:

@@ -35,13 +35,20 @@ def deep_faults(
     needed  table versions that a vacuum spares: of registered models, and of runs kept
     """
     outputs = [output for output in recorded_outputs(rows) if store.exists(output.table)]
+    vacuumed_at = max(
+        (row["finished_at"] for row in rows if row["stage"] == "vacuum"), default=None
+    )
+    is_upgraded = any(row.get("output_hashes") is None for row in rows)
     for output in tqdm(outputs, desc="versions", unit=" versions", delay=2, disable=None):
-        yield from hash_faults(store, output, may_be_vacuumed=_is_past(store, output, rows, needed))
+        is_past = _is_past(store, output, vacuumed_at, needed)
+        yield from hash_faults(store, output, may_be_vacuumed=is_past)
     for table in TABLES:
         if store.exists(table):
             yield from guarded(table.name, rule_faults(store, table), RESTORE)
             if table is not OPS_RUNS:  # its rows are chained
-                yield from guarded(table.name, unrecorded_faults(store, table, rows), RESTORE)
+                versions = [output.version for output in outputs if output.table == table]
+                unrecorded = unrecorded_faults(store, table, versions, is_upgraded)
+                yield from guarded(table.name, unrecorded, RESTORE)
     yield from conservation_faults(store, rows)
 
 
@@ -77,19 +84,20 @@ def rule_faults(store: TableStore, table: Table) -> Iterator[Fault]:
             yield Fault(table.name, f"{rule} does not hold in {totals[rule]:,} rows", RESTORE)
 
 
-def unrecorded_faults(store: TableStore, table: Table, rows: Sequence[Row]) -> Iterator[Fault]:
+def unrecorded_faults(
+    store: TableStore, table: Table, recorded: Sequence[int], is_upgraded: bool
+) -> Iterator[Fault]:
     """Yield a fault if the latest version has other rows than the one that a run left last.
 
-    Says nothing of a table that only an older release has written, which recorded no content.
+    recorded     the versions that runs have left
+    is_upgraded  an older release, which recorded no content, may have written the table
     """
-    recorded = [output.version for output in recorded_outputs(rows) if output.table == table]
     latest = store.version(table)
     if recorded and latest > max(recorded):
         last = max(recorded)
         if content_hash(store.read(table)) != content_hash(store.read(table, last)):
             problem = f"version {latest} has other rows than version {last}, which a run left last"
             yield Fault(table.name, problem, UNRECORDED)
-    is_upgraded = any(row.get("output_hashes") is None for row in rows)
     if not recorded and not is_upgraded and not store.read(table).isEmpty():
         yield Fault(table.name, "rows that no finished run has written", UNRECORDED)
 
@@ -143,14 +151,17 @@ def _is_current(store: TableStore, row: Row) -> bool:
 
 
 def _is_past(
-    store: TableStore, output: Recorded, rows: Sequence[Row], needed: Set[tuple[str, int]]
+    store: TableStore,
+    output: Recorded,
+    vacuumed_at: datetime | None,
+    needed: Set[tuple[str, int]],
 ) -> bool:
-    """Return whether a recorded vacuum may have deleted files of this version."""
-    vacuums = [row["finished_at"] for row in rows if row["stage"] == "vacuum"]
-    written_at: datetime = output.run["finished_at"]
+    """Return whether the last recorded vacuum may have deleted files of this version."""
+    if vacuumed_at is None or vacuumed_at <= output.run["finished_at"]:
+        return False
     is_latest = output.version == store.version(output.table)
     is_needed = (output.table.name, output.version) in needed
-    return not (is_latest or is_needed) and any(time > written_at for time in vacuums)
+    return not (is_latest or is_needed)
 
 
 def _lacks_files(store: TableStore, output: Recorded) -> bool:

@@ -26,7 +26,7 @@ from pipelines.operate.deep import deep_faults
 from pipelines.operate.fault import RESTORE, Fault, caught, guarded
 from pipelines.operate.files import file_faults
 from pipelines.tracking import model_files, registry, runs
-from pipelines.tracking.model_table import ModelRecord, model_records
+from pipelines.tracking.model_table import ModelRecord, models_of
 from pipelines.tracking.names import CHAMPION
 from pipelines.tracking.store import connect
 from schemas import (
@@ -143,19 +143,16 @@ def recorded_faults(
     store: TableStore, client: MlflowClient, rows: Sequence[Row]
 ) -> Iterator[Fault]:
     """Yield what differs from the record of the runs, in any version that is still needed."""
-    models = model_records(store)
-    names = registry.names(client, store.config, {model.name for model in models})
-    live = registry.live_versions(client, names)
-    pins = vacuum.live_pins(models, live, runs.kept(client))
+    models = models_of(store, client)
+    pins = vacuum.live_pins(models.records, models.live, runs.kept(client))
     yield from deep_faults(store, rows, {(pin.table, pin.version) for pin in pins})
 
 
 def model_faults(store: TableStore, client: MlflowClient) -> Iterator[Fault]:
     """Yield each model version whose files, data or entries differ from those registered."""
-    known = {model.key: model for model in model_records(store)}
+    records, names, live = models_of(store, client)
+    known = {model.key: model for model in records}
     recorded = {name for name, _ in known}
-    names = registry.names(client, store.config, recorded)
-    live = registry.live_versions(client, names)
     for name in sorted(recorded - names):
         problem = "in ops.models, but the registry has no such model"
         yield Fault(name, problem, f"{RESTORE}: <lake>/mlflow")

@@ -27,7 +27,7 @@ def file_faults(config: LakeConfig, rows: Sequence[Row], is_deep: bool) -> Itera
             sha256 = file["sha256"] if is_deep else ""
             yield from _faults_of(config, file["path"], file["bytes"], problem, sha256)
     for table in TABLES:
-        for path, n_bytes in data_files_of(config.log_directory(table)):
+        for path, n_bytes in data_files_of(table, config.log_directory(table)):
             name = path.relative_to(config.lake_path).as_posix()
             if name not in seen:
                 yield from _faults_of(config, name, n_bytes, "another size than its log says")

@@ -5,8 +5,10 @@ It is kept outside the registry, so that a changed registry is noticed.
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from mlflow.entities.model_registry import ModelVersion
+from mlflow.tracking import MlflowClient
 from pyspark.sql import DataFrame, Row
 
 from pipelines.errors import InputError, IntegrityError
@@ -15,6 +17,7 @@ from pipelines.lake.frames import one_row
 from pipelines.lake.tables import Commit, TableStore
 from pipelines.model.manifest import ModelFile
 from pipelines.provenance import git_commit
+from pipelines.tracking import registry
 from pipelines.tracking.registry import Registered
 from schemas import OPS_MODELS
 
@@ -49,6 +52,21 @@ def model_records(store: TableStore) -> list[ModelRecord]:
     # One row per model version: few rows.
     rows = store.read(OPS_MODELS).orderBy("model_name", "model_version").collect()
     return [_record(row) for row in rows]
+
+
+class Models(NamedTuple):
+    """The registered models as ops.models and the registry know them."""
+
+    records: list[ModelRecord]
+    names: set[str]  # in the registry, even if all versions were deleted
+    live: set[tuple[str, int]]  # name and version in the registry
+
+
+def models_of(store: TableStore, client: MlflowClient) -> Models:
+    """Return the lake's models. The registry is read last, so that none is missed meanwhile."""
+    records = model_records(store)
+    names = registry.names(client, store.config, {record.name for record in records})
+    return Models(records, names, registry.live_versions(client, names))
 
 
 def record_of(store: TableStore, version: ModelVersion) -> ModelRecord:

@@ -92,8 +92,8 @@ def connect(config: LakeConfig) -> MlflowClient:
     logging.getLogger("mlflow").setLevel(logging.ERROR)
     logging.getLogger("alembic").setLevel(logging.ERROR)
     warnings.filterwarnings("ignore", module="mlflow")
-    if config.is_local:
-        database = local_database(config)
+    database = local_database(config) if config.is_local else None
+    if database:
         database.parent.mkdir(parents=True, exist_ok=True)
         _create_whole(database)
         mlflow.set_tracking_uri(_uri_of(database))
@@ -105,8 +105,8 @@ def connect(config: LakeConfig) -> MlflowClient:
         mlflow.set_tracking_uri(tracking)
         mlflow.set_registry_uri(registry)
     try:
-        if config.is_local:
-            places.rewrite_moved(local_database(config), config.lake_path, config.lock_wait_s)
+        if database:
+            places.rewrite_moved(database, config.lake_path, config.lock_wait_s)
         client = MlflowClient()  # opens the store
         client.search_experiments(max_results=1)
     except (MlflowException, SQLAlchemyError, sqlite3.Error) as error:

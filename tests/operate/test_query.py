@@ -18,6 +18,7 @@ from pipelines.lake.tables import TableStore
 from pipelines.operate.query import ask, rendered
 from pipelines.program import one_line
 from schemas import GOLD_REJECTS, GOLD_REVIEWS
+from tests.support.statements import READS
 
 ONE_OF_EACH = """
 SELECT true AS flag, 12 AS n, 1.50BD AS amount, 0.25D AS share, 'say "so", then' AS text,
@@ -26,25 +27,6 @@ SELECT true AS flag, 12 AS n, 1.50BD AS amount, 0.25D AS share, 'say "so", then'
        named_struct('at', TIMESTAMP '2026-05-01 12:00:00', 'x', NULL) AS pair, map('k', 1) AS bag,
        NULL AS nothing
 """
-READS = [
-    "SELECT 1",
-    "select 1;",
-    "  (SELECT 1) UNION (SELECT 2)",
-    "-- why\nSELECT 1 -- here",
-    "/* a /* nested */ comment */ SELECT 1",
-    "WITH one AS (SELECT 1 AS n) SELECT * FROM one",
-    "FROM range(3) SELECT id",
-    "FROM range(3) |> WHERE id > 1",
-    "VALUES (1), (2)",
-    "SELECT * FROM VALUES ('using', 'reflect'), ('a map', 'execute') AS t(a, b) "
-    "WHERE a LIKE '%using%' ORDER BY b",
-    "SELECT transform(array(1), x -> x + 1) AS t FROM range(1) JOIN range(2) USING (id)",
-    "SHOW DATABASES",
-    "DESCRIBE FUNCTION upper",
-    "DESC QUERY SELECT 1",
-    "EXPLAIN SELECT 1",
-    "explain extended WITH one AS (SELECT 1 AS n) SELECT * FROM one",
-]
 
 
 def answered(
