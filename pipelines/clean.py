@@ -13,20 +13,7 @@ from pyspark.sql import functions as F
 from pyspark.sql.pandas.functions import pandas_udf
 from pyspark.sql.types import StringType
 
-from schemas import SPLIT_RANK
-
-# Every spelling that a source uses, in lower case. A blank label means unlabelled. Pandas writes a
-# column of 0 and 1 with missing values as 0.0 and 1.0.
-LABEL_SPELLINGS = {
-    "1": 1,
-    "1.0": 1,
-    "pos": 1,
-    "positive": 1,
-    "0": 0,
-    "0.0": 0,
-    "neg": 0,
-    "negative": 0,
-}
+from schemas import LABEL_SPELLINGS, NEGATIVE, NEUTRAL, POSITIVE, SPLIT_RANK, UNKNOWN, UNLABELLED
 
 HTML_TAG = re.compile(
     r"<(?:br|/?[a-z][a-z0-9]*)(?:\s[^<>]*)?/?>|<!--(?:(?!<!--).)*?-->", re.IGNORECASE | re.DOTALL
@@ -143,11 +130,16 @@ def plain_text(batches: Iterator[pd.Series]) -> Iterator[pd.Series]:
         yield raw.map(clean_text, na_action="ignore")
 
 
-def label_of(raw_label: Column) -> Column:
-    """Return 0 or 1 for a known spelling of a label; null for a blank or unknown one."""
+def label_meanings(bronze: DataFrame) -> Column:
+    """Return the meaning that ingest has recorded; for rows before it did so, by the spelling."""
     keys_and_values = [F.lit(item) for pair in LABEL_SPELLINGS.items() for item in pair]
-    spelling = F.lower(F.trim(raw_label))
-    return F.try_element_at(F.create_map(*keys_and_values), spelling).cast("int")
+    spelling = F.lower(F.trim("raw_label"))
+    by_spelling = F.coalesce(
+        F.try_element_at(F.create_map(*keys_and_values), spelling),
+        F.when(F.coalesce(spelling, F.lit("")) == "", UNLABELLED).otherwise(UNKNOWN),
+    )
+    has_meanings = "label_meaning" in bronze.columns  # a table of an older release has none
+    return F.coalesce("label_meaning", by_spelling) if has_meanings else by_spelling
 
 
 # The SQL of a rule must be true for each row; silver.rejects gives the name of a broken rule.
@@ -155,7 +147,8 @@ ROW_RULES = {
     "record_is_readable": "read_fault IS NULL",
     "text_has_no_nul": "NOT coalesce(contains(raw_text, '\\0'), false)",
     "text_is_not_blank": "coalesce(length(text), 0) > 0 OR read_fault IS NOT NULL",
-    "label_is_known": "label IS NOT NULL OR coalesce(trim(raw_label), '') = ''",
+    "label_is_known": f"label_meaning != '{UNKNOWN}'",
+    "label_is_polar": f"label_meaning != '{NEUTRAL}'",
 }
 
 
@@ -172,15 +165,19 @@ def clean_reviews(bronze: DataFrame) -> DataFrame:
         "row_number",
         "source_split",
         "raw_text",
-        "raw_label",
         "read_fault",
         plain_text("raw_text").alias("text"),
-        label_of(F.col("raw_label")).alias("label"),
+        label_meanings(bronze).alias("label_meaning"),
         split_rank.alias("split_rank"),
     )
+    label = F.when(F.col("label_meaning") == POSITIVE, 1).when(
+        F.col("label_meaning") == NEGATIVE, 0
+    )
     broken = [F.when(~F.expr(rule), F.lit(name)) for name, rule in sorted(ROW_RULES.items())]
-    named = cleaned.withColumn("failed_rules", F.array_compact(F.array(*broken)))
-    return named.drop("raw_text", "raw_label", "read_fault")
+    judged = cleaned.withColumns(
+        {"label": label.cast("int"), "failed_rules": F.array_compact(F.array(*broken))}
+    )
+    return judged.drop("raw_text", "label_meaning", "read_fault")
 
 
 def group_by_text(cleaned: DataFrame) -> DataFrame:

@@ -1,6 +1,14 @@
 """The contracts of all tables: columns, comments, key, checks and properties."""
 
-from schemas.bronze import BRONZE_REVIEWS
+from schemas.bronze import (
+    BRONZE_REVIEWS,
+    LABEL_SPELLINGS,
+    NEGATIVE,
+    NEUTRAL,
+    POSITIVE,
+    UNKNOWN,
+    UNLABELLED,
+)
 from schemas.contract import Column, Table, View
 from schemas.gold import (
     GOLD_CURRENT_SCORES,
@@ -35,14 +43,20 @@ __all__ = [
     "GOLD_REJECTS",
     "GOLD_REVIEWS",
     "GOLD_SCORES",
+    "LABEL_SPELLINGS",
+    "NEGATIVE",
+    "NEUTRAL",
     "OPS_MODELS",
     "OPS_PROMOTIONS",
     "OPS_RUNS",
+    "POSITIVE",
     "SILVER_REJECTS",
     "SILVER_REVIEWS",
     "SPLITS",
     "SPLIT_RANK",
     "TABLES",
+    "UNKNOWN",
+    "UNLABELLED",
     "VIEWS",
     "Column",
     "Table",

@@ -2,6 +2,23 @@
 
 from schemas.contract import APPEND_ONLY, Column, Table
 
+POSITIVE, NEGATIVE, NEUTRAL = "positive", "negative", "neutral"
+UNLABELLED, UNKNOWN = "unlabelled", "unknown"
+# The meaning of each usual spelling of a label, in lower case. Pandas writes a column of 0 and 1
+# with missing values as 0.0 and 1.0.
+LABEL_SPELLINGS = {
+    "1": POSITIVE,
+    "1.0": POSITIVE,
+    "true": POSITIVE,
+    "pos": POSITIVE,
+    "positive": POSITIVE,
+    "0": NEGATIVE,
+    "0.0": NEGATIVE,
+    "false": NEGATIVE,
+    "neg": NEGATIVE,
+    "negative": NEGATIVE,
+}
+
 BRONZE_REVIEWS = Table(
     name="bronze.reviews",
     comment=(
@@ -28,6 +45,13 @@ BRONZE_REVIEWS = Table(
             nullable=True,
         ),
         Column(
+            "label_meaning",
+            "string",
+            "positive, negative, neutral, unlabelled, or unknown if --label-map does not name the "
+            "label; null in rows of older ingests, whose spelling decides.",
+            nullable=True,
+        ),
+        Column(
             "source_split",
             "string",
             "train, validation or test if the source says; else null.",
@@ -46,6 +70,10 @@ BRONZE_REVIEWS = Table(
     checks={
         "source_sha256_is_hex": "source_sha256 rlike '^[0-9a-f]{64}$'",
         "row_number_is_positive": "row_number >= 1",
+        "label_meaning_is_known": (
+            "label_meaning IS NULL OR label_meaning IN "
+            "('positive', 'negative', 'neutral', 'unlabelled', 'unknown')"
+        ),
         "source_split_is_known": (
             "source_split IS NULL OR source_split IN ('train', 'validation', 'test')"
         ),

@@ -12,11 +12,10 @@ from pyspark.sql import functions as F
 
 from jobs import clean as job
 from pipelines.clean import (
-    LABEL_SPELLINGS,
     clean_reviews,
     clean_text,
     group_by_text,
-    label_of,
+    label_meanings,
     plain_text,
     silver_rejects,
     silver_reviews,
@@ -24,7 +23,18 @@ from pipelines.clean import (
 from pipelines.errors import IntegrityError
 from pipelines.lake.frames import content_hash
 from pipelines.lake.tables import TableStore
-from schemas import BRONZE_REVIEWS, OPS_RUNS, SILVER_REJECTS, SILVER_REVIEWS
+from schemas import (
+    BRONZE_REVIEWS,
+    LABEL_SPELLINGS,
+    NEGATIVE,
+    NEUTRAL,
+    OPS_RUNS,
+    POSITIVE,
+    SILVER_REJECTS,
+    SILVER_REVIEWS,
+    UNKNOWN,
+    UNLABELLED,
+)
 
 NOW = datetime(2026, 1, 2, tzinfo=UTC)
 FIRST, SECOND = "a" * 64, "b" * 64
@@ -154,16 +164,24 @@ def test_plain_text_leaves_a_null_null(spark: SparkSession) -> None:
     assert sorted(tuple(row) for row in rows.collect()) == [(1, "a"), (2, None)]
 
 
-def test_labels_are_mapped_in_any_case(spark: SparkSession) -> None:
-    cases = [*LABEL_SPELLINGS.items(), (" Positive ", 1), ("NEG", 0), ("1.0", 1), ("0.0", 0)]
-    unknown = [("2", None), ("unsup", None), ("", None), (None, None)]
-    rows = spark.createDataFrame([*cases, *unknown], "raw string, expected int")
-    wrong = rows.where(~label_of(F.col("raw")).eqNullSafe(F.col("expected")))
+def test_the_recorded_meaning_of_a_label_counts_before_its_spelling(spark: SparkSession) -> None:
+    by_spelling = [*LABEL_SPELLINGS.items(), (" Positive ", POSITIVE), ("NEG", NEGATIVE)]
+    cases = [
+        *[(spelling, None, meaning) for spelling, meaning in by_spelling],  # of an older ingest
+        ("2", None, UNKNOWN),
+        (" ", None, UNLABELLED),
+        (None, None, UNLABELLED),
+        ("1", NEGATIVE, NEGATIVE),  # one star
+        ("0", NEUTRAL, NEUTRAL),
+        ("10", POSITIVE, POSITIVE),
+    ]
+    rows = spark.createDataFrame(cases, "raw_label string, label_meaning string, expected string")
+    wrong = rows.where(~label_meanings(rows).eqNullSafe(F.col("expected")))
     assert wrong.collect() == []
 
 
 Row = tuple[str, int, str | None, str | None, str | None, str | None]
-# sha256, row number, text, label, split, read fault
+# sha256, row number, text, label, split, read fault; of an older ingest, without a meaning
 ROWS: list[Row] = [
     (FIRST, 1, "Good <b>film</b>", "pos", "train", None),
     (SECOND, 1, "Good  film", "1", "test", None),
@@ -175,6 +193,7 @@ ROWS: list[Row] = [
     (FIRST, 6, " <br> ", "", None, None),
     (FIRST, 7, None, None, None, "row 7: not UTF-8"),
     (FIRST, 8, "&nbsp;", "so so", None, None),
+    (FIRST, 12, "So so", "0", None, None),
     (FIRST, 9, "New one by me@example.com", "  ", None, None),
     (FIRST, 10, "Half labelled", None, None, None),
     (FIRST, 11, "Half labelled", "0", None, None),
@@ -192,12 +211,16 @@ REJECTS = {
     6: ["text_is_not_blank"],
     7: ["record_is_readable"],
     8: ["label_is_known", "text_is_not_blank"],
+    12: ["label_is_polar"],
 }
+
+
+MEANINGS = {12: NEUTRAL}  # of a row of a newer ingest, by its number
 
 
 def bronze_of(spark: SparkSession, rows: list[Row]) -> DataFrame:
     full = [
-        ("imdb", "x.csv", sha, n, text, label, split, fault, "k", NOW)
+        ("imdb", "x.csv", sha, n, text, label, MEANINGS.get(n), split, fault, "k", NOW)
         for sha, n, text, label, split, fault in rows
     ]
     return spark.createDataFrame(full, BRONZE_REVIEWS.schema)
@@ -227,7 +250,7 @@ def test_the_job_keeps_each_text_once_rejects_with_reasons_and_writes_only_chang
     assert {row.row_number: row.failed_rules for row in rejects} == REJECTS
     run = store.read(OPS_RUNS).collect()[0]
     assert (run.stage, run.state) == ("clean", "done")
-    assert run.rows == {"in": 13, "kept": 3, "rejected": 7, "duplicates": 3}
+    assert run.rows == {"in": 14, "kept": 3, "rejected": 8, "duplicates": 3}
     first = versions(store)
 
     job.main(argv)
@@ -246,6 +269,15 @@ def test_the_job_keeps_each_text_once_rejects_with_reasons_and_writes_only_chang
     ]
     origins = [(SECOND, 4), (FIRST, 10), (FIRST, 11)]
     assert silver_of(store)["Half labelled"] == (0, False, "test", origins)
+
+
+def test_a_bronze_table_of_an_older_release_is_cleaned_by_the_spelling_of_its_labels(
+    spark: SparkSession,
+) -> None:
+    older = bronze_of(spark, [row for row in ROWS if row[1] != 12]).drop("label_meaning")
+    cleaned = clean_reviews(older).where("size(failed_rules) = 0").select("text", "label")
+    expected = {("Good film", 1), ("New one by [EMAIL]", None), ("Half labelled", 0)}
+    assert {tuple(row) for row in cleaned.collect()} >= expected
 
 
 def test_silver_does_not_depend_on_the_order_and_partitions_of_bronze(

@@ -64,7 +64,7 @@ def unpack(archive: Path, target: Path, limits: Limits = DEFAULT_LIMITS) -> Path
     Only files and directories are accepted, and no member may overwrite another. An InputError
     names the archive and the member, and nothing is left behind.
     """
-    budget = _Budget(archive, limits)
+    budget = Budget(archive, limits)
     with tempfile.TemporaryDirectory(prefix=f".{target.name}-", dir=target.parent) as scratch:
         extracted = Path(scratch) / "extracted"
         extracted.mkdir()
@@ -80,7 +80,7 @@ def unpack(archive: Path, target: Path, limits: Limits = DEFAULT_LIMITS) -> Path
     return target
 
 
-class _Budget:
+class Budget:
     """Count the members and bytes that are really unpacked; the headers may declare other sizes."""
 
     def __init__(self, archive: Path, limits: Limits) -> None:
@@ -92,12 +92,14 @@ class _Budget:
         self.max_by_ratio = max(limits.ratio * archive.stat().st_size, RATIO_FREE_BYTES)
 
     def start(self, member: str) -> None:
+        """Count a member; its bytes are spent next."""
         self.member = member
         self.n_members += 1
         if self.n_members > self.limits.n_members:
             raise self.refusal(f"the archive has more than {self.limits.n_members:,} members")
 
     def spend(self, n_bytes: int) -> None:
+        """Count unpacked bytes. Raises InputError if there are too many."""
         self.n_bytes += n_bytes
         if self.n_bytes > self.limits.n_bytes:
             limit = f"{self.limits.n_bytes:,} bytes"
@@ -107,26 +109,29 @@ class _Budget:
             raise self.refusal(f"the archive unpacks to more than {limit}")
 
     def refusal(self, problem: str) -> InputError:
+        """Return the error that names the archive and the member."""
         member = self.member
         if len(member) > SHOWN_CHARACTERS:
             member = member[:SHOWN_CHARACTERS] + "…"
-        return InputError(f"{self.archive}!{member!r}: {problem}. Repack the archive.")
+        where = f"{self.archive}!{member!r}" if member else self.archive
+        return InputError(f"{where}: {problem}. Repack the archive.")
 
 
-class _Counted:
+class Counted:
     """A stream that charges each byte read to the budget."""
 
-    def __init__(self, stream: IO[bytes], budget: _Budget) -> None:
+    def __init__(self, stream: IO[bytes], budget: Budget) -> None:
         self.stream = stream
         self.budget = budget
 
     def read(self, size: int = -1) -> bytes:
+        """Read as the stream does."""
         chunk = self.stream.read(size)
         self.budget.spend(len(chunk))
         return chunk
 
 
-def _members(archive: Path, budget: _Budget) -> Iterator[Member]:
+def _members(archive: Path, budget: Budget) -> Iterator[Member]:
     name = archive.name.lower()
     if name.endswith(".zip"):
         return _zip_members(archive, budget)
@@ -137,19 +142,20 @@ def _members(archive: Path, budget: _Budget) -> Iterator[Member]:
     )
 
 
-def _zip_members(archive: Path, budget: _Budget) -> Iterator[Member]:
+def _zip_members(archive: Path, budget: Budget) -> Iterator[Member]:
     with zipfile.ZipFile(archive) as opened:
         for info in opened.infolist():
             name = info.orig_filename  # `filename` is cut at the first NUL
-            kind = _zip_kind(info)
+            kind = zip_kind(info)
             if kind != "file":
                 yield Member(name, kind, None)
                 continue
             with opened.open(info) as content:
-                yield Member(name, kind, cast(IO[bytes], _Counted(content, budget)))
+                yield Member(name, kind, cast(IO[bytes], Counted(content, budget)))
 
 
-def _zip_kind(info: zipfile.ZipInfo) -> str:
+def zip_kind(info: zipfile.ZipInfo) -> str:
+    """Return "file", "directory", or the kind of a member that is refused."""
     mode = info.external_attr >> 16
     if stat.S_ISLNK(mode):
         return "a symbolic link"
@@ -160,11 +166,11 @@ def _zip_kind(info: zipfile.ZipInfo) -> str:
     return "directory" if info.is_dir() else "file"
 
 
-def _tar_members(archive: Path, budget: _Budget) -> Iterator[Member]:
+def _tar_members(archive: Path, budget: Budget) -> Iterator[Member]:
     is_plain = archive.name.lower().endswith(".tar")
     with archive.open("rb") if is_plain else gzip.open(archive) as unpacked:
         # Count the headers too: one may declare gigabytes, and tarfile reads it into memory.
-        stream = cast(BinaryIO, _Counted(cast(IO[bytes], unpacked), budget))
+        stream = cast(BinaryIO, Counted(cast(IO[bytes], unpacked), budget))
         with tarfile.open(fileobj=stream, mode="r|") as opened:
             for member in opened:
                 kind = _tar_kind(member)
@@ -200,7 +206,7 @@ def _require_end(stream: IO[bytes]) -> None:
         raise tarfile.ReadError("the end of the archive is missing")
 
 
-def _extract(member: Member, root: Path, budget: _Budget) -> None:
+def _extract(member: Member, root: Path, budget: Budget) -> None:
     budget.start(member.name)
     if member.kind not in ("file", "directory"):
         raise budget.refusal(f"{member.kind}; only files and directories are accepted")

@@ -14,8 +14,9 @@ from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 from tqdm import tqdm
 
-from pipelines.errors import ConflictError, InputError, IntegrityError
-from pipelines.ingest.readers import Record
+from pipelines.errors import ConflictError, ContractError, InputError, IntegrityError
+from pipelines.ingest.labels import LabelColumn
+from pipelines.ingest.records import Record, shown_names
 from pipelines.ingest.sources import Delivery, disk_errors_reported, read_records
 from pipelines.lake.frames import require_conserved
 from pipelines.lake.scratch import scratch
@@ -35,6 +36,7 @@ STAGED = pa.schema(
         ("row_number", pa.int64()),
         ("raw_text", pa.string()),
         ("raw_label", pa.string()),
+        ("label_meaning", pa.string()),
         ("source_split", pa.string()),
         ("read_fault", pa.string()),
     ]
@@ -63,7 +65,8 @@ def staged_delivery(
         parquet = folder / "records.parquet"
         with disk_errors_reported(landing):
             records = read_records(delivery, file, scratch=folder)
-            n_rows = write_records(records, file_name=file.name, parquet=parquet)
+            labels = LabelColumn(delivery.label_map)
+            n_rows = write_records(records, labels, file_name=file.name, parquet=parquet)
             sha256_after = sha256_of(file)
             if sha256_after != source_sha256:
                 raise IntegrityError(
@@ -71,6 +74,7 @@ def staged_delivery(
                     f"before, {sha256_after} after. Nothing was written; "
                     "ingest it once it is complete."
                 )
+        require_one_scheme(delivery, file.name, labels)
         source = delivery.name or delivery.source.removesuffix("-zip").replace("-", "_")
         yield StagedDelivery(
             parquet=parquet,
@@ -81,8 +85,10 @@ def staged_delivery(
         )
 
 
-def write_records(records: Iterator[Record], file_name: str, parquet: Path) -> int:
-    """Write the records in batches of BATCH_ROWS and return their number."""
+def write_records(
+    records: Iterator[Record], labels: LabelColumn, *, file_name: str, parquet: Path
+) -> int:
+    """Write the records in batches of BATCH_ROWS and return their number. Counts the labels."""
     n_rows = 0
     with (
         pq.ParquetWriter(parquet, STAGED, compression="zstd") as writer,  # type: ignore[no-untyped-call]  # no stubs
@@ -90,7 +96,12 @@ def write_records(records: Iterator[Record], file_name: str, parquet: Path) -> i
     ):
         while batch := list(itertools.islice(records, BATCH_ROWS)):
             rows = [
-                staged_row(record, ordinal=ordinal, file_name=file_name)
+                staged_row(
+                    record,
+                    ordinal=ordinal,
+                    file_name=file_name,
+                    label_meaning=labels.meaning_of(record.label),
+                )
                 for ordinal, record in enumerate(batch, start=n_rows + 1)
             ]
             writer.write_table(pa.Table.from_pylist(rows, schema=STAGED))
@@ -99,7 +110,9 @@ def write_records(records: Iterator[Record], file_name: str, parquet: Path) -> i
     return n_rows
 
 
-def staged_row(record: Record, *, ordinal: int, file_name: str) -> dict[str, int | str | None]:
+def staged_row(
+    record: Record, *, ordinal: int, file_name: str, label_meaning: str
+) -> dict[str, int | str | None]:
     """Return a record as a row of STAGED."""
     return {
         "ordinal": ordinal,
@@ -107,9 +120,22 @@ def staged_row(record: Record, *, ordinal: int, file_name: str) -> dict[str, int
         "row_number": record.row_number,
         "raw_text": record.text,
         "raw_label": record.label,
+        "label_meaning": label_meaning,
         "source_split": record.split,
         "read_fault": record.fault,
     }
+
+
+def require_one_scheme(delivery: Delivery, name: str, labels: LabelColumn) -> None:
+    """Raise ContractError unless the meaning of the labels is clear; log how many rows have each.
+
+    Nothing is written then: what a label means cannot be corrected in bronze, which is append-only.
+    """
+    if fault := labels.fault():
+        column = f", column {shown_names([delivery.label_column])}" if delivery.label_column else ""
+        raise ContractError(f"{name}{column}: {fault}.")
+    counts = [f"{n:,} {meaning}" for meaning, n in sorted(labels.meanings.items())]
+    log.info("%s: labels: %s", name, ", ".join(counts))
 
 
 def require_equal_counts(name: str, n_counted: int, n_read: int) -> None:
@@ -149,16 +175,21 @@ def bronze_rows(
 def compare_with_bronze(rows: DataFrame, bronze: DataFrame) -> dict[str, int]:
     """Count the rows that bronze lacks (added) and holds (already_there).
 
-    `differing` counts those that it holds with another text, label or split. The key of a row is
-    the SHA-256 of its file and its number in it, so the name of the file does not matter.
+    `differing` counts those that it holds with another text, label, meaning or split. The key of a
+    row is the SHA-256 of its file and its number in it, so the name of the file does not matter.
     """
-    delivered = ("raw_text", "raw_label", "source_split")
+    delivered = ("raw_text", "raw_label", "source_split", "label_meaning")
     stored = bronze.select(
         *BRONZE_REVIEWS.key,
         *[F.col(column).alias(f"stored_{column}") for column in delivered],
         F.lit(1).alias("here"),
     )
-    differs = " OR ".join(f"NOT ({column} <=> stored_{column})" for column in delivered)
+    differs = " OR ".join(
+        [
+            *[f"NOT ({column} <=> stored_{column})" for column in delivered[:-1]],
+            "label_meaning != stored_label_meaning",  # which is null in rows of older ingests
+        ]
+    )
     counted = rows.join(stored, list(BRONZE_REVIEWS.key), "left").agg(
         F.expr("count_if(here IS NULL)").alias("added"),
         F.expr("count_if(here = 1)").alias("already_there"),

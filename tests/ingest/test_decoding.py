@@ -6,8 +6,10 @@ import pytest
 
 from pipelines.errors import ContractError
 from pipelines.ingest import decoding
+from pipelines.ingest.csv_reader import read_csv
 from pipelines.ingest.decoding import Source
-from pipelines.ingest.readers import Columns, read_csv, read_jsonl
+from pipelines.ingest.json_reader import read_json
+from pipelines.ingest.records import Columns
 
 TEXT = Columns("text")
 
@@ -18,7 +20,7 @@ def written(folder: Path, name: str, content: bytes) -> Source:
 
 
 def texts(source: Source) -> list[str | None]:
-    read = read_csv if source.name.endswith("csv") else read_jsonl
+    read = read_csv if source.name.endswith("csv") else read_json
     return [record.text for record in read(source, TEXT)]
 
 

@@ -55,6 +55,11 @@ def csv_flags(path: Path, *more: str) -> list[str]:
         ({"source": "seed-zip"}, "--source seed-zip needs --path"),
         ({"source": "csv", "path": "x.csv"}, "--source csv needs --name"),
         ({"name": "shop"}, "--source imdb has its own name, drop --name"),
+        (
+            {"source": "csv", "path": "x.csv", "name": "shop", "label_map": "2=positive"},
+            "--label-map needs --label-column",
+        ),
+        ({"delimiter": "'", "quote": "'"}, "--delimiter, --quote and --escape must differ"),
     ],
 )
 def test_flags_that_contradict_each_other_are_refused(
@@ -120,9 +125,9 @@ def test_evenly_spread_keeps_exactly_the_given_number_of_rows(spark: SparkSessio
 def test_bronze_rows_have_the_columns_of_the_contract(spark: SparkSession, tmp_path: Path) -> None:
     staged = StagedDelivery(tmp_path, "shop", "shop.csv", "ab" * 32, 1)
     records = spark.createDataFrame(
-        [(1, "shop.csv", 7, "a", None, None, None)],
+        [(1, "shop.csv", 7, "a", None, "unlabelled", None, None)],
         "ordinal long, source_file string, row_number long, raw_text string, raw_label string, "
-        "source_split string, read_fault string",
+        "label_meaning string, source_split string, read_fault string",
     )
     rows = bronze_rows(records, staged, "run", NOW)
     assert rows.columns == list(BRONZE_REVIEWS.column_names)
@@ -134,6 +139,7 @@ def test_bronze_rows_have_the_columns_of_the_contract(spark: SparkSession, tmp_p
         7,
         "a",
         None,
+        "unlabelled",
         None,
         None,
         "run",
@@ -144,22 +150,24 @@ def test_bronze_rows_have_the_columns_of_the_contract(spark: SparkSession, tmp_p
 def test_rows_are_identified_by_file_content_and_row_number(spark: SparkSession) -> None:
     schema = (
         "source_sha256 string, row_number long, source_file string, raw_text string, "
-        "raw_label string, source_split string"
+        "raw_label string, label_meaning string, source_split string"
     )
     stored = [
-        ("x", 1, "a.csv", "good", None, None),
-        ("x", 3, "a.csv", "bad", "0", None),
-        ("y", 2, "b.csv", "so so", "1", None),
+        ("x", 1, "a.csv", "good", None, None, None),  # of an older ingest, without a meaning
+        ("x", 3, "a.csv", "bad", "0", "negative", None),
+        ("x", 4, "a.csv", "so so", "5", "unknown", None),
+        ("y", 2, "b.csv", "so so", "1", "positive", None),
     ]
     given = [
-        ("x", 1, "other.csv", "good", None, None),  # the same content under another name
-        ("x", 2, "other.csv", "good", None, None),
-        ("x", 3, "a.csv", "bad", None, None),  # read with another label column
-        ("y", 1, "b.csv", "so so", "1", None),
+        ("x", 1, "other.csv", "good", None, "unlabelled", None),  # under another name
+        ("x", 2, "other.csv", "good", None, "unlabelled", None),
+        ("x", 3, "a.csv", "bad", None, "unlabelled", None),  # read with another label column
+        ("x", 4, "a.csv", "so so", "5", "negative", None),  # read with another map of labels
+        ("y", 1, "b.csv", "so so", "1", "positive", None),
     ]
     bronze = spark.createDataFrame(stored, schema)
     rows = spark.createDataFrame(given, schema)
-    assert compare_with_bronze(rows, bronze) == {"added": 2, "already_there": 2, "differing": 1}
+    assert compare_with_bronze(rows, bronze) == {"added": 2, "already_there": 3, "differing": 2}
     assert compare_with_bronze(rows.limit(0), bronze) == {
         "added": 0,
         "already_there": 0,
@@ -208,8 +216,8 @@ def test_spark_sees_each_format_character_for_character(
         records = spark.read.parquet(str(staged.parquet))
         rows = bronze_rows(records, staged, "run", NOW).drop("ingested_at").collect()
     assert sorted(tuple(row) for row in rows) == [
-        ("shop", "delivered", sha256_of(path), 1, TEXT, "1", None, None, "run"),
-        ("shop", "delivered", sha256_of(path), 2, None, None, None, fault, "run"),
+        ("shop", "delivered", sha256_of(path), 1, TEXT, "1", "positive", None, None, "run"),
+        ("shop", "delivered", sha256_of(path), 2, None, None, "unlabelled", None, fault, "run"),
     ]
 
 

@@ -25,6 +25,8 @@ def staged_rows(delivery: Delivery, landing: Path) -> Rows:
         table = pq.read_table(staged.parquet).to_pylist()  # type: ignore[no-untyped-call]  # no stubs
     assert [row.pop("ordinal") for row in table] == list(range(1, staged.n_rows + 1))
     assert list(landing.iterdir()) == []
+    meanings = {row.pop("label_meaning") for row in table}
+    assert "unknown" not in meanings
     return [tuple(row.values()) for row in table]
 
 

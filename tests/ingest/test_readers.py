@@ -1,9 +1,11 @@
-"""CSV, JSON lines and Parquet files are read strictly and unchanged. Without Spark."""
+"""CSV, JSON and Parquet files are read strictly and unchanged. Without Spark."""
 
 import csv
 import io
 import json
 import logging
+import re
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
@@ -14,15 +16,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pipelines.errors import ContractError, InputError
+from pipelines.ingest import json_reader
+from pipelines.ingest.csv_reader import Dialect, read_csv
 from pipelines.ingest.decoding import Source
-from pipelines.ingest.readers import (
-    SPLIT_SPELLINGS,
-    Columns,
-    Record,
-    read_csv,
-    read_jsonl,
-    read_parquet,
-)
+from pipelines.ingest.json_reader import CHUNK_CHARACTERS, read_json
+from pipelines.ingest.parquet_reader import read_parquet
+from pipelines.ingest.records import SPLIT_SPELLINGS, Columns, Record
 from schemas import SPLITS
 
 REVIEWS = Columns("text", "label", "split")
@@ -67,6 +66,11 @@ def test_csv_records_are_numbered_from_one_and_keep_their_label_and_split(tmp_pa
     ]
 
 
+def test_only_the_columns_in_use_must_have_a_name_of_their_own(tmp_path: Path) -> None:
+    content = b",text,note,note,,\n0,Good,a,b,,\n1,Bad,a,b,c,d\n"
+    assert csv_texts(tmp_path, content) == ["Good", "Bad"]
+
+
 def test_each_spelling_of_a_split_means_a_split_of_the_tables() -> None:
     assert set(SPLIT_SPELLINGS.values()) == set(SPLITS) <= SPLIT_SPELLINGS.keys()
 
@@ -89,6 +93,44 @@ def test_each_spelling_of_a_split_means_a_split_of_the_tables() -> None:
 def test_csv_text_is_kept_character_for_character(tmp_path: Path, cell: bytes, text: str) -> None:
     content = b"text,label\n" + cell + b",1\nnext,0\n"
     assert csv_texts(tmp_path, content) == [text, "next"]
+
+
+KAGGLE = Dialect(delimiter="\t", escape="\\")
+
+
+@pytest.mark.parametrize(
+    ("dialect", "row_bytes", "cells"),
+    [
+        (Dialect(delimiter=";"), b'"a; ""b"", c";x', ('a; "b", c', "x")),
+        (Dialect(quote="'"), b"'it''s, \"so\"',x", ('it\'s, "so"', "x")),
+        (Dialect(quote=""), b'5" reel", he said,x', ('5" reel"', " he said", "x")),
+        (Dialect(quote="", escape="\\"), b"a\\,b\\c,x", ("a,b\\c", "x")),
+        (KAGGLE, b'"a \\"b\\",\tc"\tx', ('a "b",\tc', "x")),
+        (KAGGLE, rb'"AC\DC \\ C:\new\""""' + b"\tx", ('AC\\DC \\ C:\\new""', "x")),
+        (KAGGLE, b'"line\\\nbreak"\tx', ("line\\\nbreak", "x")),
+    ],
+)
+def test_other_marks_than_those_of_rfc_4180_are_read_and_lose_nothing(
+    tmp_path: Path, dialect: Dialect, row_bytes: bytes, cells: tuple[str, ...]
+) -> None:
+    names = ("text", "label", "more")[: len(cells)]
+    header = dialect.delimiter.join(names).encode()
+    source = written(tmp_path, "r.csv", header + b"\n" + row_bytes + b"\n")
+    [record] = read_csv(
+        source, Columns("text", names[-1] if len(cells) == 2 else ""), dialect=dialect
+    )
+    assert (record.text, record.fault) == (cells[0], None)
+    assert record.label == (cells[1] if len(cells) == 2 else None)
+
+
+@given(st.lists(st.text(st.characters(exclude_categories=["Cs"])), min_size=1, max_size=5))
+def test_texts_with_escaped_quotes_are_read_as_they_were_written(
+    tmp_path_factory: pytest.TempPathFactory, texts: list[str]
+) -> None:
+    escaped = [text.replace("\\", "\\\\").replace('"', '\\"') for text in texts]
+    content = "\n".join(["text\tn", *[f'"{text}"\t1' for text in escaped], ""])
+    source = written(tmp_path_factory.mktemp("tsv"), "r.tsv", content.encode())
+    assert [record.text for record in read_csv(source, TEXT, dialect=KAGGLE)] == texts
 
 
 @given(st.lists(st.text(st.characters(exclude_categories=["Cs"])), min_size=1, max_size=5))
@@ -151,6 +193,19 @@ def test_extra_columns_are_ignored_and_logged(
             "r.csv: duplicate columns: text. Rename",
         ),
         (
+            b"Text ,label,splits\na,1,train\n",
+            "r.csv: missing columns: text, split; present: 'Text ', label, splits. "
+            "Did you mean 'Text ', splits\\? Name the columns with --text-column",
+        ),
+        (
+            b"text;label;split\na;1;train\n",
+            "r.csv: the header is one column that holds ';'. Pass --delimiter ';'.",
+        ),
+        (
+            b"text\tlabel\tsplit\na\t1\ttrain\n",
+            "r.csv: the header is one column that holds tab. Pass --delimiter tab.",
+        ),
+        (
             b"text,label,split\na,1,later\n",
             "r.csv row 1, column split: expected train, validation or test, found",
         ),
@@ -210,6 +265,11 @@ def test_an_invalid_csv_file_is_refused_with_the_place_of_its_fault(
         ({"text": "a", "label": True, "split": ""}, row(1, "a", "true")),
         ({"text": "a", "label": 0.5, "split": ""}, row(1, "a", "0.5")),
         ({"text": "", "label": "", "split": ""}, row(1, "")),
+        ({"text": "a", "label": float("nan"), "split": None}, row(1, "a")),
+        (
+            {"text": float("nan"), "label": 1, "split": None},
+            row(1, None, "1", fault="text is null"),
+        ),
         ({"text": None, "label": 0, "split": "test"}, row(1, None, "0", "test", "text is null")),
     ],
 )
@@ -221,12 +281,12 @@ def test_json_lines_keep_each_value(
     source = written(
         tmp_path, "r.jsonl", line + b"\r\n\n" + b'{"text": "end", "label": null, "split": null}'
     )
-    assert list(read_jsonl(source, REVIEWS)) == [expected, row(2, "end")]
+    assert list(read_json(source, REVIEWS)) == [expected, row(2, "end")]
 
 
 def test_half_a_surrogate_pair_in_json_is_a_fault_of_that_row(tmp_path: Path) -> None:
     source = written(tmp_path, "r.jsonl", b'{"text": "a\\ud83d"}\n{"text": "b\\ud83d\\ude00"}\n')
-    assert list(read_jsonl(source, TEXT)) == [
+    assert list(read_json(source, TEXT)) == [
         row(1, None, fault="text holds half a surrogate pair"),
         row(2, "b\U0001f600"),
     ]
@@ -235,7 +295,7 @@ def test_half_a_surrogate_pair_in_json_is_a_fault_of_that_row(tmp_path: Path) ->
 @pytest.mark.parametrize(
     ("second", "message"),
     [
-        (b'["a"]', "r.jsonl row 2: expected a JSON object, found a list"),
+        (b'["a"]', "r.jsonl row 2: expected a JSON object, found a list. Write one"),
         (b'{"text": "a"', "r.jsonl row 2: invalid JSON: Expecting ',' delimiter"),
         (
             b'{"text": "a", "text": "b", "label": 1}',
@@ -269,13 +329,56 @@ def test_an_invalid_json_lines_file_is_refused_with_the_place_of_its_fault(
 ) -> None:
     source = written(tmp_path, "r.jsonl", b'{"text": "Good", "label": 1}\n' + second + b"\n")
     with pytest.raises(ContractError, match=message):
-        list(read_jsonl(source, Columns("text", "label")))
+        list(read_json(source, Columns("text", "label")))
+
+
+def test_one_json_array_is_read_in_chunks(tmp_path: Path) -> None:
+    long = "x" * (3 * CHUNK_CHARACTERS)
+    rows = [{"text": text, "label": n % 2} for n, text in enumerate(["a", long, "c", "[", long])]
+    for content in (json.dumps(rows), "\ufeff \n" + json.dumps(rows, indent=1) + "\n"):
+        source = written(tmp_path, "r.json", content.encode())
+        records = list(read_json(source, Columns("text", "label")))
+        assert [record.text for record in records] == ["a", long, "c", "[", long]
+        assert [record.label for record in records] == ["0", "1", "0", "1", "0"]
+        assert [record.row_number for record in records] == [1, 2, 3, 4, 5]
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"[]", "r.json: the file has no rows"),
+        (b'[{"text": "a"}', "r.json row 1: no comma or ] after the object"),
+        (b'[{"text": "a"},', "r.json row 2: expected a JSON object, found nothing"),
+        (b'[{"text": "a"},]', "r.json row 2: expected a JSON object, found another value"),
+        (b'[{"text": "a"}, {"text": "b"', "r.json row 2: invalid JSON: Expecting ',' delimiter"),
+        (b'[{"text": "a"}, {"text": "b" 3}]', "r.json row 2: invalid JSON: Expecting"),
+        (b'[{"text": "a", "text": "b"}]', "r.json row 1: invalid JSON: duplicate key"),
+        (b'[{"text": "a"}] {}', "r.json: more text after the array"),
+        (b'[{"text": "a"}, {"review": "b"}]', "r.json row 2: missing columns: text; present: rev"),
+        (b'[["a"]]', "r.json row 1: expected a JSON object, found another value"),
+        (b'[{"text": "a\xe9"}]', "r.json line 1: byte 0xe9 at offset 12 is not valid utf-8"),
+    ],
+)
+def test_an_invalid_json_array_is_refused_with_its_row(
+    tmp_path: Path, content: bytes, message: str
+) -> None:
+    with pytest.raises(ContractError, match=re.escape(message)):
+        list(read_json(written(tmp_path, "r.json", content), TEXT))
+
+
+def test_an_object_that_never_ends_is_not_read_to_the_end_of_the_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(json_reader, "MAX_OBJECT_CHARACTERS", CHUNK_CHARACTERS)
+    source = written(tmp_path, "r.json", b'[{"text": "' + b"x" * (9 * CHUNK_CHARACTERS) + b'"}]')
+    with pytest.raises(ContractError, match=r"r\.json row 1: invalid JSON: Unterminated string"):
+        list(read_json(source, TEXT))
 
 
 @pytest.mark.parametrize("content", [b"", b"\n \n"])
 def test_a_json_lines_file_without_rows_is_refused(tmp_path: Path, content: bytes) -> None:
     with pytest.raises(ContractError, match=r"r\.jsonl: the file (is empty|has no rows)"):
-        list(read_jsonl(written(tmp_path, "r.jsonl", content), TEXT))
+        list(read_json(written(tmp_path, "r.jsonl", content), TEXT))
 
 
 def parquet(folder: Path, table: pa.Table) -> Source:
@@ -297,6 +400,20 @@ def test_parquet_keeps_each_value(tmp_path: Path) -> None:
         row(2, None, "0", "test", "text is null"),
         row(3, ""),
     ]
+
+
+def test_parquet_labels_of_any_number_type_are_text_and_nan_is_none(tmp_path: Path) -> None:
+    columns: list[tuple[pa.Array, list[str | None]]] = [
+        (pa.array([1.0, float("nan"), 0.5]), ["1.0", None, "0.5"]),
+        (pa.array([True, False, None]), ["true", "false", None]),
+        (pa.array([Decimal("1.00"), Decimal("0.5"), None]), ["1.00", "0.50", None]),
+        (pa.array([1, 0, 2], pa.uint8()), ["1", "0", "2"]),
+        (pa.array([1, 0, None], pa.float16()), ["1.0", "0.0", None]),
+    ]
+    for labels, expected in columns:
+        table = pa.table({"text": ["a", "b", "c"], "label": labels, "": labels, "x": labels})
+        records = read_parquet(parquet(tmp_path, table), Columns("text", "label"))
+        assert [record.label for record in records] == expected
 
 
 def test_parquet_rows_are_numbered_across_batches(tmp_path: Path) -> None:

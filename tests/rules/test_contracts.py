@@ -54,12 +54,14 @@ BY_NAME = {
     "state": "done",
     "decision": "promoted",
     "read_fault": None,
+    "label_meaning": "neutral",
     "score_error": None,
 }
 # By table and check: a valid row with these values breaks this check and no other.
 BROKEN: dict[tuple[str, str], dict[str, Any]] = {
     ("bronze.reviews", "source_sha256_is_hex"): {"source_sha256": "A" * 64},
     ("bronze.reviews", "row_number_is_positive"): {"row_number": 0},
+    ("bronze.reviews", "label_meaning_is_known"): {"label_meaning": "1"},
     ("bronze.reviews", "source_split_is_known"): {"source_split": "valid"},
     ("bronze.reviews", "unreadable_rows_say_why"): {"raw_text": None},
     ("silver.reviews", "review_id_is_hash_of_text"): {"review_id": SHA256},

@@ -13,11 +13,11 @@ import pytest
 from pipelines import clean, cli, demo, errors
 from pipelines.bundle.__main__ import BundleConfig
 from pipelines.bundle.check import config_of
-from pipelines.ingest.readers import SPLIT_SPELLINGS
+from pipelines.ingest.records import SPLIT_SPELLINGS
 from pipelines.ingest.sources import SOURCES
 from pipelines.lake.tables import TableStore
 from pipelines.train.settings import PRESETS, TrainSettings
-from schemas import GOLD_SCORES, TABLES, VIEWS
+from schemas import GOLD_SCORES, LABEL_SPELLINGS, TABLES, VIEWS
 
 ROOT = Path(__file__).resolve().parents[2]
 PAGES = {path.name: path.read_text(encoding="utf-8") for path in sorted(ROOT.glob("*.md"))}
@@ -100,7 +100,7 @@ def test_the_table_of_training_settings_is_that_of_the_code() -> None:
 
 
 def test_the_page_of_sources_names_each_source_spelling_rule_and_mask() -> None:
-    words = [*SOURCES, *SPLIT_SPELLINGS, *clean.LABEL_SPELLINGS, *clean.ROW_RULES, *clean.MASKS]
+    words = [*SOURCES, *SPLIT_SPELLINGS, *LABEL_SPELLINGS, *clean.ROW_RULES, *clean.MASKS]
     assert [word for word in words if f"`{word}`" not in PAGES["SOURCES.md"]] == []
 
 
