@@ -83,7 +83,7 @@ CSV_OF_POLAR = f'text,label\n"{WARM}",1\n{DULL},0\n'
             {"text_column": "Text ", "label_column": "label"},
             POLAR,
         ),
-        ("csv", gzip.compress(CSV_OF_POLAR.encode()), {"label_column": "label"}, POLAR),
+        ("csv", gzip.compress(CSV_OF_POLAR.encode(), mtime=0), {"label_column": "label"}, POLAR),
         ("jsonl", json.dumps(ROWS_OF_POLAR).encode(), {"label_column": "label"}, POLAR),
         (
             "jsonl",
