@@ -14,8 +14,9 @@ from dataclasses import dataclass
 from pipelines import cli, program
 from pipelines.cli import flag
 from pipelines.errors import GateRefusedError
-from pipelines.flag_rules import PATH, between, shown
+from pipelines.flag_rules import PATH, between
 from pipelines.lake.config import LakeConfig
+from pipelines.quoting import quoted
 
 
 @dataclass(frozen=True)
@@ -36,7 +37,7 @@ class DemoConfig:
     def __post_init__(self) -> None:
         # Raises ValueError for a directory that Spark cannot use. A URI needs a landing directory.
         if not LakeConfig(lake=self.lake, landing="landing").is_local:
-            raise ValueError(f"--lake must be a local directory, got {shown(self.lake)}")
+            raise ValueError(f"--lake must be a local directory, got {quoted(self.lake)}")
 
 
 def main(argv: Sequence[str] | None = None) -> int:

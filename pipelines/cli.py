@@ -13,7 +13,8 @@ from typing import Any, NoReturn, TypeVar
 
 from pipelines import flag_rules
 from pipelines.errors import InputError
-from pipelines.flag_rules import Rule, shown
+from pipelines.flag_rules import Rule
+from pipelines.quoting import quoted, shown
 
 Config = TypeVar("Config")
 _REQUIRED = dataclasses.MISSING
@@ -50,7 +51,7 @@ def group(config: type[Any]) -> Any:
 class _Parser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
         """Raise InputError; argparse's own method prints the usage too, and ends the process."""
-        raise InputError(f"{message[:MAX_CHARACTERS]}. --help lists the flags.")
+        raise InputError(f"{shown(message, MAX_CHARACTERS)}. --help lists the flags.")
 
 
 def build_parser(config: type[Any], description: str | None) -> argparse.ArgumentParser:
@@ -207,4 +208,4 @@ def _checked_one(field: dataclasses.Field[Any], kind: type[Any], given: Any) -> 
     type_words = flag_rules.TYPE_WORDS.get(kind, "") if value is None else ""
     name = field.name if "argument" in field.metadata else "--" + field.name.replace("_", "-")
     read = given if value is None else value
-    raise ValueError(f"{name} must be {type_words}{rule.words}, got {shown(read)}")
+    raise ValueError(f"{name} must be {type_words}{rule.words}, got {quoted(read)}")

@@ -9,11 +9,12 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from pipelines.quoting import figure
+
 MAX_INT = 2**31 - 1  # Spark takes most numbers as 32-bit integers
 MAX_HOURS, MAX_SECONDS = 1e6, 1e7  # 114 years, 115 days: times in milliseconds stay in range
 MAX_PATH_BYTES, MAX_NAME_BYTES = 4_000, 255  # Linux allows 4,096, and files come below the path
 MAX_CHARACTERS = 250  # of a name: MLflow's columns hold 256
-SHOWN_CHARACTERS = 80  # maximum length of a value in a message
 # int() and float() would also take digits of other scripts, 1_000, ' 5 ' and 'nan'.
 INTEGER = re.compile(r"-?[0-9]{1,18}")
 NUMBER = re.compile(r"-?(?:[0-9]{1,40}\.?[0-9]{0,40}|\.[0-9]{1,40})(?:[eE][-+]?[0-9]{1,4})?")
@@ -33,24 +34,13 @@ class Rule:
 
 def between(low: float, high: float = MAX_INT, why: str = "") -> Rule:
     """Return the rule for a number from `low` to `high`, both included."""
-    return Rule(f"{_figure(low)}..{_figure(high)}{why}", lambda value: low <= value <= high)
+    return Rule(f"{figure(low)}..{figure(high)}{why}", lambda value: low <= value <= high)
 
 
 def matching(pattern: str, words: str) -> Rule:
     """Return the rule for a text that matches a pattern of ASCII characters as a whole."""
     expression = re.compile(pattern, re.ASCII)
     return Rule(words, lambda text: expression.fullmatch(text) is not None)
-
-
-def shown(value: object) -> str:
-    """Return a value for a message: without control characters, and not too long."""
-    if isinstance(value, str):
-        return repr(value[:SHOWN_CHARACTERS]) + "…" * (len(value) > SHOWN_CHARACTERS)
-    return _figure(value) if isinstance(value, int | float) else repr(value)[:SHOWN_CHARACTERS]
-
-
-def _figure(value: float) -> str:
-    return str(value) if isinstance(value, int) else f"{value:g}"
 
 
 def _is_text(text: str) -> bool:

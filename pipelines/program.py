@@ -10,12 +10,12 @@ import os
 import re
 import socket
 import sys
-import unicodedata
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 
 from pipelines import errors
 from pipelines.errors import JobError, SetupError
+from pipelines.quoting import printable, shortened, shown
 
 log = logging.getLogger("reviewlake")
 
@@ -32,9 +32,8 @@ NETWORK_ERRORS = (ConnectionError, TimeoutError, socket.gaierror)
 NETWORK_CODES = {errno.EADDRNOTAVAIL, errno.EHOSTUNREACH, errno.ENETDOWN, errno.ENETUNREACH}
 JAVA_IO = ("java.io.", "java.nio.file.", "org.apache.hadoop.fs.")  # packages of its disk errors
 MAX_CAUSES = 20  # of an exception in the JVM
-MAX_CHARACTERS = 300  # maximum length of another program's line
-HIDDEN = {"Cc", "Cf", "Co", "Cs", "Zl", "Zp"}  # Unicode categories: control, format, separators …
-JOINERS = "\u200c\u200d"
+MAX_LINE = 2_000  # maximum length of an error
+MAX_CHARACTERS = 300  # of another program's line in it
 LIBRARY_ERRORS = (
     ("pyspark.errors", "PySparkException"),
     ("py4j.protocol", "Py4JError"),
@@ -159,33 +158,13 @@ def one_line(error: Exception) -> str:
     """Return the line that reports an error. Hides values in Spark's messages."""
     name = type(error).__name__
     if isinstance(error, JobError):
-        return printable(f"{name}: {error}")
+        return shortened(printable(f"{name}: {error}"), MAX_LINE)
     line = first_cause(error)
     if not isinstance(error, OSError):
         without_row = line.split(" violated by row")[0]
         line = re.sub(r"'.*'", "'…'", without_row)  # values are in '', names in ``
     advice = "Run it again with --debug for the traceback."
-    return printable(f"{name}: {line[:MAX_CHARACTERS]} {advice}")
-
-
-def printable(text: str, keep: str = "", escape: Callable[[str], str] | None = None) -> str:
-    """Return text without the characters that a terminal obeys or hides: each is escaped.
-
-    These are control characters (ESC starts a colour or worse), and format characters, some of
-    which turn the direction of what follows. The joiners of emoji and Persian stay.
-
-    keep    characters that stay as they are
-    escape  gives the text for one character; by default as in a Python string
-    """
-    if text.isprintable():
-        return text
-    escaped = escape or (lambda char: char.encode("unicode_escape").decode("ascii"))
-    return "".join(
-        escaped(char)
-        if unicodedata.category(char) in HIDDEN and char not in keep + JOINERS
-        else char
-        for char in text
-    )
+    return f"{name}: {shown(line, MAX_CHARACTERS)} {advice}"
 
 
 def first_cause(error: BaseException) -> str:

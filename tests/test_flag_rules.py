@@ -161,14 +161,6 @@ def test_numbers_are_read_from_ascii_digits_only(kind: type[Any], text: str, val
     assert flag_rules.READERS[kind](text) == value
 
 
-@pytest.mark.parametrize(
-    ("value", "line"),
-    [("a\n\x1b\u202e", r"'a\n\x1b\u202e'"), ("x" * 81, f"'{'x' * 80}'…"), (1e6, "1e+06"), (7, "7")],
-)
-def test_a_value_in_a_message_is_short_and_printable(value: object, line: str) -> None:
-    assert flag_rules.shown(value) == line
-
-
 def hostile(chance: random.Random) -> str:
     """Return a seed, or a mixture of seeds and characters."""
     seed = chance.choice(SEEDS)

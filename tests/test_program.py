@@ -200,21 +200,10 @@ def test_the_cause_of_an_exception_is_its_innermost_one(message: str, cause: str
     assert program.cause_line(Py4JError(message)) == cause
 
 
-@pytest.mark.parametrize(
-    ("text", "escaped"),
-    [
-        ("plain, naïve, 映画, 👩\u200d💻", "plain, naïve, 映画, 👩\u200d💻"),
-        ("\x1b[31m\x07", r"\x1b[31m\x07"),
-        ("two\nlines\r", r"two\nlines\r"),
-        ("\x9b \x85", r"\x9b \x85"),
-        ("\u202eabc\u2069\ufeff", r"\u202eabc\u2069\ufeff"),
-        ("\udcff", r"\udcff"),
-        ("", ""),
-    ],
-)
-def test_a_line_holds_no_character_that_steers_the_terminal(text: str, escaped: str) -> None:
-    assert program.printable(text) == escaped
-    assert program.one_line(InputError(text)) == f"InputError: {escaped}"
+def test_an_error_is_a_line_of_limited_length_that_keeps_its_advice() -> None:
+    line = program.one_line(InputError(f"{'x' * 10**6}: \x1b[31m. Rename it."))
+    assert len(line) == program.MAX_LINE
+    assert line.endswith(r"x: \x1b[31m. Rename it.")
 
 
 def test_the_log_of_a_program_holds_no_character_that_steers_the_terminal(tmp_path: Path) -> None:

@@ -17,7 +17,8 @@ from pipelines.bundle.graph import Job, job_of
 from pipelines.bundle.resolve import DEFINITION, LOCAL, definition_for
 from pipelines.cli import argument, flag
 from pipelines.errors import InputError
-from pipelines.flag_rules import NAME, shown
+from pipelines.flag_rules import NAME
+from pipelines.quoting import quoted
 
 log = logging.getLogger("reviewlake")
 
@@ -85,7 +86,7 @@ def named(flag_name: str, given: Iterable[str]) -> dict[str, str]:
     for text in given:
         name, equals, value = text.partition("=")
         if not equals:
-            raise InputError(f"--{flag_name} must be NAME=VALUE, got {shown(text)}")
+            raise InputError(f"--{flag_name} must be NAME=VALUE, got {quoted(text)}")
         values[name] = value
     return values
 

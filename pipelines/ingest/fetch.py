@@ -18,6 +18,7 @@ from tqdm import tqdm
 from pipelines.errors import ConflictError, InputError, IntegrityError, SetupError
 from pipelines.lake.links import inside
 from pipelines.provenance import sha256_of
+from pipelines.quoting import shown
 
 if TYPE_CHECKING:  # imported only where a URL is fetched: 0.1 s that a local file does not need
     import requests
@@ -32,7 +33,6 @@ TRANSIENT = frozenset({408, 425, 429, 500, 502, 503, 504})
 HTML_STARTS = (b"<!doctype", b"<html")
 CONTENT_LENGTH = re.compile(r"[0-9]{1,18}")
 MAX_FILE_NAME_BYTES = 100
-SHOWN_CHARACTERS = 200  # maximum length of a URL or error in a message
 log = logging.getLogger("reviewlake")
 
 
@@ -108,7 +108,7 @@ def _url_fault(url: str) -> str:
 def _shown(url: str) -> str:
     """Return the URL without user, password and query, since they may be secret."""
     parts = urlsplit(url)
-    return f"{parts.scheme}://{parts.hostname or ''}{parts.path}"[:SHOWN_CHARACTERS]
+    return shown(f"{parts.scheme}://{parts.hostname or ''}{parts.path}")
 
 
 def _file_name(url: str) -> str:
@@ -177,7 +177,7 @@ def _cause(error: BaseException) -> str:
     while inner := error.__cause__ or error.__context__:
         error = inner
     text = getattr(error, "strerror", None) or str(error) or type(error).__name__
-    return ascii(text)[1:-1][:SHOWN_CHARACTERS]
+    return shown(text)
 
 
 def _transfer(url: str, partial: BinaryIO) -> int:

@@ -5,8 +5,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from pipelines.cli import check_values, flag
-from pipelines.flag_rules import CATALOG_NAME, MAX_SECONDS, PATH, Rule, between, shown
+from pipelines.flag_rules import CATALOG_NAME, MAX_SECONDS, PATH, Rule, between
 from pipelines.lake.links import inside
+from pipelines.quoting import quoted
 from schemas import Table
 from schemas.ddl import SCHEMAS, physical
 
@@ -75,7 +76,7 @@ class LakeConfig:
             place = "--catalog" if self.catalog else f"--lake {self.lake}"
             raise ValueError(
                 f"{place} needs --landing: a directory, without scheme, that the driver and all "
-                f"workers can read, got {shown(self.landing)}"
+                f"workers can read, got {quoted(self.landing)}"
             )
 
     @property

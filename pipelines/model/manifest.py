@@ -13,7 +13,7 @@ import stat
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path, PurePosixPath
 
-from pipelines.program import printable
+from pipelines.quoting import shown
 
 ModelFile = tuple[str, int, str]  # path, bytes, SHA-256
 
@@ -94,12 +94,6 @@ def manifest_sha256(files: Iterable[ModelFile]) -> str:
     """Hash a manifest in the format of `sha256sum`: one line per file, sorted by path."""
     lines = [f"{sha256}  {path}\n" for path, _, sha256 in sorted(files)]
     return hashlib.sha256("".join(lines).encode()).hexdigest()
-
-
-def shown(path: str) -> str:
-    """Return a file's name for a message: control characters are escaped, a long one is cut."""
-    text = printable(path)
-    return text if len(text) <= 200 else f"{text[:200]}…"
 
 
 def _is_harmless(path: str, kind: str, paths: set[str]) -> bool:

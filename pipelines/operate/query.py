@@ -26,7 +26,8 @@ from pipelines.errors import InputError, SetupError
 from pipelines.lake.session import SUBSTITUTION
 from pipelines.operate.judge import has_parser, judge
 from pipelines.operate.words import judge_words
-from pipelines.program import cause_line, printable
+from pipelines.program import cause_line
+from pipelines.quoting import printable
 
 TABLE_ROWS = 20
 ISO_UTC = "yyyy-MM-dd'T'HH:mm:ss[.SSSSSS]'Z'"  # the session's time zone is UTC

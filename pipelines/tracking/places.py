@@ -14,7 +14,7 @@ from urllib.parse import unquote_to_bytes, urlsplit
 
 from pipelines.errors import ConflictError, SetupError
 from pipelines.lake.links import inside
-from pipelines.model.manifest import shown
+from pipelines.quoting import shown
 
 log = logging.getLogger("reviewlake")
 
