@@ -1,10 +1,12 @@
-"""A job as a program: its log, its environment variables, and errors as one line and an exit code.
+"""A job as a program: its environment variables, and errors as one line and an exit code.
 
 Spark and MLflow are not imported here: their exceptions can only be raised once somebody else has
 imported them.
 """
 
+import codecs
 import errno
+import locale
 import logging
 import os
 import re
@@ -12,10 +14,11 @@ import socket
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
+from pathlib import Path
 
-from pipelines import errors
+from pipelines import errors, terminal
 from pipelines.errors import JobError, SetupError
-from pipelines.quoting import printable, shortened, shown
+from pipelines.quoting import printable, quoted, shortened, shown
 
 log = logging.getLogger("reviewlake")
 
@@ -28,6 +31,11 @@ DISK_ADVICE = {
     os.strerror(errno.EACCES): "Change its mode or owner, or use another directory.",
     os.strerror(errno.EROFS): "Use a directory that can be written.",
 }
+# A worker's error if it cannot import what the driver sent it.
+OTHER_CODE = re.compile(
+    r"^(?:ModuleNotFound|Import|Attribute)Error: (.*\b(?:pipelines|schemas)\b.*)$", re.MULTILINE
+)
+GATEWAY = "PYSPARK_GATEWAY_PORT"  # spark-submit sets it for the script that it runs
 NETWORK_ERRORS = (ConnectionError, TimeoutError, socket.gaierror)
 NETWORK_CODES = {errno.EADDRNOTAVAIL, errno.EHOSTUNREACH, errno.ENETDOWN, errno.ENETUNREACH}
 JAVA_IO = ("java.io.", "java.nio.file.", "org.apache.hadoop.fs.")  # packages of its disk errors
@@ -43,7 +51,7 @@ LIBRARY_ERRORS = (
 
 def run(main: Main) -> None:
     """Run a job's main as a program: errors are one line on stderr and an exit code."""
-    show_log()
+    terminal.prepare()
     if code := attempt(main, sys.argv[1:]):
         sys.exit(code)
 
@@ -54,13 +62,14 @@ def attempt(main: Main, argv: Sequence[str]) -> int:
     With --debug in `argv` the error is raised instead, with its traceback.
     """
     try:
+        require_legible(argv)
         code = main(argv) or 0
         _flush_stdout()
         return code
     except _reported_errors() as caught:
         if "--debug" in argv:
             raise
-        error = from_disk(from_worker(caught))
+        error = from_import(from_disk(from_worker(caught)))
         log.error("%s", one_line(error))
         with suppress(OSError):  # one error is enough
             _flush_stdout()
@@ -100,8 +109,16 @@ def from_worker(error: Exception) -> Exception:
     if isinstance(error, JobError):
         return error
     named = re.search(r"pipelines\.errors\.(\w+): (.+)", str(error))
-    kind = getattr(errors, named[1], None) if named else None
-    return kind(named[2]) if named and kind else error
+    kind: type[JobError] | None = getattr(errors, named[1], None) if named else None
+    if named and kind:
+        return kind(named[2])
+    other_code = OTHER_CODE.search(str(error))
+    if other_code:
+        return SetupError(
+            f"workers: they lack the driver's code: {other_code[1]}. Give them the same wheel or "
+            "zip."
+        )
+    return error
 
 
 def from_disk(error: Exception) -> Exception:
@@ -123,6 +140,51 @@ def from_disk(error: Exception) -> Exception:
             if words in str(cause):
                 return _disk_error(words)
     return error
+
+
+def from_import(error: Exception) -> Exception:
+    """Return a SetupError if a package is missing or too old; a fault of our own stays."""
+    package = (getattr(error, "name", None) or "").partition(".")[0]
+    if not isinstance(error, ImportError) or package in ("", "pipelines", "schemas"):
+        return error
+    place = getattr(sys.modules.get(package), "__file__", None)
+    state = f"the one in {Path(place).parent} does not fit" if place else "not installed"
+    return SetupError(
+        f"package {package}: {state}: {first_cause(error)}. Install the versions of this project, "
+        f"or start another Python or Spark; this Python is {sys.executable}."
+    )
+
+
+def is_submitted() -> bool:
+    """Return whether spark-submit has started this process: then its JVM is the parent.
+
+    Its variable may also be left over, for example in a notebook that `pyspark` has opened.
+    """
+    if GATEWAY not in os.environ:
+        return False
+    try:
+        return Path(f"/proc/{os.getppid()}/comm").read_text(encoding="utf-8") == "java\n"
+    except OSError:  # a system without /proc
+        return True
+
+
+def require_legible(argv: Sequence[str]) -> None:
+    """Raise SetupError if an argument or the directory is damaged by a locale without UTF-8.
+
+    Java then replaces each other byte by ?, and Python without UTF-8 mode by half a character. A
+    JVM that we start ourselves gets a UTF-8 locale.
+    """
+    if codecs.lookup(locale.getencoding()).name != "ascii":
+        return
+    has_passed_java = is_submitted()
+    if sys.flags.utf8_mode and not has_passed_java:
+        return
+    for text in [*argv, os.getcwd()]:
+        if not text.isascii() or (has_passed_java and "??" in text):
+            raise SetupError(
+                f"{quoted(text)}: damaged, since the locale of this program knows ASCII only. "
+                "Set LC_ALL=C.UTF-8, then run it again."
+            )
 
 
 def _is_of_network(cause: BaseException | str) -> bool:
@@ -181,21 +243,6 @@ def cause_line(error: BaseException) -> str:
     return causes[-1].removeprefix("Caused by: ") if causes else first_cause(error)
 
 
-class _EscapingFormatter(logging.Formatter):
-    """File names and library messages in the log cannot steer the terminal."""
-
-    def format(self, record: logging.LogRecord) -> str:
-        return printable(super().format(record), keep="\n\t")
-
-
-def show_log() -> None:
-    """Log one plain line per effect to stderr; stdout is for results."""
-    handler = logging.StreamHandler(sys.stderr)
-    handler.setFormatter(_EscapingFormatter("%(message)s"))
-    logging.basicConfig(level=logging.WARNING, handlers=[handler])
-    log.setLevel(logging.INFO)
-
-
 @contextmanager
 def environment(**variables: str | None) -> Iterator[None]:
     """Set environment variables for child processes; None removes one. Restores them at the end."""
@@ -218,7 +265,7 @@ def set_environment(variables: Mapping[str, str | None]) -> None:
 
 def _reported_errors() -> tuple[type[Exception], ...]:
     """Return the exception classes that are reported as one line, of imported libraries."""
-    kinds: list[type[Exception]] = [JobError, OSError]
+    kinds: list[type[Exception]] = [JobError, OSError, ImportError]
     for module, name in LIBRARY_ERRORS:
         if module in sys.modules:
             kinds.append(getattr(sys.modules[module], name))

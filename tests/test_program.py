@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from types import SimpleNamespace
 
+import pyspark
 import pytest
 from py4j.protocol import Py4JError
 from pyspark.errors import PySparkException
@@ -96,6 +97,26 @@ def in_java(*causes: str) -> PySparkException:
             "SetupError: f: permission denied. Change its mode or owner, or use another directory.",
         ),
         (OSError("words"), 1, f"OSError: words {RERUN}"),
+        (
+            ModuleNotFoundError("No module named 'nope'", name="nope"),
+            5,
+            "SetupError: package nope: not installed: No module named 'nope'. Install the versions "
+            f"of this project, or start another Python or Spark; this Python is {sys.executable}.",
+        ),
+        (
+            ImportError("No module named 'pyspark.logger'", name="pyspark.logger"),
+            5,
+            f"SetupError: package pyspark: the one in {Path(pyspark.__file__).parent} does not "
+            "fit: No module named 'pyspark.logger'. Install the versions of this project, or start "
+            f"another Python or Spark; this Python is {sys.executable}.",
+        ),
+        (ImportError("x", name="pipelines.x"), 1, f"ImportError: x {RERUN}"),
+        (
+            PySparkException("a\nModuleNotFoundError: No module named 'pipelines'\n\nJVM"),
+            5,
+            "SetupError: workers: they lack the driver's code: No module named 'pipelines'. Give "
+            "them the same wheel or zip.",
+        ),
         (OSError(28, "No space left on device"), 5, f"SetupError: {FULL}"),
         (OSError(27, "File too large", "f"), 5, f"SetupError: f: file too large. {LIMIT}"),
         (PySparkException("a\nb: No space left on device"), 5, f"SetupError: {FULL}"),
@@ -206,24 +227,46 @@ def test_an_error_is_a_line_of_limited_length_that_keeps_its_advice() -> None:
     assert line.endswith(r"x: \x1b[31m. Rename it.")
 
 
-def test_the_log_of_a_program_holds_no_character_that_steers_the_terminal(tmp_path: Path) -> None:
-    job = tmp_path / "job.py"
-    job.write_text(
-        "import logging\n"
-        "from pipelines import program\n"
-        "def main(argv):\n"
-        "    logging.getLogger('reviewlake').info('%s', '\\x1b[31mfile\\n')\n"
-        "program.run(main)\n"
-    )
-    root = str(Path(__file__).parent.parent)
+def test_a_port_that_another_spark_has_left_in_the_environment_is_no_spark_submit(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.delenv(program.GATEWAY, raising=False)
+    assert not program.is_submitted()
+    monkeypatch.setenv(program.GATEWAY, "12345")
+    assert not program.is_submitted()  # the parent of this process is no JVM
+
+
+NO_UTF8 = {"LC_ALL": "C", "PYTHONUTF8": "0"}
+UTF8_MODE = {"LC_ALL": "C"}  # Python's own choice
+JAVA = {"PYSPARK_GATEWAY_PORT": "1"}
+
+
+@pytest.mark.parametrize(
+    ("variables", "parent", "path", "is_damaged"),
+    [
+        (NO_UTF8, "sh", "файл.csv", True),
+        (NO_UTF8, "sh", "file.csv", False),
+        (UTF8_MODE, "sh", "файл.csv", False),
+        (UTF8_MODE | JAVA, "sh", "файл.csv", False),  # left over from another Spark
+        (UTF8_MODE | JAVA, "java", "????????.csv", True),  # as Java passes it on
+        (UTF8_MODE | JAVA, "java", "file?.csv", False),
+        ({"LC_ALL": "C.UTF-8"} | JAVA, "java", "файл??.csv", False),
+    ],
+)
+def test_an_argument_that_the_locale_has_damaged_is_named_as_the_reason(
+    variables: dict[str, str], parent: str, path: str, is_damaged: bool, tmp_path: Path
+) -> None:
+    (tmp_path / parent).symlink_to("/bin/sh")  # a shell of that name starts the job
+    (tmp_path / "job.py").write_text("from pipelines import program; program.run(lambda _: None)")
+    command = [sys.executable, str(tmp_path / "job.py"), "--path", path]
     done = subprocess.run(
-        [sys.executable, str(job)],
+        [str(tmp_path / parent), "-c", '"$@"; exit $?', "-", *command],
         capture_output=True,
-        text=True,
-        env={"PYTHONPATH": root},
-        check=True,
+        env={"PYTHONPATH": str(Path(__file__).parent.parent), **variables},
+        check=False,
     )
-    assert done.stderr == "\\x1b[31mfile\n\n"
+    advice = b"locale of this program knows ASCII only. Set LC_ALL=C.UTF-8, then run it again."
+    assert (done.returncode, advice in done.stderr) == ((5, True) if is_damaged else (0, False))
 
 
 @pytest.mark.parametrize("is_buffered", [True, False])

@@ -7,7 +7,6 @@ python -m pipelines.bundle check                                   check all tar
 """
 
 import logging
-import sys
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -102,5 +101,4 @@ def report_faults(faults: Iterable[str]) -> int:
 
 
 if __name__ == "__main__":
-    program.show_log()
-    sys.exit(program.attempt(main, sys.argv[1:]))
+    program.run(main)

@@ -44,12 +44,12 @@ LOOK = """
 """
 APPEND = """
     import sys
-    from pipelines import program
+    from pipelines import terminal
     from pipelines.lake.config import LakeConfig
     from pipelines.lake.session import get_session
     from pipelines.lake.tables import TableStore
     from schemas import GOLD_REJECTS
-    program.show_log()
+    terminal.prepare()
     lake, writer, n_batches = sys.argv[1:]
     config = LakeConfig(lake=lake, lock_wait_s=600)
     store = TableStore(get_session("writer" + writer, config), config)
