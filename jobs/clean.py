@@ -9,7 +9,7 @@ Writes  silver.reviews, silver.rejects, ops.runs
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from pipelines import cli, program
+from pipelines import cli, program, provenance
 from pipelines.cli import group
 from pipelines.lake.config import LakeConfig
 from schemas import BRONZE_REVIEWS, SILVER_REJECTS, SILVER_REVIEWS
@@ -52,6 +52,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     counts = store.counts(row_counts(versions))
     advice = "Run jobs/clean.py again with --rerun; report it if it happens again."
     require_conserved("silver.reviews", counts, advice)
+    provenance.log_code("clean")
     ledger.finish(store, run, [kept, rejected], counts)
 
 

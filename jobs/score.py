@@ -10,7 +10,7 @@ import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from pipelines import cli, flag_rules, program
+from pipelines import cli, flag_rules, program, provenance
 from pipelines.cli import flag, group
 from pipelines.flag_rules import MODEL_VERSION, between
 from pipelines.lake.config import LakeConfig
@@ -97,6 +97,7 @@ def main(argv: Sequence[str] | None = None) -> None:
             n_errors = scores.where("score_error IS NOT NULL").count()
             score.check_scores(n_waiting, scores.count(), n_errors)
             commit = store.merge(GOLD_SCORES, scores)
+    provenance.log_code("score")
     counts = {"in": n_waiting, "scored": n_waiting - n_errors, "score_errors": n_errors}
     ledger.finish(store, run, [commit], counts)
 

@@ -5,6 +5,7 @@ Above them: reproduce, operate, bundle, demo. Each package's docstring describes
 """
 
 import os
+import sys
 
 # Libraries read these once, when they are first loaded, so they are set before anything else.
 DEFAULTS = {
@@ -17,3 +18,10 @@ DEFAULTS = {
 }
 for name, value in DEFAULTS.items():
     os.environ.setdefault(name, value)
+
+# `python -m pipelines.bundle` looks for every module in the current directory first: a queue.py
+# there would replace Python's own. While it looks, sys.argv[0] is "-m".
+is_module = sys.argv[:1] == ["-m"]
+root = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+if is_module and sys.path[0] == os.getcwd() != root:
+    del sys.path[0]

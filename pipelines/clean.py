@@ -13,6 +13,7 @@ from pyspark.sql import functions as F
 from pyspark.sql.pandas.functions import pandas_udf
 from pyspark.sql.types import StringType
 
+from pipelines.provenance import same_code
 from schemas import LABEL_SPELLINGS, NEGATIVE, NEUTRAL, POSITIVE, SPLIT_RANK, UNKNOWN, UNLABELLED
 
 # Every element name of the HTML standard, and the obsolete ones that it lists.
@@ -153,6 +154,7 @@ def _masked(mask: str, match: re.Match[str]) -> str:
 
 # The stubs predate type-hinted UDFs.
 @pandas_udf(StringType())  # type: ignore[call-overload,untyped-decorator]
+@same_code
 def plain_text(batches: Iterator[pd.Series]) -> Iterator[pd.Series]:
     """Apply `clean_text` to a column; null stays null."""
     for raw in batches:

@@ -10,6 +10,7 @@ from pyspark.sql.types import IntegerType
 from tokenizers import Tokenizer
 
 from pipelines.errors import InputError, IntegrityError
+from pipelines.provenance import same_code
 from schemas import SPLIT_RANK
 
 # Of ten reviews eight are for training, one for validation, one for test.
@@ -88,6 +89,7 @@ def token_counter(tokenizer_json: str, text: Column) -> Column:
     The tokenizer is passed as JSON text, so that no worker needs its file.
     """
 
+    @same_code
     def count(batches: Iterator[pd.Series]) -> Iterator[pd.Series]:
         tokenizer = Tokenizer.from_str(tokenizer_json)
         tokenizer.no_truncation()

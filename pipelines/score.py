@@ -19,6 +19,7 @@ from pyspark.sql.types import (
 
 from pipelines.errors import IntegrityError
 from pipelines.model.predict import Predict, score_texts
+from pipelines.provenance import same_code
 from schemas import GOLD_SCORES
 
 SCORE = StructType(
@@ -52,6 +53,7 @@ def scorer(load: Callable[[], Predict]) -> Callable[[Column], Column]:
     `load` is called once per task. With `load_once` the model is loaded once per process.
     """
 
+    @same_code
     def score(batches: Iterator[pd.Series]) -> Iterator[pd.DataFrame]:
         predict = load()
         for texts in batches:

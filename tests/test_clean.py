@@ -23,6 +23,7 @@ from pipelines.clean import (
 from pipelines.errors import IntegrityError
 from pipelines.lake.frames import content_hash
 from pipelines.lake.tables import TableStore
+from pipelines.provenance import package_sha256
 from schemas import (
     BRONZE_REVIEWS,
     LABEL_SPELLINGS,
@@ -320,9 +321,10 @@ def test_the_job_keeps_each_text_once_rejects_with_reasons_and_writes_only_chang
     ]
     store.append(BRONZE_REVIEWS, bronze_of(store.spark, later))
     job.main(argv)
-    assert caplog.messages[-2:] == [
+    assert caplog.messages[-3:] == [
         f"silver.reviews v{first[0] + 1}: 0 rows added, 1 changed, 0 removed",
         f"silver.rejects v{first[1] + 1}: 1 rows added, 0 changed, 0 removed",
+        f"clean: the workers ran this code, {package_sha256()[:12]}",
     ]
     origins = [(SECOND, 4), (FIRST, 10), (FIRST, 11)]
     assert silver_of(store)["Half labelled"] == (0, False, "test", origins)

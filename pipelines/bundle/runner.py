@@ -116,12 +116,10 @@ def values_of(
 
 def submitted(root: Path, script: Script, values_file: Path) -> int:
     """Run a script by spark-submit, in a process of its own."""
-    environment = {
-        **os.environ,
-        "PYSPARK_PYTHON": sys.executable,
-        task_values.FILE: str(values_file),
-    }
-    environment.pop("PYSPARK_GATEWAY_PORT", None)  # the script starts a JVM of its own
+    from pipelines.lake.own_spark import own_spark
+
+    program.set_environment(own_spark(os.environ))
+    environment = {**os.environ, task_values.FILE: str(values_file)}
     command = submit_command(root, script)
     stderr = Forwarder(shows_download=True)
     with subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, bufsize=0) as process:
@@ -137,15 +135,16 @@ def submitted(root: Path, script: Script, values_file: Path) -> int:
 
 def submit_command(root: Path, script: Script) -> list[str]:
     """Return the command line of spark-submit for a script; it works in every directory."""
-    from pipelines.lake.session import LOG4J, LOG4J_OPTION  # pyspark, which --help does not need
+    from pipelines.lake.own_spark import spark_home
+    from pipelines.lake.session import driver_options  # pyspark, which --help does not need
 
-    submit = Path(sys.executable).parent / "spark-submit"
+    folder = spark_home() or Path(sys.executable).parent.parent
     return [
-        str(submit),
+        str(folder / "bin" / "spark-submit"),
         "--properties-file",
         str(root / "spark-defaults.conf"),
         "--conf",  # spark-defaults.conf names this file relative to the root of the checkout
-        f"spark.driver.extraJavaOptions={LOG4J_OPTION}{LOG4J.as_uri()}",
+        f"spark.driver.extraJavaOptions={driver_options()}",
         str(root / script.file),
         *script.argv,
     ]

@@ -1,5 +1,5 @@
 """Spark and Delta; the only room that writes tables.
 
-Read in this order: config, session, catalog, tables, frames, ledger, outputs, chain; then staging,
-scratch, snapshot, locks, links, delta_log, delta_errors, jars.
+Read in this order: config, session, own_spark, catalog, tables, frames, ledger, outputs, chain;
+then staging, scratch, snapshot, locks, links, delta_log, delta_errors, jars.
 """

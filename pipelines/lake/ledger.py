@@ -39,17 +39,21 @@ class Run:
     config: Mapping[str, Any]
     inputs: Mapping[str, int | str]
     started_s: float
+    commit: str | None
 
 
 def start(stage: str, config: Any, inputs: Mapping[str, int | str]) -> Run:
-    """Return the run of a stage on these inputs, with its key."""
+    """Return the run of a stage on these inputs, with its key.
+
+    Call it before anything is written: whatever the run's row needs and can fail is read here.
+    """
     params = cli.as_params(config)
     settings = {name: value for name, value in params.items() if name not in PLACES}
     computed = {name: value for name, value in settings.items() if name not in RESOLVED}
     release = importlib.metadata.version("reviewlake")
     identity = json.dumps([stage, computed, dict(inputs), release], sort_keys=True)
     key = hashlib.sha256(identity.encode()).hexdigest()
-    return Run(key, stage, settings, inputs, time.monotonic())
+    return Run(key, stage, settings, inputs, time.monotonic(), git_commit())
 
 
 def already_done(store: TableStore, run: Run) -> dict[str, int] | None:
@@ -118,7 +122,7 @@ def finish(
             dict(rows),
             state,
             time.monotonic() - run.started_s,
-            git_commit(),
+            run.commit,
         )
         store.append(OPS_RUNS, one_row(store.spark, OPS_RUNS, row))
         chain.note_ends(store.config, rows_of(store))

@@ -80,6 +80,15 @@ def require_atomic(spark: SparkSession, lake: str) -> None:
     )
 
 
+def set_neutral_locale(spark: SparkSession) -> None:
+    """Let the JVM write numbers in ASCII digits, as Delta's names of log files need them.
+
+    Options such as -Duser.language.format=fa in JAVA_TOOL_OPTIONS win over those that we give.
+    """
+    jvm: Any = getattr(spark, "_jvm", None)
+    jvm.java.util.Locale.setDefault(jvm.java.util.Locale.ROOT)
+
+
 def holder_of(file: Path) -> tuple[str, float]:
     """Return who wrote into the lock file last, and how many seconds ago.
 

@@ -21,8 +21,13 @@ from pyspark.sql import SparkSession
 from pipelines import program
 from pipelines.errors import SetupError
 from pipelines.java_noise import Forwarder
+from pipelines.lake import own_spark
 from pipelines.lake.config import LakeConfig
 from pipelines.lake.jars import DELTA_PACKAGE, EXCLUDED_MODULES, jar_settings
+from pipelines.lake.locks import set_neutral_locale
+from pipelines.lake.own_spark import NEUTRAL_OPTIONS
+from pipelines.provenance import ROOT
+from pipelines.quoting import shown
 
 log = logging.getLogger("reviewlake")
 
@@ -47,7 +52,9 @@ SETTINGS = {
     "spark.driver.memory": "3g",
     "spark.ui.enabled": "false",  # by default it listens on all interfaces
     "spark.log.level": "FATAL",  # a failed task logs its row (a review); users see exceptions
-    "spark.driver.extraJavaOptions": f"{LOG4J_OPTION}pipelines/lake/log4j2.properties",
+    "spark.driver.extraJavaOptions": f"{LOG4J_OPTION}pipelines/lake/log4j2.properties "
+    f"{NEUTRAL_OPTIONS}",
+    "spark.executor.extraJavaOptions": NEUTRAL_OPTIONS,
     TIME_ZONE: "UTC",
     # The defaults of these two, 200 and 50, take most of a small job's time.
     "spark.sql.shuffle.partitions": "4",
@@ -78,16 +85,18 @@ def get_session(app: str, config: LakeConfig) -> SparkSession:
     if REMOTE in os.environ:
         check_server(os.environ[REMOTE])
         return _given_session(app)
-    is_submitted = "PYSPARK_GATEWAY_PORT" in os.environ  # spark-submit has started the JVM
-    if not is_submitted:
+    is_submitted = program.is_submitted()
+    if is_submitted:
+        program.set_environment({"PYSPARK_PYTHON": sys.executable})
+    else:
         check_java(java_version())
-    # Workers would otherwise take the first python3 on PATH.
-    program.set_environment({"PYSPARK_PYTHON": sys.executable})
+        program.set_environment(own_spark.own_spark(os.environ))
     if "SPARK_LOCAL_IP" not in os.environ:
         program.set_environment({"SPARK_LOCAL_IP": "127.0.0.1"})
     try:
         with _quiet_java():
             session = _local_builder(app, config).getOrCreate()
+        set_neutral_locale(session)
         session.sql("SHOW SCHEMAS")  # loads the catalog, and with it Delta's classes
     except (PySparkException, Py4JError) as error:
         raise SetupError(_start_fault(error, is_submitted)) from error
@@ -135,6 +144,7 @@ def _given_session(app: str) -> SparkSession:
             with contextlib.suppress(PySparkException):
                 session.conf.set(name.removeprefix("spark.hadoop."), SETTINGS[name])
         session.sql("SHOW SCHEMAS")
+        require_ascii_digits(session)
     except (PySparkException, Py4JError) as error:
         raise SetupError(
             f"spark: no session with Delta: {program.first_cause(error)} "
@@ -142,6 +152,19 @@ def _given_session(app: str) -> SparkSession:
             "its Python's path."
         ) from error
     return session
+
+
+def require_ascii_digits(session: SparkSession) -> None:
+    """Raise SetupError if this Spark's JVM writes numbers, and so Delta's log, in other digits."""
+    style = "DecimalStyle[0"  # if the server does not tell, as serverless compute may not
+    with contextlib.suppress(PySparkException):
+        answer = session.sql("SELECT reflect('java.time.format.DecimalStyle', 'ofDefaultLocale')")
+        style = next(str(row[0]) for row in answer.head(1))
+    if not style.startswith("DecimalStyle[0"):
+        raise SetupError(
+            f"spark: expected a locale with the digits 0-9, found {shown(style)}: Delta would not "
+            f"find its own log files. Start the server with {NEUTRAL_OPTIONS}."
+        )
 
 
 def check_server(remote: str) -> None:
@@ -194,8 +217,8 @@ def java_version() -> int | None:
     if program_path is None or not Path(program_path).exists():
         return None
     command = [program_path, "-version"]
-    answer = subprocess.run(command, capture_output=True, text=True, check=False)
-    version = re.search(r'version "(?:1\.)?(\d+)', answer.stderr)
+    answer = subprocess.run(command, capture_output=True, check=False)
+    version = re.search(rb'version "(?:1\.)?(\d+)', answer.stderr)
     return int(version[1]) if version else None
 
 
@@ -221,7 +244,11 @@ def _local_builder(app: str, config: LakeConfig) -> SparkSession.Builder:
     builder = SparkSession.builder.appName(app).master(f"local[{n_cores},4]")
     own_settings = {
         # spark-defaults.conf names the file relative to the checkout; here its place is known.
-        "spark.driver.extraJavaOptions": f"{LOG4J_OPTION}{LOG4J.as_uri()}",
+        "spark.driver.extraJavaOptions": driver_options(),
+        "spark.hadoop.fs.defaultFS": "file:///",  # HADOOP_CONF_DIR may name another one
+        # Workers import the code of this process; from the current directory they import nothing.
+        "spark.executorEnv.PYTHONPATH": str(ROOT),
+        "spark.executorEnv.PYTHONSAFEPATH": "1",
         # A place without tables: dropping an in-memory database deletes its directory.
         "spark.sql.warehouse.dir": str(config.lake_path / "spark-warehouse"),
         "spark.ui.showConsoleProgress": str(sys.stderr.isatty()).lower(),
@@ -229,6 +256,11 @@ def _local_builder(app: str, config: LakeConfig) -> SparkSession.Builder:
     for name, value in (SETTINGS | own_settings | jar_settings(config.jars)).items():
         builder = builder.config(name, value)
     return builder
+
+
+def driver_options() -> str:
+    """Return the options of a driver's JVM. The file of log4j is named absolutely."""
+    return f"{LOG4J_OPTION}{LOG4J.as_uri()} {NEUTRAL_OPTIONS}"
 
 
 def _start_fault(error: Exception, is_submitted: bool) -> str:

@@ -37,7 +37,7 @@ from pipelines.errors import InputError, JobError, SetupError
 from pipelines.lake.snapshot import open_snapshot, rows_of
 from pipelines.model import classifier
 from pipelines.model.classifier import best_device
-from pipelines.provenance import ROOT
+from pipelines.provenance import python_path
 from pipelines.train.loop import EpochRow, Fit, OnEpoch, OnStep
 from pipelines.train.rank_process import train_rank
 from pipelines.train.settings import TrainSettings
@@ -178,10 +178,8 @@ def _inherited(meeting: str, threads: int) -> Iterator[None]:
     so this process must change its own.
     """
     loopback = next(name for _, name in socket.if_nameindex() if name.startswith("lo"))
-    given = [part for part in os.environ.get("PYTHONPATH", "").split(":") if part]
-    path = [str(ROOT), *(str(Path(part).absolute()) for part in given)]
     variables = {
-        "PYTHONPATH": os.pathsep.join(path),
+        "PYTHONPATH": python_path(os.environ),
         "OMP_NUM_THREADS": str(threads),
         "RAYON_NUM_THREADS": str(threads),  # the tokenizer's
         "GLOO_SOCKET_IFNAME": loopback,

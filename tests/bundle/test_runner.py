@@ -227,7 +227,8 @@ def test_spark_submit_gets_absolute_names_so_that_it_works_in_every_directory() 
         "--properties-file",
         str(ROOT / "spark-defaults.conf"),
         "--conf",
-        f"spark.driver.extraJavaOptions=-Dlog4j2.configurationFile={log4j}",
+        f"spark.driver.extraJavaOptions=-Dlog4j2.configurationFile={log4j} "
+        "-Duser.language=en -Duser.country=US",
         str(ROOT / "jobs" / "clean.py"),
         "--lake",
         "lake",
@@ -266,7 +267,13 @@ def test_a_script_runs_here_or_by_spark_submit_with_its_exit_code_and_its_values
     (tmp_path / "spark-defaults.conf").write_text("spark.ui.enabled false\n")
     (tmp_path / "elsewhere").mkdir()
     monkeypatch.chdir(tmp_path / "elsewhere")
-    monkeypatch.setenv("PYTHONPATH", str(ROOT))
+    # As notebook users have it.
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path / "elsewhere"))
+    monkeypatch.setenv("PYSPARK_DRIVER_PYTHON", "jupyter")
+    monkeypatch.setenv("PYSPARK_PYTHON", "python3")
+    monkeypatch.setenv("PYSPARK_SUBMIT_ARGS", "--no-such-option")
+    monkeypatch.setenv("SPARK_HOME", "/opt/spark-3.5")
+    monkeypatch.setenv("MASTER", "yarn")
 
     def result_with(argument: str) -> TaskResult:
         job = Job("j", {}, (Task("t", Script("job.py", (argument,))),))

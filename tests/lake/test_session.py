@@ -15,6 +15,7 @@ from pyspark.sql import SparkSession
 from pipelines.errors import InputError, SetupError
 from pipelines.lake.config import LakeConfig
 from pipelines.lake.jars import DELTA_JARS, jar_settings
+from pipelines.lake.locks import set_neutral_locale
 from pipelines.lake.session import (
     SAFETY_SETTINGS,
     SUBSTITUTION,
@@ -24,6 +25,7 @@ from pipelines.lake.session import (
     check_server,
     get_session,
     java_version,
+    require_ascii_digits,
     spark_defaults,
 )
 from tests.support.processes import own_environment
@@ -189,6 +191,20 @@ def test_variables_in_sql_are_not_substituted(spark: SparkSession) -> None:
     assert spark.sql("SELECT '${env:HOME}' AS a").collect()[0]["a"] == "${env:HOME}"
 
 
+@pytest.mark.parametrize("language", ["fa", "ar-EG", "th-TH-u-nu-thai"])
+def test_a_jvm_that_would_write_numbers_in_other_digits_is_mended_or_refused(
+    spark: SparkSession, language: str
+) -> None:
+    locale = vars(spark)["_jvm"].java.util.Locale
+    locale.setDefault(locale.forLanguageTag(language))
+    try:
+        with pytest.raises(SetupError, match=r"^spark: expected a locale with the digits 0-9"):
+            require_ascii_digits(spark)  # a server of somebody else
+    finally:
+        set_neutral_locale(spark)  # a JVM of our own
+    require_ascii_digits(spark)
+
+
 def test_a_flipped_bit_in_a_data_page_is_an_error(spark: SparkSession, tmp_path: Path) -> None:
     directory = tmp_path / "numbers"
     numbers = spark.range(2_000).selectExpr("xxhash64(id) AS n").coalesce(1)
@@ -230,8 +246,8 @@ def test_a_session_starts_without_a_word_on_stderr(tmp_path: Path) -> None:
 
 
 def test_the_message_of_a_java_that_does_not_start_comes_before_the_error(tmp_path: Path) -> None:
-    wrong = "--conf spark.driver.memory=much pyspark-shell"
-    failed = start_elsewhere(tmp_path / "lake", PYSPARK_SUBMIT_ARGS=wrong)
+    (tmp_path / "spark-env.sh").write_text("echo much >&2; exit 1\n")
+    failed = start_elsewhere(tmp_path / "lake", SPARK_CONF_DIR=str(tmp_path))
     java, _, ours = failed.stderr.partition("Traceback")
     assert failed.returncode == 1
     assert "much" in java
