@@ -18,6 +18,7 @@ from tqdm import tqdm
 from pipelines.errors import InputError
 from pipelines.ingest.archives import CHUNK_BYTES, DEFAULT_LIMITS, Budget, zip_kind
 from pipelines.ingest.decoding import Source
+from pipelines.quoting import shown
 
 ZIP = b"PK\x03\x04"
 ADDED_BY_MACOS = ("__MACOSX/", ".DS_Store")
@@ -79,7 +80,7 @@ def _unzipped(source: Source, scratch: Path) -> Source:
             )
         member = dataclasses.replace(
             source,
-            name=f"{source.name}!{members[0].filename}",
+            name=f"{source.name}!{shown(members[0].filename)}",
             member=members[0].filename,
         )
         with archive.open(members[0]) as content:
@@ -110,4 +111,4 @@ def _chunks(source: Source, content: IO[bytes]) -> Iterator[bytes]:
 
 def _damaged(source: Source, error: Exception) -> InputError:
     reason = str(error) or type(error).__name__
-    return InputError(f"{source.name}: damaged archive: {reason}. Get the file again.")
+    return InputError(f"{source.name}: damaged archive: {shown(reason)}. Get the file again.")

@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from pipelines.flag_rules import NUMBER, Rule
+from pipelines.quoting import shown
 from schemas import LABEL_SPELLINGS, NEGATIVE, NEUTRAL, POSITIVE, UNKNOWN, UNLABELLED
 
 MEANINGS = {name: name for name in (POSITIVE, NEGATIVE, NEUTRAL, UNLABELLED)}
@@ -199,4 +200,4 @@ def _by_number(word: str) -> tuple[float, str]:
 
 def _cut(word: str) -> str:
     is_long = len(word) > SHOWN_CHARACTERS
-    return f"a text of {len(word):,} characters" if is_long else word
+    return f"a text of {len(word):,} characters" if is_long else shown(word)

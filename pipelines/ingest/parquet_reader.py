@@ -13,6 +13,7 @@ from pipelines.ingest.records import (
     require_columns,
     require_rows,
 )
+from pipelines.quoting import shown
 
 if TYPE_CHECKING:  # imported only where a Parquet file is read: 0.2 s that flags do not need
     import pyarrow as pa
@@ -38,7 +39,7 @@ def read_parquet(source: Source, columns: Columns) -> Iterator[Record]:
                     }
                     yield record_of(source, columns, row_number=row_number, cells=cells)
     except (pa.ArrowException, OSError) as error:
-        reason = str(error).splitlines()[0]
+        reason = shown(str(error).splitlines()[0])
         raise InputError(f"{source.name}: damaged Parquet file: {reason}. Get it again.") from error
     require_rows(source, n_rows=row_number)
 

@@ -10,6 +10,7 @@ from decimal import Decimal
 from typing import Any
 
 from pipelines.ingest.decoding import Source
+from pipelines.quoting import shown
 
 SPLIT_SPELLINGS = {  # the spellings that a file may use
     "train": "train",
@@ -111,15 +112,10 @@ def shown_names(names: Sequence[str]) -> str:
 
     If the file has no header, its first row is taken for one, and the names are review texts.
     """
-    shown = []
-    for name in names[:SHOWN_NAMES]:
-        printable = "".join(c if c.isprintable() else ascii(c)[1:-1] for c in name)
-        is_long = len(printable) > SHOWN_CHARACTERS
-        cut = printable[:SHOWN_CHARACTERS] + "…" if is_long else printable
-        shown.append(cut if cut and cut == cut.strip() else f"'{cut}'")
-    if len(names) > SHOWN_NAMES:
-        shown.append("…")
-    return ", ".join(shown) or "none"
+    cut = [shown(name, SHOWN_CHARACTERS) for name in names[:SHOWN_NAMES]]
+    listed = [name if name and name == name.strip() else f"'{name}'" for name in cut]
+    more = ["…"] if len(names) > SHOWN_NAMES else []
+    return ", ".join(listed + more) or "none"
 
 
 def _alike(wanted: str, present: Sequence[str]) -> list[str]:

@@ -19,6 +19,12 @@ from pipelines.cli import flag
 from pipelines.errors import InputError
 from pipelines.flag_rules import NAME
 from pipelines.ingest import archives, fetch
+from pipelines.ingest.bronze import staged_delivery
+from pipelines.ingest.compressed import decompressed
+from pipelines.ingest.csv_reader import read_csv
+from pipelines.ingest.decoding import Source
+from pipelines.ingest.records import Columns
+from pipelines.ingest.sources import Delivery
 from pipelines.lake.config import LakeConfig
 from pipelines.lake.locks import holder_of
 from pipelines.lake.session import check_server
@@ -26,6 +32,7 @@ from pipelines.model import backbone, classifier
 from pipelines.model.manifest import ManifestError, verify_manifest
 from pipelines.operate import words
 from pipelines.operate.judge import refuse_function
+from pipelines.provenance import sha256_of
 
 STEERING = "\x1b[31m\r\n\x07\x9b\u202e\u2066\u200b"
 HOSTILE = f"{STEERING}{'x' * 10_000}\udcff{STEERING}"
@@ -46,6 +53,21 @@ def archive_member(place: Path) -> None:
     with zipfile.ZipFile(place / "a.zip", "w") as archive:
         archive.writestr(f"../{IN_FILES}", b"x")
     archives.unpack(place / "a.zip", place / "unpacked")
+
+
+def delivered(place: Path, source: str, content: str, **flags: str) -> None:
+    """Ingest a file up to the point where Spark would read it."""
+    file = place / "r"
+    file.write_text(content, encoding="utf-8", newline="")
+    delivery = Delivery(source, str(file), name="shop", **flags)
+    with staged_delivery(delivery, file, sha256_of(file), place / "landing"):
+        raise AssertionError("staged")
+
+
+def member_of_a_zip(place: Path) -> None:
+    with zipfile.ZipFile(place / "a.zip", "w") as archive:
+        archive.writestr(IN_FILES, b"")
+    list(read_csv(decompressed(Source(place / "a.zip", "a.zip"), place), Columns("text")))
 
 
 def lock_holder(place: Path) -> None:
@@ -71,6 +93,12 @@ ERRORS: dict[str, Callable[[Path], Any]] = {
     "a URL's path": lambda place: fetch.fetch(f"https://h/{'x' * 10_000}", "", place),
     "a file": lambda place: fetch.fetch(NAME_OF_FILE, "", place),
     "a member of an archive": archive_member,
+    "a member of a zip": member_of_a_zip,
+    "a column of a CSV file": lambda place: delivered(place, "csv", f'"{IN_FILES}"\na\n'),
+    "a key of a JSON file": lambda place: delivered(place, "jsonl", json.dumps({HOSTILE: 1})),
+    "a label": lambda place: delivered(
+        place, "jsonl", json.dumps({"text": "a", "label": STEERING}), label_column="label"
+    ),
     "a file of a manifest": lambda place: verify_manifest(place, [(IN_FILES, 1, "0")]),
     "a file of a model": model_file,
     "a backbone": lambda place: backbone.find(str(place / NAME_OF_FILE), "http://127.0.0.1:9"),
