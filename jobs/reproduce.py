@@ -15,7 +15,7 @@ from pipelines.cli import argument, flag, group
 from pipelines.errors import IntegrityError
 from pipelines.flag_rules import SHARE, matching
 from pipelines.lake.config import LakeConfig
-from pipelines.train.settings import TrainSettings
+from pipelines.train.settings import DEVICES
 from schemas import GOLD_REVIEWS
 
 RUN = matching(
@@ -34,6 +34,11 @@ class ReproduceConfig:
         "largest difference of a metric, or of the mean probability, that counts as equal",
         0.02,
         must_be=SHARE,
+    )
+    device: str = flag(
+        "recorded = CPU or GPU, as in the run; else as in jobs/train.py",
+        "recorded",
+        ("recorded", *DEVICES),
     )
     lake: LakeConfig = group(LakeConfig)
 
@@ -55,12 +60,12 @@ def main(argv: Sequence[str] | None = None) -> None:
     client = connect(config.lake)
     model = model_table.record_of_run(store, registry.run_id_of(client, config.run))
     first = runs.past_run(client, model.run_id, EPOCH_METRICS)
-    recorded = cli.from_params(TrainSettings, {**reproduce.LATER, **first.params})
-    settings = replace(recorded, threads=int(first.tags["torch.threads"]))
+    # Comparing the data needs no GPU.
+    settings = reproduce.settings_of(first, "auto" if config.data_only else config.device)
     directory = None if config.data_only else backbone.find(settings.backbone)
     inputs = {GOLD_REVIEWS.name: model.gold_version}
     run = ledger.start("reproduce", replace(config, run=model.run_id), inputs)
-    current_tags = environment(settings.threads)
+    current_tags = environment(settings)
     current_tags["backbone.sha256"] = first.tags["backbone.sha256"]
     if directory:
         current_tags["backbone.sha256"] = backbone.fingerprint(directory)

@@ -74,8 +74,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     if interrupted := registry.adopt_interrupted(client, name, run.key, recorded):
         model_table.record_model(store, run, *interrupted, {})
         return
+    tags = environment(settings)
     with snapshot_of(store, version) as (snapshot, content_hash):
-        tags = environment(settings.threads)
         tags |= store.data_tags(GOLD_REVIEWS, version, content_hash)
         tags |= {
             "backbone": settings.backbone,

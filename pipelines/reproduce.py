@@ -13,6 +13,7 @@ import pyarrow as pa
 from mlflow.tracking import MlflowClient
 from numpy.typing import NDArray
 
+from pipelines import cli
 from pipelines.errors import IntegrityError
 from pipelines.lake import ledger
 from pipelines.lake.snapshot import snapshot_of
@@ -21,7 +22,7 @@ from pipelines.tracking import runs
 from pipelines.tracking.model_table import ModelRecord
 from pipelines.tracking.runs import PastRun
 from pipelines.train.evaluation import epoch_metrics, held_out_metrics, prediction_table
-from pipelines.train.settings import TrainSettings
+from pipelines.train.settings import DEVICES, TrainSettings
 from pipelines.train.training import TrainedModel, train_model
 
 # The verdicts.
@@ -31,7 +32,7 @@ DIFFERENT = "not reproduced"
 DATA_IDENTICAL = "data identical"  # of --data-only
 
 # Values of settings that older runs did not record, as they were fixed in the code then.
-LATER = {"processes": "1", "pairs": "0"}
+LATER = {"processes": "1", "pairs": "0", "device": "auto"}
 NOTHING_DIFFERS = "Nothing recorded differs: check the machine."
 
 # Tags of a run, each with the kind of cause that it stands for.
@@ -86,6 +87,18 @@ class Comparison:
             f"probability differs by at most {self.probability_difference:.2g}, "
             f"on average {self.mean_difference:.2g}"
         )
+
+
+def settings_of(first: PastRun, device: str) -> TrainSettings:
+    """Return the settings of a past run, with the threads that it had.
+
+    device  as --device of jobs/reproduce.py; `recorded` stands for the run's own, which is a tag
+    """
+    settings = cli.from_params(TrainSettings, {**LATER, **first.params})
+    if device == "recorded":
+        kind = first.tags["device"].partition(":")[0]
+        device = kind if kind in DEVICES else "auto"
+    return replace(settings, threads=int(first.tags["torch.threads"]), device=device)
 
 
 def evidence_logged(first: PastRun, predictions: pa.Table, weights_sha256: str) -> Evidence:

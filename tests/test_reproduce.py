@@ -20,6 +20,7 @@ from mlflow.entities import Run
 
 from jobs import reproduce as job
 from jobs import train
+from pipelines import cli
 from pipelines.errors import InputError, IntegrityError
 from pipelines.lake.config import LakeConfig
 from pipelines.lake.frames import content_hash
@@ -34,6 +35,7 @@ from pipelines.reproduce import (
     figures_of,
     report,
     require_same_data,
+    settings_of,
     surroundings_that_differ,
     verdict_of,
 )
@@ -149,6 +151,25 @@ def test_each_difference_is_reported_with_its_cause() -> None:
         "hardware: cpu.flags was not recorded, is avx2",
         "hardware: torch.threads was 2, is 4",
     ]
+
+
+@pytest.mark.parametrize(
+    ("trained_on", "flag", "device"),
+    [
+        ("cpu", "recorded", "cpu"),  # bit-identical also on a machine with a GPU
+        ("cuda:0", "recorded", "cuda"),  # stops without one
+        ("mps", "recorded", "auto"),
+        ("cuda:0", "auto", "auto"),
+        ("cuda:0", "cpu", "cpu"),
+    ],
+)
+def test_a_run_is_repeated_on_its_own_kind_of_device_and_threads_unless_another_is_asked_for(
+    trained_on: str, flag: str, device: str
+) -> None:
+    params = {name: str(value) for name, value in cli.as_params(TrainSettings(seed=7)).items()}
+    del params["device"]  # as in runs before --device
+    run = replace(RUN, params=params, tags={"device": trained_on, "torch.threads": "3"})
+    assert settings_of(run, flag) == TrainSettings(seed=7, threads=3, device=device)
 
 
 def test_data_with_another_content_hash_is_refused() -> None:

@@ -5,20 +5,23 @@ import platform
 from pathlib import Path
 
 from pipelines.provenance import ROOT, git_commit, git_is_dirty, sha256_of
+from pipelines.train.settings import TrainSettings
 
 # The features by which torch chooses its kernels.
 CPU_FLAGS = ("avx2", "avx512f", "avx512_bf16", "amx_bf16", "asimd", "bf16")
 
 
-def environment(threads: int) -> dict[str, str]:
+def environment(settings: TrainSettings) -> dict[str, str]:
     """Return the tags that name the cause when a reproduced run differs.
 
-    threads  as in TrainSettings: 0 = torch's choice
+    Raises SetupError if --device names a device that is not there.
     """
     import torch  # takes seconds, and only training needs it
 
-    from pipelines.model.classifier import best_device, faster_precision
+    from pipelines.model.classifier import faster_precision
+    from pipelines.train.device import training_device
 
+    device = training_device(settings.device)
     lock = ROOT / "requirements.lock"
     return {
         "git.commit": git_commit() or "unknown",
@@ -28,9 +31,9 @@ def environment(threads: int) -> dict[str, str]:
         "platform": f"{platform.system()} {platform.machine()}",
         "cpu.flags": " ".join(cpu_flags()),
         "torch.build": torch.__version__,
-        "device": str(best_device()),
-        "precision.auto": faster_precision(best_device().type),
-        "torch.threads": str(threads or torch.get_num_threads()),
+        "device": str(device),
+        "precision.auto": faster_precision(device.type),
+        "torch.threads": str(settings.threads or torch.get_num_threads()),
         "spark.cores": str(os.cpu_count()),
     }
 

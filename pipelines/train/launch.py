@@ -36,8 +36,8 @@ from pipelines import cli, errors, program
 from pipelines.errors import InputError, JobError, SetupError
 from pipelines.lake.snapshot import open_snapshot, rows_of
 from pipelines.model import classifier
-from pipelines.model.classifier import best_device
 from pipelines.provenance import python_path
+from pipelines.train.device import training_device
 from pipelines.train.loop import EpochRow, Fit, OnEpoch, OnStep
 from pipelines.train.rank_process import train_rank
 from pipelines.train.settings import TrainSettings
@@ -72,7 +72,7 @@ def fit_in_processes(
 
             follower = _Follower(directory / "events.jsonl", step, on_epoch)
             _run(directory, snapshot, settings=settings, follower=follower)
-        trained = classifier.load(directory / "trained", best_device()).model
+        trained = classifier.load(directory / "trained", training_device(settings.device)).model
         model.load_state_dict(trained.state_dict())
         model.to(trained.device).eval()
         written = json.loads((directory / "fit.json").read_text(encoding="utf-8"))
@@ -128,7 +128,7 @@ def _run(directory: Path, snapshot: Path, *, settings: TrainSettings, follower: 
     from pyspark.ml.torch.distributor import TorchDistributor
 
     spark = SparkSession.active()
-    n_gpus = torch.cuda.device_count()
+    n_gpus = 0 if settings.device == "cpu" else torch.cuda.device_count()
     master = spark.conf.get("spark.master", "") or ""
     is_local = re.match(r"local(\[|$)", master) is not None
     is_here = is_local or 0 < settings.processes <= n_gpus
@@ -137,7 +137,8 @@ def _run(directory: Path, snapshot: Path, *, settings: TrainSettings, follower: 
             f"--processes must be 1..{n_gpus} (the GPUs of this machine), got {settings.processes}"
         )
     # On this machine the ranks see all GPUs and take one each; on a cluster Spark assigns them.
-    has_gpus = not is_here and int(spark.conf.get("spark.task.resource.gpu.amount", "0") or 0) > 0
+    n_assigned = 0 if is_here else int(spark.conf.get("spark.task.resource.gpu.amount", "0") or 0)
+    has_gpus = n_assigned > 0 and settings.device != "cpu"
     distributor = TorchDistributor(settings.processes, local_mode=is_here, use_gpu=has_gpus)
     distributor.logger.setLevel(logging.WARNING)
     params = {name: str(value) for name, value in cli.as_params(settings).items()}

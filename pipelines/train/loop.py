@@ -16,7 +16,6 @@ from pipelines.errors import IntegrityError
 from pipelines.model.classifier import (
     Rows,
     autocast,
-    best_device,
     forward,
     pad,
     predict_logits,
@@ -24,6 +23,7 @@ from pipelines.model.classifier import (
     uses_bf16,
 )
 from pipelines.model.metrics import confusion_of, cross_entropy, point_metrics
+from pipelines.train.device import training_device
 from pipelines.train.encoder import freeze, refuse_pooling
 from pipelines.train.ranks import ALONE, Ranks, epoch_batches
 from pipelines.train.settings import TrainSettings
@@ -98,7 +98,7 @@ def fit(
     """
     require_rows("train", train)
     require_rows("validation", validation)
-    model.to(best_device())
+    model.to(training_device(settings.device))
     is_bf16 = ranks.agreed(uses_bf16(model.device, settings.precision))
     settings = replace(settings, precision="bf16" if is_bf16 else "fp32")
     refuse_pooling(model, settings.pooling)

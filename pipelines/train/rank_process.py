@@ -19,7 +19,7 @@ from pipelines.errors import JobError
 from pipelines.lake.scratch import in_use
 from pipelines.lake.snapshot import labels_of, open_snapshot, rows_of
 from pipelines.model import classifier
-from pipelines.model.classifier import best_device
+from pipelines.train.device import training_device
 from pipelines.train.loop import fit
 from pipelines.train.ranks import Ranks, ranks_of
 from pipelines.train.settings import TrainSettings
@@ -44,11 +44,11 @@ def train_rank(
     ranks = ranks_of(os.environ)
     settings = dataclasses.replace(cli.from_params(TrainSettings, params), threads=threads)
     backend = "gloo"
-    if torch.cuda.is_available():
-        torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
-        backend = "cpu:gloo,cuda:nccl"
     torch.set_num_threads(threads)
     try:
+        if training_device(settings.device).type == "cuda":
+            torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
+            backend = "cpu:gloo,cuda:nccl"
         # On one machine the ranks meet through a file, on a cluster at rank 0's address from Spark.
         store = None
         if meeting:  # FileStore has no type hints
@@ -79,7 +79,7 @@ def _noted(error: JobError | OSError) -> dict[str, str]:
 
 def _train(snapshot: Path, directory: Path, *, settings: TrainSettings, ranks: Ranks) -> None:
     """Write this rank's shards, train, and let rank 0 save the result."""
-    start = classifier.load(directory / "start", best_device())
+    start = classifier.load(directory / "start", training_device(settings.device))
     write_shards(
         open_snapshot(snapshot),
         directory,

@@ -13,6 +13,7 @@ DROPOUT = Rule(
     "0..0.9 or -1 (the backbone's own)",
     lambda value: value == KEEP_DROPOUT or 0 <= value <= 0.9,
 )
+DEVICES = ("auto", "cuda", "cpu")
 FRACTIONS = {FREEZE_A_THIRD: 3, FREEZE_HALF: 2}  # one layer in n is frozen
 
 
@@ -102,6 +103,9 @@ class TrainSettings:
         "arithmetic; auto = bf16 if it is measured to be clearly faster here, else fp32",
         "auto",
         choices=("auto", "fp32", "bf16"),
+    )
+    device: str = flag(
+        "auto = a GPU if there is one; cuda = stop if there is none", "auto", DEVICES
     )
     threads: int = flag(
         "CPU threads, 0 = torch's choice; only equal numbers give bit-identical weights",

@@ -3,6 +3,7 @@
 Both jobs/train.py and jobs/reproduce.py call it.
 """
 
+import logging
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -18,6 +19,7 @@ from pipelines.model import classifier
 from pipelines.model.classifier import Lexical, Policy, blended, probability_of
 from pipelines.model.metrics import fit_blend
 from pipelines.train import launch
+from pipelines.train.device import described
 from pipelines.train.encoder import load_for_training
 from pipelines.train.lexical import fit_lexical
 from pipelines.train.loop import Fit, OnEpoch, OnStep, deterministic, fit, predicted
@@ -29,6 +31,8 @@ from pipelines.train.tokens import (
     tokenise_split,
     train_policy,
 )
+
+log = logging.getLogger("reviewlake")
 
 
 @dataclass(frozen=True)
@@ -71,6 +75,7 @@ def train_model(
     Equal snapshot, backbone, settings and threads give bit-identical weights on machines of the
     same kind. With several processes, only the encoder is trained outside this one.
     """
+    log.info("training on %s", described(settings.device))
     policy = predict_policy(settings)
     model, tokenizer = load_for_training(
         directory, settings.seed, settings.dropout, policy.max_tokens

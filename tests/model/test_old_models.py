@@ -93,4 +93,4 @@ def test_settings_that_an_even_older_run_lacks_are_added() -> None:
 
 
 def test_the_older_run_has_every_tag_that_reproduce_compares() -> None:
-    assert environment(threads=1).keys() <= EXPECTED["tags"].keys()
+    assert environment(TrainSettings(threads=1)).keys() <= EXPECTED["tags"].keys()

@@ -1,10 +1,11 @@
 """A training is tagged with all that can make its result differ. Needs no Spark."""
 
 from pipelines.train import environment
+from pipelines.train.settings import TrainSettings
 
 
 def test_the_tags_name_every_possible_cause_of_a_difference() -> None:
-    tags = environment.environment(threads=1)
+    tags = environment.environment(TrainSettings(threads=1))
     assert tags["torch.threads"] == "1"
     assert set(tags) == {
         "git.commit",
