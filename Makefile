@@ -10,7 +10,12 @@ TWO := -n 2 --dist loadfile
 LAKE ?= lake$(if $(QUICK),-quick)
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
-.PHONY: help venv demo run test test-slow stress lint lock generated bench bundle-check clean
+# Python 3.12 on PATH, or in pyenv.
+PYTHON312 ?= $(shell python3.12 -c 'import sys; print(sys.executable)' 2>/dev/null \
+  || ls $${PYENV_ROOT:-$$HOME/.pyenv}/versions/3.12*/bin/python 2>/dev/null | tail -n 1)
+LAKE_TESTS := $(addprefix tests/lake/test_,tables.py ledger.py outputs.py snapshot.py session.py views.py) tests/test_clean.py
+
+.PHONY: help venv demo run test test-slow test-databricks stress lint lock generated bench bundle-check clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -32,6 +37,16 @@ test: venv ## run the ordinary tests: less than 10 minutes
 
 test-slow: venv ## run the slow tests: the real encoder and reviews, every job in other places
 	@$(BIN)/python -m pytest -q -m slow --timeout 2400 $(TWO)
+
+test-databricks: venv ## run the lake's tests on Python 3.12 with Spark 4.0 and Databricks' packages
+ifeq ($(PYTHON312),)
+	@echo "test-databricks: skipped, Python 3.12 is neither on PATH nor in pyenv" >&2
+else
+	@uv venv --quiet --allow-existing --python "$(PYTHON312)" .venv-databricks
+	@uv pip install --quiet --python .venv-databricks --requirement requirements-databricks.txt
+	@uv pip install --quiet --python .venv-databricks --no-deps --editable .
+	@.venv-databricks/bin/python -m pytest -q $(TWO) $(LAKE_TESTS)
+endif
 
 stress: venv ## run four concurrent writers, a vacuum of 50 versions, stages killed at CRASH_KILLS points (0 = all: days)
 	@CRASH_KILLS=$(or $(CRASH_KILLS),3) $(BIN)/python -m pytest -q -m stress --timeout 0

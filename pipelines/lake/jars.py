@@ -4,13 +4,33 @@ import logging
 from collections.abc import Iterable
 from pathlib import Path
 
-from pipelines.errors import InputError
+import pyspark
+
+from pipelines.errors import InputError, SetupError
 
 log = logging.getLogger("reviewlake")
 
-DELTA_VERSION = "4.4.0"
-DELTA_PACKAGE = f"io.delta:delta-spark_4.2_2.13:{DELTA_VERSION}"
-DELTA_JARS = (f"delta-spark_4.2_2.13-{DELTA_VERSION}.jar", f"delta-storage-{DELTA_VERSION}.jar")
+# By version of Spark: the artifact of Delta that is built for it, and its version.
+DELTA_FOR_SPARK = {
+    "4.0": ("delta-spark_2.13", "4.0.1"),
+    "4.2": ("delta-spark_4.2_2.13", "4.4.0"),
+}
+
+
+def delta_for(spark_version: str) -> tuple[str, str]:
+    """Return the artifact of Delta for a version of Spark, and its version. Raises SetupError."""
+    release = ".".join(spark_version.split(".")[:2])
+    if release not in DELTA_FOR_SPARK:
+        known = " or ".join(DELTA_FOR_SPARK)
+        raise SetupError(
+            f"pyspark: expected {known}, found {spark_version}. Install pyspark==4.2.0."
+        )
+    return DELTA_FOR_SPARK[release]
+
+
+DELTA_ARTIFACT, DELTA_VERSION = delta_for(pyspark.__version__)
+DELTA_PACKAGE = f"io.delta:{DELTA_ARTIFACT}:{DELTA_VERSION}"
+DELTA_JARS = (f"{DELTA_ARTIFACT}-{DELTA_VERSION}.jar", f"delta-storage-{DELTA_VERSION}.jar")
 
 # Spark ships these, or nothing calls them. Without this list Ivy fetches 33 jars (87 MB), not two.
 EXCLUDED_MODULES = (
@@ -28,6 +48,7 @@ EXCLUDED_MODULES = (
     "io.unitycatalog:unitycatalog-client",
     "io.unitycatalog:unitycatalog-hadoop",
     "javax.annotation:javax.annotation-api",
+    "org.antlr:antlr4-runtime",
     "org.apache.hadoop:hadoop-client-api",
     "org.apache.hadoop:hadoop-client-runtime",
     "org.apache.logging.log4j:log4j-api",

@@ -7,6 +7,7 @@ import sys
 from collections import namedtuple
 from pathlib import Path
 
+import pyspark
 import pytest
 from py4j.protocol import Py4JJavaError
 from pyspark.errors import AnalysisException, PySparkException
@@ -14,7 +15,7 @@ from pyspark.sql import SparkSession
 
 from pipelines.errors import InputError, SetupError
 from pipelines.lake.config import LakeConfig
-from pipelines.lake.jars import DELTA_JARS, jar_settings
+from pipelines.lake.jars import DELTA_FOR_SPARK, DELTA_JARS, delta_for, jar_settings
 from pipelines.lake.locks import set_neutral_locale
 from pipelines.lake.session import (
     SAFETY_SETTINGS,
@@ -166,6 +167,15 @@ def test_the_error_of_a_failed_start_says_what_to_do() -> None:
     assert advice in _start_fault(error, is_submitted=True)
 
 
+def test_each_version_of_spark_has_its_delta() -> None:
+    assert delta_for("4.2.0") == ("delta-spark_4.2_2.13", "4.4.0")
+    assert delta_for("4.0.1") == ("delta-spark_2.13", "4.0.1")
+    known = " or ".join(DELTA_FOR_SPARK)
+    with pytest.raises(SetupError, match=rf"^pyspark: expected {known}, found 3\.5\.9\. Install"):
+        delta_for("3.5.9")
+
+
+@pytest.mark.skipif(not pyspark.__version__.startswith("4.2."), reason="the file is for Spark 4.2")
 def test_the_properties_file_of_spark_submit_holds_the_settings_of_the_code() -> None:
     file = Path(__file__).resolve().parents[2] / "spark-defaults.conf"
     assert file.read_text(encoding="utf-8") == spark_defaults(), "stale; run make generated"
