@@ -36,7 +36,7 @@ def code_sha256(stage: str, inputs: Collection[str]) -> str:
     """Return the hash of the code that turns these inputs, some of them tables, into the result."""
     modules = modules_of(stage)
     sources = {name: _source_of(name) for name in modules}
-    builder = f"jobs/{stage}.py"  # the comment of a contract ends with it
+    builder = f"jobs/{stage}.py"  # as the contract of a table that it builds says
     contracts = [
         table for table in schemas.TABLES if table.name in inputs or builder in table.comment
     ]
