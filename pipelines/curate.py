@@ -7,7 +7,6 @@ from pyspark.sql import Column, DataFrame, Window
 from pyspark.sql import functions as F
 from pyspark.sql.pandas.functions import pandas_udf
 from pyspark.sql.types import IntegerType
-from tokenizers import Tokenizer
 
 from pipelines.errors import InputError, IntegrityError
 from pipelines.provenance import same_code
@@ -91,6 +90,8 @@ def token_counter(tokenizer_json: str, text: Column) -> Column:
 
     @same_code
     def count(batches: Iterator[pd.Series]) -> Iterator[pd.Series]:
+        from tokenizers import Tokenizer  # doctor works without the extra `model`
+
         tokenizer = Tokenizer.from_str(tokenizer_json)
         tokenizer.no_truncation()
         tokenizer.no_padding()

@@ -14,7 +14,7 @@ OPS_RUNS = Table(
         Column(
             "run_key",
             "string",
-            "SHA-256 of stage, settings, input and code release, lower-case hex.",
+            "SHA-256 of stage, settings, input and code_sha256, lower-case hex.",
         ),
         Column(
             "stage", "string", "ingest, clean, curate, train, promote, score, reproduce or vacuum."
@@ -62,6 +62,12 @@ OPS_RUNS = Table(
             "code_commit",
             "string",
             "git commit of the code; null outside a checkout.",
+            nullable=True,
+        ),
+        Column(
+            "code_sha256",
+            "string",
+            "SHA-256 of the code and contracts that decide the stage's result.",
             nullable=True,
         ),
         Column("finished_at", "timestamp", "When the run ended, UTC."),

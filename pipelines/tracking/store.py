@@ -5,6 +5,7 @@ import logging
 import os
 import re
 import sqlite3
+import sys
 import tempfile
 import warnings
 from collections.abc import Mapping
@@ -14,7 +15,6 @@ import mlflow
 from mlflow.entities.model_registry import ModelVersion
 from mlflow.exceptions import MlflowException
 from mlflow.tracking import MlflowClient
-from sqlalchemy.exc import SQLAlchemyError
 
 from pipelines.errors import InputError, SetupError
 from pipelines.lake.config import LakeConfig
@@ -109,9 +109,16 @@ def connect(config: LakeConfig) -> MlflowClient:
             places.rewrite_moved(database, config.lake_path, config.lock_wait_s)
         client = MlflowClient()  # opens the store
         client.search_experiments(max_results=1)
-    except (MlflowException, SQLAlchemyError, sqlite3.Error) as error:
+    except _store_errors() as error:
         raise unreadable(error) from error
     return client
+
+
+def _store_errors() -> tuple[type[Exception], ...]:
+    """Return the errors of a store: those of SQLAlchemy only if MLflow has imported it."""
+    sqlalchemy = sys.modules.get("sqlalchemy.exc")
+    own = (sqlalchemy.SQLAlchemyError,) if sqlalchemy else ()
+    return (MlflowException, sqlite3.Error, *own)
 
 
 def _create_whole(database: Path) -> None:

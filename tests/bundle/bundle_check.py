@@ -11,6 +11,7 @@ Writes  nothing; with --write tests/bundle_argv.json
 
 import json
 import os
+import re
 import shutil
 import subprocess
 import tempfile
@@ -30,6 +31,7 @@ ARGV = ROOT / "tests" / "bundle_argv.json"
 TARGETS = ("local", "dev", "staging", "prod")
 SERVICE_PRINCIPAL = "00000000-0000-4000-8000-000000000001"
 CALL_TIMEOUT_S = 300
+WHEEL = re.compile(r"\.whl(\[\w+\])?$")  # a wheel, perhaps with an extra
 PARAMETERS = "job.parameters"  # key, beside the tasks, of a job's parameters and their defaults
 Argv = dict[str, dict[str, dict[str, Any]]]  # target, job, task
 
@@ -96,6 +98,7 @@ def checked(bundle: Bundle) -> dict[str, dict[str, Any]]:
     """Validate, deploy and destroy one target, and return the arguments of its tasks."""
     step(bundle, "validate --strict", lambda bundle: bundle.run("validate", "--strict"))
     step(bundle, "deploy", lambda bundle: bundle.run("deploy"))
+    step(bundle, "each wheel has the version of its build", require_versions)
     created = argv_of(summary_of(bundle), bundle.workspace)
     # Target local is deployed only for its arguments: a real workspace has no catalog without name.
     if bundle.target != "local":
@@ -160,6 +163,16 @@ def step(bundle: Bundle, name: str, do: Callable[[Bundle], object]) -> None:
     print(f"{bundle.target}: {name} ({time.monotonic() - started_s:.1f} s)", flush=True)
 
 
+def require_versions(bundle: Bundle) -> None:
+    """Raise IntegrityError if a job installs a wheel whose name the next build would have too."""
+    wheels = re.findall(r"[^/\"]+\.whl", json.dumps(bundle.workspace.jobs))
+    if not wheels or any("+" not in wheel for wheel in wheels):
+        raise IntegrityError(
+            f"target {bundle.target}: expected wheels with a version like 0.1.0+<time>, found "
+            f"{', '.join(sorted(set(wheels))) or 'none'}. Set dynamic_version in databricks.yml."
+        )
+
+
 def require_settled(bundle: Bundle) -> None:
     """Raise IntegrityError if a plan right after a deployment would change anything."""
     if surplus := changes(json.loads(bundle.run("plan", "--output", "json"))):
@@ -171,7 +184,7 @@ def require_settled(bundle: Bundle) -> None:
 def changes(plan: Mapping[str, Any]) -> list[str]:
     """Return the changes of a plan as lines.
 
-    A new wheel is no change: in target dev the version of each build contains its time.
+    A new wheel is no change: the version of each build contains its time.
     """
     lines = []
     for resource, planned in plan["plan"].items():
@@ -179,7 +192,7 @@ def changes(plan: Mapping[str, Any]) -> list[str]:
             continue
         fields = planned.get("changes", {}).items()
         changed = [(name, field) for name, field in fields if field["action"] != "skip"]
-        names = [name for name, field in changed if not str(field.get("new")).endswith(".whl")]
+        names = [name for name, field in changed if not WHEEL.search(str(field.get("new")))]
         if not changed:
             names = ["as a whole"]
         lines += [f"{planned['action']} {resource} {name}" for name in names]

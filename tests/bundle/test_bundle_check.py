@@ -20,11 +20,13 @@ from tests.bundle.bundle_check import (
     PARAMETERS,
     ROOT,
     TARGETS,
+    Bundle,
     as_text,
     changes,
     copied,
     environment_of,
     require_equal,
+    require_versions,
 )
 from tests.support.fake_workspace import USER, FakeWorkspace
 
@@ -127,18 +129,35 @@ def test_only_a_new_wheel_may_differ_in_a_second_plan() -> None:
         "old": "/a/reviewlake-0.1.0+1.whl",
         "new": "/a/reviewlake-0.1.0+2.whl",
     }
+    extra = {"action": "update", "new": "/a/reviewlake-0.1.0+2.whl[model]"}
     timeout = {"action": "update", "new": 5}
     update = "update jobs.score timeout_seconds"
     same = {"action": "skip", "reason": "empty", "new": []}
     cases: list[tuple[dict[str, Any], list[str]]] = [
         ({"action": "skip", "changes": {"owner": {"action": "skip"}}}, []),
         ({"action": "update", "changes": {"tasks[0].libraries[0].whl": wheel, "email": same}}, []),
+        ({"action": "update", "changes": {"environments[0].spec.dependencies[0]": extra}}, []),
         ({"action": "update", "changes": {"timeout_seconds": timeout, "whl": wheel}}, [update]),
         ({"action": "create"}, ["create jobs.score as a whole"]),
         ({"action": "delete"}, ["delete jobs.score as a whole"]),
     ]
     for planned, expected in cases:
         assert changes({"plan": {"jobs.score": planned}}) == expected
+
+
+def test_a_wheel_without_the_version_of_its_build_is_refused(
+    workspace: FakeWorkspace, tmp_path: Path
+) -> None:
+    bundle = Bundle(tmp_path / "databricks", tmp_path, workspace, "prod")
+    for wheels, words in (
+        ([], "found none"),
+        (["a/x-0.1.0+17-py3-none-any.whl", "a/x-0.1.0-py3-none-any.whl[model]"], "x-0.1.0-py3"),
+    ):
+        workspace.jobs["1"] = {"environments": [{"spec": {"dependencies": wheels}}]}
+        with pytest.raises(IntegrityError, match=rf"target prod: .*{words}"):
+            require_versions(bundle)
+    workspace.jobs["1"] = {"tasks": [{"libraries": [{"whl": "a/x-0.1.0+17-py3-none-any.whl"}]}]}
+    require_versions(bundle)
 
 
 def test_the_first_task_with_different_arguments_is_named_with_both() -> None:

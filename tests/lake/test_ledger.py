@@ -1,5 +1,6 @@
 """The ledger knows which runs are done, and what each read and wrote. Needs Spark."""
 
+import importlib.metadata
 import logging
 from dataclasses import dataclass, replace
 
@@ -40,6 +41,18 @@ def test_the_key_of_a_run_depends_on_what_it_computes_and_not_on_the_place(
 ) -> None:
     expected = ledger.start("train", Settings(), INPUTS).key
     assert (ledger.start(stage, settings, inputs).key == expected) == is_same
+
+
+def test_the_key_of_a_run_depends_on_its_code_and_not_on_the_packages_version(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    before = ledger.start("train", Settings(), INPUTS)
+    monkeypatch.setattr(importlib.metadata, "version", lambda _: "9.9+20261128")
+    assert ledger.start("train", Settings(), INPUTS).key == before.key
+    monkeypatch.setattr(ledger, "code_sha256", lambda *_: "other code")
+    after = ledger.start("train", Settings(), INPUTS)
+    assert after.key != before.key
+    assert (len(before.code_sha256), after.code_sha256) == (64, "other code")
 
 
 @dataclass(frozen=True)
@@ -120,6 +133,7 @@ def test_the_ledger_holds_what_a_run_read_and_wrote(
     assert paths[2].startswith("gold/rejects/part-")
     assert row == {
         "run_key": run.key,
+        "code_sha256": run.code_sha256,
         "stage": "curate",
         "config": '{"max_tokens": 128}',
         "input_versions": {"silver.reviews": 3},

@@ -12,7 +12,7 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
 JOBS = sorted(path.stem for path in (ROOT / "jobs").glob("*.py"))
-HEAVY = ("mlflow", "pandas", "py4j", "pyspark", "sklearn", "torch", "transformers")
+HEAVY = ("mlflow", "pandas", "py4j", "pyspark", "sklearn", "tokenizers", "torch", "transformers")
 WRITING_METHODS = ("clear", "pop", "putenv", "setdefault", "update")
 CODE = [*(ROOT / "pipelines").rglob("*.py"), *(ROOT / "jobs").glob("*.py")]
 
