@@ -2,6 +2,7 @@
 
 import ast
 import re
+import tomllib
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -83,6 +84,15 @@ def test_a_changed_comment_changes_the_hash_of_the_stages_that_use_the_module(
     changed: Callable[[str, Change], set[str]], module: str, expected: set[str]
 ) -> None:
     assert changed(module, lambda source: source + "\n# another comment") == expected
+
+
+def test_every_module_below_the_stages_is_plumbing_or_counts_by_intent() -> None:
+    pyproject = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
+    lines = pyproject["tool"]["importlinter"]["contracts"][0]["layers"]
+    below = lines[lines.index("tracking") :]
+    modules = {name for line in below for name in line.split(" | ")}
+    assert modules - stage_code.PLUMBING == {"model", "flag_rules", "stage_code"}
+    assert modules >= stage_code.PLUMBING
 
 
 def test_a_module_that_is_imported_inside_a_function_counts(
