@@ -64,7 +64,8 @@ class LabelColumn:
         """Return why the labels cannot be used, and what to do; "" if they can."""
         labels = sorted((word for word, n in self._counts.items() if n), key=_by_number)
         if self._rules:
-            has_match = self.meanings.keys() & {POSITIVE, NEGATIVE, NEUTRAL, UNLABELLED}
+            is_named = [meaning_of(label, self._rules) != UNKNOWN for label in labels]
+            has_match = any(is_named) or not labels
             return "" if has_match else f"--label-map names none of the labels {self._listed()}"
         if self.meanings[UNKNOWN]:
             return (
@@ -104,7 +105,7 @@ def normalised(label: str) -> str:
 
 def number_of(word: str) -> float | None:
     """Return the number that a word spells; None if it is not a number."""
-    return float(word) if NUMBER.fullmatch(word) else None
+    return float(word) + 0.0 if NUMBER.fullmatch(word) else None  # + 0.0: no minus before 0
 
 
 def meaning_of(label: str | None, rules: Sequence[LabelRule] = ()) -> str:

@@ -27,6 +27,7 @@ def read(labels: Sequence[str | None], label_map: str = "") -> tuple[list[str], 
         ("1.00", POSITIVE),
         ("+1", POSITIVE),
         ("0e0", NEGATIVE),
+        ("-0.0", NEGATIVE),
         ("\uff10", NEGATIVE),
         ("", UNLABELLED),
         (" \u3000", UNLABELLED),
@@ -127,6 +128,7 @@ def test_a_map_that_names_no_label_of_the_file_is_refused() -> None:
     assert (
         read(["1", "2"], "good=positive")[1] == "--label-map names none of the labels 1 (1), 2 (1)"
     )
+    assert "none of the labels 1 (1)" in read(["1", None], "good=positive")[1]
     assert read([None, ""], "good=positive")[1] == ""
 
 

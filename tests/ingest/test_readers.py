@@ -341,6 +341,9 @@ def test_one_json_array_is_read_in_chunks(tmp_path: Path) -> None:
         assert [record.text for record in records] == ["a", long, "c", "[", long]
         assert [record.label for record in records] == ["0", "1", "0", "1", "0"]
         assert [record.row_number for record in records] == [1, 2, 3, 4, 5]
+    (tmp_path / "r.json").write_text(json.dumps(rows), encoding="utf-16")
+    wide = Source(tmp_path / "r.json", "r.json", encoding="utf-16")
+    assert [record.text for record in read_json(wide, TEXT)] == ["a", long, "c", "[", long]
 
 
 @pytest.mark.parametrize(
