@@ -115,7 +115,9 @@ CONTRACTS = [
 ]
 
 
-@pytest.mark.parametrize(("table", "expected"), CONTRACTS, ids=lambda value: str(value)[:30])
+@pytest.mark.parametrize(
+    ("table", "expected"), CONTRACTS, ids=[table.name for table, _ in CONTRACTS]
+)
 def test_a_changed_contract_changes_the_hash_of_the_stages_that_read_or_build_the_table(
     monkeypatch: pytest.MonkeyPatch, table: schemas.Table, expected: set[str]
 ) -> None:

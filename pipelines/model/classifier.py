@@ -264,7 +264,8 @@ def predict_logits(
     model.eval()
     use_attention(model, PREDICT_ATTENTION)
     with torch.inference_mode(), autocast(model.device, policy.precision):
-        for rows in progress(token_budget_batches(lengths, budget)):
+        # Longest first: what they leave behind is large enough for the others, which saves 0.1 GB.
+        for rows in progress(token_budget_batches(lengths, budget)[::-1]):
             ids, mask = pad(token_ids, rows, model.config.pad_token_id or 0)
             batch_logits = forward(model, ids, mask, pooling=policy.pooling)
             logits[rows] = batch_logits.float().cpu().numpy()

