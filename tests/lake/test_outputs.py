@@ -89,7 +89,7 @@ def test_each_commit_and_data_file_is_listed_with_its_bytes(store: TableStore) -
 
 
 def test_a_ledger_of_an_older_release_gets_the_new_columns(store: TableStore) -> None:
-    new = ("output_hashes", "recorded_since", "files", "previous")
+    new = ("output_hashes", "recorded_since", "files", "previous", "code_sha256")
     columns = tuple(column for column in OPS_RUNS.columns if column.name not in new)
     older = replace(OPS_RUNS, columns=columns)
     values: tuple[Any, ...] = (
