@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from pipelines import clean, cli, demo, errors
+from pipelines import clean, cli, demo, errors, text_rules
 from pipelines.bundle.__main__ import BundleConfig
 from pipelines.bundle.check import config_of
 from pipelines.ingest.records import SPLIT_SPELLINGS
@@ -100,7 +100,7 @@ def test_the_table_of_training_settings_is_that_of_the_code() -> None:
 
 
 def test_the_page_of_sources_names_each_source_spelling_rule_and_mask() -> None:
-    words = [*SOURCES, *SPLIT_SPELLINGS, *LABEL_SPELLINGS, *clean.ROW_RULES, *clean.MASKS]
+    words = [*SOURCES, *SPLIT_SPELLINGS, *LABEL_SPELLINGS, *clean.ROW_RULES, *text_rules.MASKS]
     assert [word for word in words if f"`{word}`" not in PAGES["SOURCES.md"]] == []
 
 
