@@ -3,6 +3,7 @@
 import logging
 from collections.abc import Iterable
 from pathlib import Path
+from typing import NamedTuple
 
 import pyspark
 
@@ -10,15 +11,35 @@ from pipelines.errors import InputError, SetupError
 
 log = logging.getLogger("reviewlake")
 
-# By version of Spark: the artifact of Delta that is built for it, and its version.
+
+class Delta(NamedTuple):
+    """The build of Delta for one version of Spark."""
+
+    artifact: str
+    version: str
+
+    @property
+    def package(self) -> str:
+        """Its coordinate on Maven Central."""
+        return f"io.delta:{self.artifact}:{self.version}"
+
+    @property
+    def jars(self) -> tuple[str, str]:
+        """The file names of its two jars."""
+        return f"{self.artifact}-{self.version}.jar", f"delta-storage-{self.version}.jar"
+
+
 DELTA_FOR_SPARK = {
-    "4.0": ("delta-spark_2.13", "4.0.1"),
-    "4.2": ("delta-spark_4.2_2.13", "4.4.0"),
+    "4.0": Delta("delta-spark_2.13", "4.0.1"),
+    "4.2": Delta("delta-spark_4.2_2.13", "4.4.0"),
 }
 
 
-def delta_for(spark_version: str) -> tuple[str, str]:
-    """Return the artifact of Delta for a version of Spark, and its version. Raises SetupError."""
+def delta_for(spark_version: str = pyspark.__version__) -> Delta:
+    """Return the Delta for a version of Spark, by default the installed one. Raises SetupError.
+
+    Only a session that we start ourselves needs it: Databricks and Spark servers have their own.
+    """
     release = ".".join(spark_version.split(".")[:2])
     if release not in DELTA_FOR_SPARK:
         known = " or ".join(DELTA_FOR_SPARK)
@@ -27,10 +48,6 @@ def delta_for(spark_version: str) -> tuple[str, str]:
         )
     return DELTA_FOR_SPARK[release]
 
-
-DELTA_ARTIFACT, DELTA_VERSION = delta_for(pyspark.__version__)
-DELTA_PACKAGE = f"io.delta:{DELTA_ARTIFACT}:{DELTA_VERSION}"
-DELTA_JARS = (f"{DELTA_ARTIFACT}-{DELTA_VERSION}.jar", f"delta-storage-{DELTA_VERSION}.jar")
 
 # Spark ships these, or nothing calls them. Without this list Ivy fetches 33 jars (87 MB), not two.
 EXCLUDED_MODULES = (
@@ -63,15 +80,16 @@ EXCLUDED_MODULES = (
 
 def jar_settings(jars: str) -> dict[str, str]:
     """Return the settings for Delta's jars: from `jars`, from Ivy's cache, or through Ivy."""
+    delta = delta_for()
     if jars:
-        return {"spark.jars": _joined(_jars_in(Path(jars)))}
+        return {"spark.jars": _joined(_jars_in(Path(jars), delta))}
     cache = Path.home() / ".ivy2.5.2" / "jars"
-    cached = [cache / f"io.delta_{name}" for name in DELTA_JARS]
+    cached = [cache / f"io.delta_{name}" for name in delta.jars]
     if all(path.is_file() for path in cached):
         return {"spark.jars": _joined(cached)}
-    log.info("Delta %s: downloading its two jars once", DELTA_VERSION)
+    log.info("Delta %s: downloading its two jars once", delta.version)
     return {
-        "spark.jars.packages": DELTA_PACKAGE,
+        "spark.jars.packages": delta.package,
         "spark.jars.excludes": ",".join(EXCLUDED_MODULES),
     }
 
@@ -80,12 +98,12 @@ def _joined(paths: Iterable[Path]) -> str:
     return ",".join(str(path) for path in paths)
 
 
-def _jars_in(directory: Path) -> list[Path]:
-    jars = [path for name in DELTA_JARS for path in directory.glob(f"*{name}")]
-    if len(jars) != len(DELTA_JARS):
+def _jars_in(directory: Path, delta: Delta) -> list[Path]:
+    jars = [path for name in delta.jars for path in directory.glob(f"*{name}")]
+    if len(jars) != len(delta.jars):
         present = sorted(path.name for path in directory.glob("*.jar"))
         raise InputError(
-            f"--jars {directory}: expected {', '.join(DELTA_JARS)}, "
+            f"--jars {directory}: expected {', '.join(delta.jars)}, "
             f"found {', '.join(present) or 'no jar'}."
         )
     return jars

@@ -23,7 +23,7 @@ from pipelines.errors import SetupError
 from pipelines.java_noise import Forwarder
 from pipelines.lake import own_spark
 from pipelines.lake.config import LakeConfig
-from pipelines.lake.jars import DELTA_PACKAGE, EXCLUDED_MODULES, jar_settings
+from pipelines.lake.jars import EXCLUDED_MODULES, delta_for, jar_settings
 from pipelines.lake.locks import set_neutral_locale
 from pipelines.lake.own_spark import NEUTRAL_OPTIONS
 from pipelines.provenance import ROOT
@@ -189,7 +189,7 @@ def check_server(remote: str) -> None:
 def spark_defaults() -> str:
     """Return the text of spark-defaults.conf, which spark-submit reads before it starts the JVM."""
     jars = {
-        "spark.jars.packages": DELTA_PACKAGE,
+        "spark.jars.packages": delta_for().package,
         "spark.jars.excludes": ",".join(EXCLUDED_MODULES),
     }
     lines = [f"{name} {value}" for name, value in sorted((SETTINGS | jars).items())]
@@ -270,7 +270,7 @@ def _start_fault(error: Exception, is_submitted: bool) -> str:
             "Run spark-submit --properties-file spark-defaults.conf jobs/<stage>.py"
         )
     return (
-        f"spark: no session with {DELTA_PACKAGE}: {program.first_cause(error)} "
+        f"spark: no session with {delta_for().package}: {program.first_cause(error)} "
         "Java's own message is above. If it says 'download failed' or 'unresolved dependency', "
         "connect to the network once, delete that artifact's folder from the local Maven and Ivy "
         "caches, or pass --jars DIR."

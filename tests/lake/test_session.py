@@ -15,7 +15,7 @@ from pyspark.sql import SparkSession
 
 from pipelines.errors import InputError, SetupError
 from pipelines.lake.config import LakeConfig
-from pipelines.lake.jars import DELTA_FOR_SPARK, DELTA_JARS, delta_for, jar_settings
+from pipelines.lake.jars import DELTA_FOR_SPARK, delta_for, jar_settings
 from pipelines.lake.locks import set_neutral_locale
 from pipelines.lake.session import (
     SAFETY_SETTINGS,
@@ -147,14 +147,14 @@ def test_a_full_disk_and_a_path_below_a_file_are_refused(
 
 def test_a_jar_directory_must_hold_both_jars(tmp_path: Path) -> None:
     directory = str(tmp_path)
-    words = rf"^--jars {tmp_path}: expected {', '.join(DELTA_JARS)}, found no jar\.$"
+    words = rf"^--jars {tmp_path}: expected {', '.join(delta_for().jars)}, found no jar\.$"
     with pytest.raises(InputError, match=words):
         jar_settings(directory)
-    first = tmp_path / DELTA_JARS[0]
+    first = tmp_path / delta_for().jars[0]
     first.touch()
-    with pytest.raises(InputError, match=rf", found {DELTA_JARS[0]}\.$"):
+    with pytest.raises(InputError, match=rf", found {delta_for().jars[0]}\.$"):
         jar_settings(directory)
-    second = tmp_path / f"io.delta_{DELTA_JARS[1]}"  # as Ivy names its files
+    second = tmp_path / f"io.delta_{delta_for().jars[1]}"  # as Ivy names its files
     second.touch()
     assert jar_settings(directory) == {"spark.jars": f"{first},{second}"}
 
@@ -173,6 +173,16 @@ def test_each_version_of_spark_has_its_delta() -> None:
     known = " or ".join(DELTA_FOR_SPARK)
     with pytest.raises(SetupError, match=rf"^pyspark: expected {known}, found 3\.5\.9\. Install"):
         delta_for("3.5.9")
+
+
+def test_a_server_or_databricks_may_have_a_spark_for_which_we_know_no_delta() -> None:
+    program = (
+        "import pyspark; pyspark.__version__ = '4.1.0'; import pipelines.lake.session as session\n"
+        "try: session.jar_settings('')\n"
+        "except session.SetupError as error: print(error)"
+    )
+    answer = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    assert answer.stdout.startswith("pyspark: expected 4.0 or 4.2, found 4.1.0."), answer.stderr
 
 
 @pytest.mark.skipif(not pyspark.__version__.startswith("4.2."), reason="the file is for Spark 4.2")

@@ -16,7 +16,7 @@ from jobs import doctor as job
 from pipelines.errors import InputError, IntegrityError, SetupError
 from pipelines.lake import ledger
 from pipelines.lake.frames import content_hash, one_row
-from pipelines.lake.jars import DELTA_JARS
+from pipelines.lake.jars import delta_for
 from pipelines.lake.tables import Commit, TableStore
 from pipelines.operate.doctor import (
     alias_faults,
@@ -248,9 +248,7 @@ def test_an_unreadable_registry_is_exit_5(store: TableStore, tmp_path: Path) -> 
 
 def test_wrong_jars_are_reported_with_the_required_ones(store: TableStore, tmp_path: Path) -> None:
     (tmp_path / "delta-spark_4.0_2.13-4.0.0.jar").touch()
-    words = (
-        rf"expected {DELTA_JARS[0]}, {DELTA_JARS[1]}, found delta-spark_4\.0_2\.13-4\.0\.0\.jar\."
-    )
+    words = rf"expected {', '.join(delta_for().jars)}, found delta-spark_4\.0_2\.13-4\.0\.0\.jar\."
     with pytest.raises(InputError, match=words):
         job.main(["--lake", store.config.lake, "--jars", str(tmp_path)])
 

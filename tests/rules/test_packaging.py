@@ -101,9 +101,9 @@ def test_the_lock_holds_every_dependency_of_the_project() -> None:
 
 
 def test_the_session_uses_the_jar_of_the_pinned_delta_wheel() -> None:
-    from pipelines.lake.jars import DELTA_VERSION
+    from pipelines.lake.jars import delta_for
 
-    assert f"delta-spark=={DELTA_VERSION}" in PROJECT["optional-dependencies"]["local"]
+    assert f"delta-spark=={delta_for().version}" in PROJECT["optional-dependencies"]["local"]
 
 
 def test_the_bundle_and_mlflows_project_use_the_default_model_name_of_the_code() -> None:
