@@ -16,6 +16,7 @@ from typing import IO, BinaryIO, cast
 from tqdm import tqdm
 
 from pipelines.errors import InputError
+from pipelines.quoting import shown
 
 RATIO_FREE_BYTES = 1 << 20  # a few rows of repeated text exceed any honest ratio and harm nobody
 CHUNK_BYTES = 1 << 18
@@ -72,12 +73,15 @@ def unpack(archive: Path, target: Path, limits: Limits = DEFAULT_LIMITS) -> Path
             for member in tqdm(_members(archive, budget), unit=" members", delay=2, disable=None):
                 _extract(member, extracted, budget)
         except UNREADABLE as error:
-            reason = str(error) or type(error).__name__
-            raise InputError(
-                f"{archive.name}: damaged archive: {reason}. Get the file again."
-            ) from error
+            raise damaged(archive.name, error) from error
         os.replace(extracted, target)
     return target
+
+
+def damaged(name: str, error: Exception) -> InputError:
+    """Return the error for an archive or compressed file that cannot be read."""
+    reason = shown(str(error) or type(error).__name__)
+    return InputError(f"{name}: damaged archive: {reason}. Get the file again.")
 
 
 class Budget:
@@ -117,7 +121,7 @@ class Budget:
         return InputError(f"{where}: {problem}. Repack the archive.")
 
 
-class Counted:
+class _Counted:
     """A stream that charges each byte read to the budget."""
 
     def __init__(self, stream: IO[bytes], budget: Budget) -> None:
@@ -151,7 +155,7 @@ def _zip_members(archive: Path, budget: Budget) -> Iterator[Member]:
                 yield Member(name, kind, None)
                 continue
             with opened.open(info) as content:
-                yield Member(name, kind, cast(IO[bytes], Counted(content, budget)))
+                yield Member(name, kind, cast(IO[bytes], _Counted(content, budget)))
 
 
 def zip_kind(info: zipfile.ZipInfo) -> str:
@@ -170,7 +174,7 @@ def _tar_members(archive: Path, budget: Budget) -> Iterator[Member]:
     is_plain = archive.name.lower().endswith(".tar")
     with archive.open("rb") if is_plain else gzip.open(archive) as unpacked:
         # Count the headers too: one may declare gigabytes, and tarfile reads it into memory.
-        stream = cast(BinaryIO, Counted(cast(IO[bytes], unpacked), budget))
+        stream = cast(BinaryIO, _Counted(cast(IO[bytes], unpacked), budget))
         with tarfile.open(fileobj=stream, mode="r|") as opened:
             for member in opened:
                 kind = _tar_kind(member)

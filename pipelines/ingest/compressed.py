@@ -8,22 +8,28 @@ import dataclasses
 import gzip
 import lzma
 import zipfile
-import zlib
 from collections.abc import Callable, Iterator, Mapping
+from functools import partial
 from pathlib import Path
 from typing import IO, cast
 
 from tqdm import tqdm
 
-from pipelines.errors import InputError
-from pipelines.ingest.archives import CHUNK_BYTES, DEFAULT_LIMITS, Budget, zip_kind
+from pipelines.ingest.archives import (
+    CHUNK_BYTES,
+    DEFAULT_LIMITS,
+    UNREADABLE,
+    Budget,
+    damaged,
+    zip_kind,
+)
 from pipelines.ingest.decoding import Source
 from pipelines.quoting import shown
 
 ZIP = b"PK\x03\x04"
 ADDED_BY_MACOS = ("__MACOSX/", ".DS_Store")
 WORKBOOK = "[Content_Types].xml"  # in every Excel file, which is a zip
-DAMAGE = (OSError, EOFError, RuntimeError, zlib.error, lzma.LZMAError, zipfile.BadZipFile)
+DAMAGE = (*UNREADABLE, OSError, RuntimeError, lzma.LZMAError)
 
 
 def _open_zstd(path: Path) -> IO[bytes]:
@@ -55,16 +61,15 @@ def decompressed(source: Source, scratch: Path) -> Source:
         return _unzipped(source, scratch)
     for magic, opener in OPENERS.items():
         if start.startswith(magic):
-            with opener(source.path) as content:
-                return _written(source, content, scratch)
+            return _written(source, partial(opener, source.path), scratch)
     return source
 
 
 def _unzipped(source: Source, scratch: Path) -> Source:
     try:
         archive = zipfile.ZipFile(source.path)
-    except zipfile.BadZipFile as error:
-        raise _damaged(source, error) from error
+    except DAMAGE as error:
+        raise damaged(source.name, error) from error
     with archive:
         members = [
             info
@@ -83,32 +88,27 @@ def _unzipped(source: Source, scratch: Path) -> Source:
             name=f"{source.name}!{shown(members[0].filename)}",
             member=members[0].filename,
         )
-        with archive.open(members[0]) as content:
-            return _written(member, content, scratch)
+        return _written(member, partial(archive.open, members[0]), scratch)
 
 
-def _written(source: Source, content: IO[bytes], scratch: Path) -> Source:
+def _written(source: Source, opener: Callable[[], IO[bytes]], scratch: Path) -> Source:
     budget = Budget(source.path, DEFAULT_LIMITS)
     plain = scratch / "plain"
     with (
         plain.open("wb") as file,
         tqdm(desc="decompress", unit="B", unit_scale=True, delay=2, disable=None) as bar,
     ):
-        for chunk in _chunks(source, content):
+        for chunk in _chunks(source, opener):
             budget.spend(len(chunk))
             file.write(chunk)
             bar.update(len(chunk))
     return dataclasses.replace(source, path=plain)
 
 
-def _chunks(source: Source, content: IO[bytes]) -> Iterator[bytes]:
+def _chunks(source: Source, opener: Callable[[], IO[bytes]]) -> Iterator[bytes]:
     try:
-        while chunk := content.read(CHUNK_BYTES):
-            yield chunk
+        with opener() as content:
+            while chunk := content.read(CHUNK_BYTES):
+                yield chunk
     except DAMAGE as error:
-        raise _damaged(source, error) from error
-
-
-def _damaged(source: Source, error: Exception) -> InputError:
-    reason = str(error) or type(error).__name__
-    return InputError(f"{source.name}: damaged archive: {shown(reason)}. Get the file again.")
+        raise damaged(source.name, error) from error

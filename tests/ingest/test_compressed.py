@@ -99,3 +99,14 @@ def test_a_zip_of_anything_but_one_file_is_refused(
     content = zipped(members) if members else zipped({"a/": b""})
     with pytest.raises(InputError, match=message):
         decompressed(source_of(tmp_path, content), tmp_path)
+
+
+def test_a_zip_by_a_method_that_python_lacks_is_refused(tmp_path: Path) -> None:
+    content = bytearray(zipped({"r.csv": CONTENT}))
+    directory = content.index(b"PK\x01\x02")
+    for method in (8, directory + 10):  # in the member's header and in the directory
+        content[method : method + 2] = (97).to_bytes(2, "little")
+    with pytest.raises(
+        InputError, match=r"r\.csv!r\.csv: damaged archive: That compression method"
+    ):
+        decompressed(source_of(tmp_path, bytes(content)), tmp_path)
