@@ -4,6 +4,7 @@ from schemas.contract import APPEND_ONLY, Column, Table
 
 POSITIVE, NEGATIVE, NEUTRAL = "positive", "negative", "neutral"
 UNLABELLED, UNKNOWN = "unlabelled", "unknown"
+LABEL_MEANINGS = (POSITIVE, NEGATIVE, NEUTRAL, UNLABELLED, UNKNOWN)
 # The meaning of each usual spelling of a label, in lower case. Pandas writes a column of 0 and 1
 # with missing values as 0.0 and 1.0.
 LABEL_SPELLINGS = {
@@ -70,10 +71,7 @@ BRONZE_REVIEWS = Table(
     checks={
         "source_sha256_is_hex": "source_sha256 rlike '^[0-9a-f]{64}$'",
         "row_number_is_positive": "row_number >= 1",
-        "label_meaning_is_known": (
-            "label_meaning IS NULL OR label_meaning IN "
-            "('positive', 'negative', 'neutral', 'unlabelled', 'unknown')"
-        ),
+        "label_meaning_is_known": (f"label_meaning IS NULL OR label_meaning IN {LABEL_MEANINGS}"),
         "source_split_is_known": (
             "source_split IS NULL OR source_split IN ('train', 'validation', 'test')"
         ),

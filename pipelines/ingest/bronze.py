@@ -178,18 +178,14 @@ def compare_with_bronze(rows: DataFrame, bronze: DataFrame) -> dict[str, int]:
     `differing` counts those that it holds with another text, label, meaning or split. The key of a
     row is the SHA-256 of its file and its number in it, so the name of the file does not matter.
     """
-    delivered = ("raw_text", "raw_label", "source_split", "label_meaning")
+    delivered = ("raw_text", "raw_label", "source_split")
     stored = bronze.select(
         *BRONZE_REVIEWS.key,
-        *[F.col(column).alias(f"stored_{column}") for column in delivered],
+        *[F.col(column).alias(f"stored_{column}") for column in (*delivered, "label_meaning")],
         F.lit(1).alias("here"),
     )
-    differs = " OR ".join(
-        [
-            *[f"NOT ({column} <=> stored_{column})" for column in delivered[:-1]],
-            "label_meaning != stored_label_meaning",  # which is null in rows of older ingests
-        ]
-    )
+    differs = " OR ".join(f"NOT ({column} <=> stored_{column})" for column in delivered)
+    differs += " OR label_meaning != stored_label_meaning"  # which is null in older rows
     counted = rows.join(stored, list(BRONZE_REVIEWS.key), "left").agg(
         F.expr("count_if(here IS NULL)").alias("added"),
         F.expr("count_if(here = 1)").alias("already_there"),

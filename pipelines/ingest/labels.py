@@ -51,9 +51,9 @@ class LabelColumn:
 
     def meaning_of(self, label: str | None) -> str:
         """Return the meaning of the next row's label."""
-        meaning = meaning_of(label, self._rules)
-        self.meanings[meaning] += 1
         word = normalised(label or "")
+        meaning = meaning_of(word, self._rules)
+        self.meanings[meaning] += 1
         if word in self._counts or len(self._counts) < MAX_DIFFERENT:
             self._counts[word] += word not in MISSING
         else:
@@ -108,9 +108,8 @@ def number_of(word: str) -> float | None:
     return float(word) + 0.0 if NUMBER.fullmatch(word) else None  # + 0.0: no minus before 0
 
 
-def meaning_of(label: str | None, rules: Sequence[LabelRule] = ()) -> str:
-    """Return the meaning of a label by the rules, or, if there are none, by its usual spelling."""
-    word = normalised(label or "")
+def meaning_of(word: str, rules: Sequence[LabelRule] = ()) -> str:
+    """Return the meaning of a normalised label: by the rules, or else by its usual spelling."""
     number = number_of(word)
     for rule in rules:
         if rule.covers(word, number):
