@@ -15,7 +15,7 @@ from pipelines.cli import flag, group
 from pipelines.flag_rules import PATH
 from pipelines.lake.config import LakeConfig
 from pipelines.model.backbone import EMBEDDED
-from schemas import GOLD_REJECTS, GOLD_REVIEWS, SILVER_REVIEWS
+from schemas import GOLD_REJECTS, GOLD_REVIEWS, OPS_RUNS, SILVER_REVIEWS
 
 POLICIES = ("hash", "official", "seed")
 
@@ -36,23 +36,25 @@ class CurateConfig:
         EMBEDDED,
         must_be=PATH,
     )
+    full: bool = flag("place all reviews again, and say whether anything differs", False)
     lake: LakeConfig = group(LakeConfig)
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    """Curate one version of silver: all rows are read, only changed rows are written."""
+    """Place what silver has changed since the last run; all of it if rules or settings changed."""
     config = cli.parse(CurateConfig, argv, __doc__)
     # Imported after the flags: --help does not wait for Spark.
     import hashlib
 
     from pipelines import curate
     from pipelines.lake import ledger
+    from pipelines.lake.commits import versions_left
     from pipelines.lake.frames import require_conserved
     from pipelines.lake.staging import staged
-    from pipelines.lake.tables import open_lake, versions_left
+    from pipelines.lake.tables import open_lake
     from pipelines.model import backbone
 
-    store = open_lake("curate", config.lake)
+    store = open_lake("curate", config.lake, (SILVER_REVIEWS, GOLD_REVIEWS, GOLD_REJECTS, OPS_RUNS))
     version = store.latest(SILVER_REVIEWS)
     tokenizer = backbone.load_tokenizer(backbone.find(config.backbone)).to_str()
     tokenizer_sha256 = hashlib.sha256(tokenizer.encode()).hexdigest()
@@ -61,19 +63,24 @@ def main(argv: Sequence[str] | None = None) -> None:
     if outputs := ledger.already_done(store, run):
         task_values.set_value("gold_version", outputs[GOLD_REVIEWS.name])
         return
-    silver = store.read(SILVER_REVIEWS, version)
+    base = ledger.base_of(store, run, SILVER_REVIEWS)
     sources = tuple(name.strip() for name in config.sources.split(",") if name.strip())
-    curate.check_sources(silver, sources)
-    assigned = curate.assign(silver, config.split_policy, sources)
+    curate.check_sources(store.read(SILVER_REVIEWS, version), sources)
+    affected = curate.affected_rows(store, version, base.since if base else None)
+    since = {SILVER_REVIEWS.name: base.since} if base and affected.review_ids else {}
+    assigned = curate.assign(affected.rows, config.split_policy, sources)
     with staged(store, curate.with_tokens(assigned, tokenizer), "curate") as counted:
-        rows_by_split = curate.check_splits(counted)
-        kept = store.synchronise(GOLD_REVIEWS, curate.gold_reviews(counted))
-        rejected = store.synchronise(GOLD_REJECTS, curate.gold_rejects(counted))
+        curate.check_splits(counted, is_whole=not since)
+        ids = affected.review_ids
+        rejected = store.synchronise(GOLD_REJECTS, curate.gold_rejects(counted), ids)
+        kept = store.synchronise(GOLD_REVIEWS, curate.gold_reviews(counted), ids)
     versions = {SILVER_REVIEWS.name: version, **versions_left([kept, rejected])}
     counts = store.counts(curate.row_counts(versions))
-    advice = "Run jobs/curate.py again with --rerun; report it if it happens again."
+    advice = "Run jobs/curate.py again with --full; report it if it happens again."
     require_conserved("gold.reviews", counts, advice)
-    ledger.finish(store, run, [kept, rejected], counts | rows_by_split)
+    splits = curate.rows_by_split(store.read(GOLD_REVIEWS, kept.version))
+    ledger.report_differences(store, run, [kept, rejected])
+    ledger.finish(store, run, [kept, rejected], counts | splits, input_since=since)
     task_values.set_value("gold_version", kept.version)
 
 

@@ -1,23 +1,22 @@
-"""Ingest a file of reviews into bronze. The same file, under any file name, adds nothing.
+"""Ingest files of reviews into bronze. The same file, under any file name, adds nothing.
 
     spark-submit --properties-file spark-defaults.conf jobs/ingest.py --lake lake
     spark-submit --properties-file spark-defaults.conf jobs/ingest.py \\
-        --source csv --path new.csv --name shop --text-column body --label-column label
+        --source csv --path landing/shop --name shop --text-column body --label-column label
 
-Reads   the packaged reviews, or --path
-Writes  bronze.reviews, ops.runs
+Reads   the packaged reviews, or --path: files, directories, patterns
+Writes  bronze.reviews, ops.deliveries, ops.runs
 """
 
 import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
 
 from pipelines import cli, program
 from pipelines.flag_rules import between
 from pipelines.ingest.sources import Delivery, deliver
 from pipelines.lake.config import LakeConfig
-from schemas import BRONZE_REVIEWS
+from schemas import BRONZE_REVIEWS, OPS_DELIVERIES, OPS_RUNS
 
 log = logging.getLogger("reviewlake")
 
@@ -29,38 +28,43 @@ class IngestConfig:
     delivery: Delivery = cli.group(Delivery)
     lake: LakeConfig = cli.group(LakeConfig)
     max_rows: int = cli.flag(
-        "rows to keep, evenly spread over the file; 0 = all", 0, must_be=between(0)
+        "rows to keep of each file, evenly spread over it; 0 = all", 0, must_be=between(0)
     )
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    """Stage the file, append the rows that bronze lacks, and write the run's row."""
+    """Stage the new files, append the rows that bronze lacks, and write what came of each file."""
     config = cli.parse(IngestConfig, argv, __doc__)
     # Imported after the flags: --help does not wait for Spark.
-    from pipelines.ingest import bronze
+    from pipelines.ingest import deliveries
+    from pipelines.ingest.intake import run_of, take
     from pipelines.lake import ledger
     from pipelines.lake.tables import open_lake
 
-    landing = config.lake.landing_path
-    file, sha256 = deliver(config.delivery, landing)
-    store = open_lake("ingest", config.lake)
-    run = ledger.start("ingest", config, {file.name: sha256})
-    if ledger.already_done(store, run):
+    delivery = config.delivery
+    paths = deliver(delivery, config.lake.landing_path)
+    store = open_lake("ingest", config.lake, (BRONZE_REVIEWS, OPS_DELIVERIES, OPS_RUNS))
+    settings = deliveries.settings_sha256(config)
+    new = deliveries.new_files(store, paths, settings)
+    if not new:
+        log.info("ingest: nothing new: %s files are known; --rerun reads them", f"{len(paths):,}")
         return
-    with bronze.staged_delivery(config.delivery, file, sha256, landing) as staged:
-        records = store.spark.read.parquet(config.lake.readable(staged.parquet))
-        bronze.require_equal_counts(file.name, staged.n_rows, records.count())
-        chosen = bronze.evenly_spread(records, staged.n_rows, config.max_rows)
-        rows = bronze.bronze_rows(chosen, staged, run.key, datetime.now(UTC))
-        store.create(BRONZE_REVIEWS)
-        left_out = max(staged.n_rows - config.max_rows, 0) if config.max_rows else 0
-        n_chosen = staged.n_rows - left_out
-        compared, commit = bronze.add_missing(store, file.name, rows, n_rows=n_chosen)
-        counts = {"in": staged.n_rows, **compared, "left_out": left_out}
-        outcomes = [f"{n:,} {name.replace('_', ' ')}" for name, n in counts.items()]
-        log.info("%s: %s", file.name, ", ".join(outcomes))
+    files, copies, outcomes = deliveries.hashed(new)
+    fresh, known = deliveries.split_known(store, files, settings)
+    if len(paths) == 1 and fresh and ledger.already_done(store, run_of(config, fresh)):
+        return
+    outcomes += known
+    if fresh:
+        taken = take(store, config, delivery, fresh, config.max_rows)
+        outcomes += taken.outcomes
+    outcomes += deliveries.of_copies(copies, outcomes)
+    source, key = delivery.source_name, taken.run.key if fresh else ""
+    deliveries.record(store, outcomes, source=source, settings=settings, run_key=key)
+    deliveries.report(outcomes, n_unchanged=len(paths) - len(new))
     # Written even if no row was added: the last run may have been killed just before this line.
-    ledger.finish(store, run, [commit], counts)
+    if fresh and taken.commit:
+        ledger.finish(store, taken.run, [taken.commit], taken.counts)
+    deliveries.raise_worst(outcomes)
 
 
 if __name__ == "__main__":

@@ -15,7 +15,7 @@ from pipelines.cli import flag, group
 from pipelines.flag_rules import MODEL_VERSION, between
 from pipelines.lake.config import LakeConfig
 from pipelines.tracking.names import CHAMPION, MODEL_NAME
-from schemas import GOLD_SCORES, SILVER_REVIEWS
+from schemas import GOLD_SCORES, OPS_MODELS, OPS_RUNS, SILVER_REVIEWS
 
 log = logging.getLogger("reviewlake")
 
@@ -35,6 +35,7 @@ class ScoreConfig:
         0,
         must_be=between(0, 10_000),
     )
+    full: bool = flag("look for unscored reviews among all reviews", False)
     lake: LakeConfig = group(LakeConfig)
 
 
@@ -43,11 +44,12 @@ def main(argv: Sequence[str] | None = None) -> None:
     config = cli.parse(ScoreConfig, argv, __doc__)
     # Imported after the flags: --help needs none of it, and a finished run needs no MLflow.
     from pipelines.lake import ledger
-    from pipelines.lake.tables import Commit, open_lake
+    from pipelines.lake.commits import Commit
+    from pipelines.lake.tables import open_lake
     from pipelines.tracking import aliases
 
     name = config.model_name
-    store = open_lake("score", config.lake)
+    store = open_lake("score", config.lake, (SILVER_REVIEWS, GOLD_SCORES, OPS_MODELS, OPS_RUNS))
     version_number = aliases.version_number(config.lake, name, config.model)
     silver_version = store.latest(SILVER_REVIEWS)
     inputs = {SILVER_REVIEWS.name: silver_version, "model_version": version_number}
@@ -67,13 +69,15 @@ def main(argv: Sequence[str] | None = None) -> None:
     client = connect(config.lake)
     model_version = registry.resolve(client, name, str(version_number))
     store.create(GOLD_SCORES)
-    silver = store.read(SILVER_REVIEWS, silver_version)
-    waiting = score.unscored(silver, store.read(GOLD_SCORES), name, version_number)
+    base = ledger.base_of(store, run, SILVER_REVIEWS)
+    reviews, since = score.new_reviews(store, silver_version, base.since if base else None)
+    waiting = score.unscored(reviews, store.read(GOLD_SCORES), name, version_number)
     n_waiting = waiting.count()
     if n_waiting == 0:  # or the last run was killed just before it wrote its row
         log.info("score: nothing to do, %s version %d has scored all reviews", name, version_number)
         unchanged = Commit(GOLD_SCORES, store.version(GOLD_SCORES), 0)
-        ledger.finish(store, run, [unchanged], {"in": 0, "scored": 0})
+        rows = {"in": 0, "scored": 0}
+        ledger.finish(store, run, [unchanged], rows, input_since=since)
         return
     record = model_table.record_of(store, model_version)
     directory = model_files.directory_for_workers(client, model_version, record.files, config.lake)
@@ -99,7 +103,7 @@ def main(argv: Sequence[str] | None = None) -> None:
             commit = store.merge(GOLD_SCORES, scores)
     provenance.log_code("score")
     counts = {"in": n_waiting, "scored": n_waiting - n_errors, "score_errors": n_errors}
-    ledger.finish(store, run, [commit], counts)
+    ledger.finish(store, run, [commit], counts, input_since=since)
 
 
 if __name__ == "__main__":

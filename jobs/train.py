@@ -61,7 +61,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     import tempfile
     from pathlib import Path
 
-    from pipelines.lake.snapshot import snapshot_of
+    from pipelines.lake.snapshot import data_tags, snapshot_of
     from pipelines.tracking import model_table, registry, runs
     from pipelines.tracking.store import connect
     from pipelines.train.environment import environment
@@ -76,7 +76,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         return
     tags = environment(settings)
     with snapshot_of(store, version) as (snapshot, content_hash):
-        tags |= store.data_tags(GOLD_REVIEWS, version, content_hash)
+        tags |= data_tags(store, GOLD_REVIEWS, version, content_hash)
         tags |= {
             "backbone": settings.backbone,
             "backbone.sha256": backbone_sha256,

@@ -63,6 +63,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     records, names, live = model_table.models_of(store, client)
     vacuum.require_known(live, {model.key for model in records}, names)
     pins = vacuum.live_pins(records, live, runs.kept(client))
+    rows = ledger.rows_of(store)
     run = ledger.start("vacuum", config, {})
     # Once, before the first file goes: doctor --deep must know why old versions lack files.
     announce = cache(lambda: ledger.finish(store, run, [], {}))
@@ -76,6 +77,7 @@ def main(argv: Sequence[str] | None = None) -> None:
                 own_pins,
                 before_ms=before_ms,
                 forget=config.forget,
+                changes_read=vacuum.changes_read(rows, table),
                 is_dry_run=config.dry_run,
                 announce=announce,
             )

@@ -1,7 +1,9 @@
 """Bronze to silver: each distinct review text once, as plain text; invalid rows to the rejects."""
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
 
 import pandas as pd
 from pyspark.sql import Column, DataFrame
@@ -9,9 +11,27 @@ from pyspark.sql import functions as F
 from pyspark.sql.pandas.functions import pandas_udf
 from pyspark.sql.types import StringType
 
+from pipelines.lake.changes import changes_of
+from pipelines.lake.frames import require_conserved
+from pipelines.lake.ledger import Base
+from pipelines.lake.staging import staged
+from pipelines.lake.tables import TableStore
 from pipelines.provenance import same_code
 from pipelines.text_rules import MASKS, clean_text
-from schemas import LABEL_SPELLINGS, NEGATIVE, NEUTRAL, POSITIVE, SPLIT_RANK, UNKNOWN, UNLABELLED
+from schemas import (
+    BRONZE_REVIEWS,
+    LABEL_SPELLINGS,
+    NEGATIVE,
+    NEUTRAL,
+    POSITIVE,
+    SILVER_REJECTS,
+    SILVER_REVIEWS,
+    SPLIT_RANK,
+    UNKNOWN,
+    UNLABELLED,
+)
+
+MAX_FILTERED = 1_000  # files named in one filter
 
 
 # The stubs predate type-hinted UDFs.
@@ -88,6 +108,15 @@ def group_by_text(cleaned: DataFrame) -> DataFrame:
     return grouped.withColumn("labels_agree", F.col("least_label").eqNullSafe(F.col("label")))
 
 
+def normalised(text: Column) -> Column:
+    """Return the text in lower case without punctuation and blanks, to compare copies of a review.
+
+    A text of punctuation alone is returned unchanged; otherwise all of them would be equal.
+    """
+    letters_and_digits = F.regexp_replace(F.lower(text), r"[^\p{L}\p{N}]+", "")
+    return F.when(letters_and_digits == "", text).otherwise(letters_and_digits)
+
+
 def silver_reviews(grouped: DataFrame) -> DataFrame:
     """Return the rows of silver.reviews: the texts whose copies agree on the label."""
     any_mask = "|".join(re.escape(mask) for mask in MASKS)
@@ -101,16 +130,83 @@ def silver_reviews(grouped: DataFrame) -> DataFrame:
         F.expr(
             "transform(ranked, o -> struct(o.source_sha256, o.row_number, o.source_file))"
         ).alias("origins"),
+        F.sha2(normalised(F.col("text")), 256).alias("normal_hash"),
     )
 
 
 def silver_rejects(cleaned: DataFrame, grouped: DataFrame) -> DataFrame:
     """Return the rows of silver.rejects: invalid rows, and all copies of a text with two labels."""
     columns = ("source_sha256", "row_number", "source", "source_file")
-    broken = cleaned.where(F.size("failed_rules") > 0).select(*columns, "failed_rules")
-    disputed = grouped.where("NOT labels_agree").select(F.explode("ranked").alias("origin"))
+    no_text = F.lit(None).cast("string").alias("review_id")
+    broken = cleaned.where(F.size("failed_rules") > 0).select(*columns, "failed_rules", no_text)
+    disputed = grouped.where("NOT labels_agree").select(
+        "review_id", F.explode("ranked").alias("origin")
+    )
     reason = F.array(F.lit("labels_agree")).alias("failed_rules")
-    return broken.unionByName(disputed.select("origin.*").select(*columns, reason))
+    return broken.unionByName(
+        disputed.select("origin.*", "review_id").select(*columns, reason, "review_id")
+    )
+
+
+@dataclass(frozen=True)
+class Cleaned:
+    """Cleaned rows: all of bronze, or the new ones with the earlier copies of their texts."""
+
+    rows: DataFrame
+    n_new: int
+    review_ids: DataFrame | None  # the texts of an increment; None: all
+    keys: DataFrame | None  # the bronze rows of an increment; None: all
+
+    @property
+    def is_increment(self) -> bool:
+        """Return whether only a part of bronze was read."""
+        return self.keys is not None
+
+
+@contextmanager
+def cleaned_rows(store: TableStore, version: int, since: int | None) -> Iterator[Cleaned]:
+    """Yield the rows that bronze has added after the version `since`, cleaned; None: all rows.
+
+    Each text of theirs comes with all of its copies: with one more copy another label, another
+    first origin or a conflict of labels may be right.
+    """
+    bronze = store.read(BRONZE_REVIEWS, version)
+    added = None if since is None else changes_of(store, BRONZE_REVIEWS, since, version)
+    with ExitStack() as stack:
+        new = clean_reviews(bronze if added is None else added)
+        rows = stack.enter_context(staged(store, new, "clean"))
+        n_new = rows.count()
+        if added is None:
+            yield Cleaned(rows, n_new, None, None)
+            return
+        is_valid = F.size("failed_rules") == 0
+        ids = rows.where(is_valid).select(F.sha2("text", 256).alias("review_id")).distinct()
+        copies = copies_before(ids, store.read(SILVER_REVIEWS), store.read(SILVER_REJECTS))
+        files = [row[0] for row in copies.select("source_sha256").distinct().collect()]
+        if files:
+            again = clean_reviews(rows_of(bronze, copies, files))
+            # No row counts twice, though it may be among the new ones and in silver.
+            again = again.join(rows, list(BRONZE_REVIEWS.key), "left_anti")
+            rows = rows.unionByName(stack.enter_context(staged(store, again, "copies")))
+        yield Cleaned(rows, n_new, ids, rows.select(*BRONZE_REVIEWS.key))
+
+
+def copies_before(ids: DataFrame, silver: DataFrame, rejects: DataFrame) -> DataFrame:
+    """Return the keys of the bronze rows that were read before and hold one of these texts.
+
+    Their groups change with each new copy: the first origin, the label, or whether labels agree.
+    """
+    origins = silver.select("review_id", F.explode("origins").alias("origin"))
+    kept = origins.join(ids, "review_id", "left_semi").select("origin.*")
+    disputed = rejects.join(ids, "review_id", "left_semi")
+    return kept.select(*BRONZE_REVIEWS.key).unionByName(disputed.select(*BRONZE_REVIEWS.key))
+
+
+def rows_of(bronze: DataFrame, keys: DataFrame, files: Sequence[str]) -> DataFrame:
+    """Return the bronze rows with these keys, which are all in these delivered files."""
+    if len(files) <= MAX_FILTERED:
+        bronze = bronze.where(F.col("source_sha256").isin(files))
+    return bronze.join(keys, list(BRONZE_REVIEWS.key), "left_semi")
 
 
 def row_counts(versions: Mapping[str, int]) -> dict[str, str]:
@@ -125,3 +221,25 @@ def row_counts(versions: Mapping[str, int]) -> dict[str, str]:
         "rejected": f"SELECT count(*) FROM {at['silver.rejects']}",
         "duplicates": f"SELECT coalesce(sum(size(origins) - 1), 0) FROM {at['silver.reviews']}",
     }
+
+
+def counted(store: TableStore, versions: Mapping[str, int], base: Base | None) -> dict[str, int]:
+    """Count the rows by outcome over these table versions; duplicates, from a base, by changes."""
+    queries = row_counts(versions)
+    if base:
+        name = SILVER_REVIEWS.name
+        changes = changes_of(store, SILVER_REVIEWS, base.versions[name], versions[name])
+        if changes is not None:
+            n_more = F.sum(F.col("change") * (F.size("origins") - 1)).alias("n")
+            n = base.rows["duplicates"] + (changes.agg(n_more).collect()[0]["n"] or 0)
+            queries["duplicates"] = f"SELECT {n:d}"
+    return store.counts(queries)
+
+
+def require_all_rows(counts: Mapping[str, int], n_new: int, base: Base | None) -> None:
+    """Raise IntegrityError unless each row has an outcome: of all rows, and of the new ones."""
+    advice = "Run jobs/clean.py again with --full; report it if it happens again."
+    require_conserved("silver.reviews", counts, advice)
+    if base:
+        outcomes = {name: n - base.rows[name] for name, n in counts.items() if name != "in"}
+        require_conserved("silver.reviews, new rows", {"in": n_new, **outcomes}, advice)

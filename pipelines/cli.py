@@ -162,7 +162,8 @@ def _add_flag(
         yes_or_no = argparse.BooleanOptionalAction
         parser.add_argument(name, action=yes_or_no, default=field.default, help=text)
     elif field.default == ():
-        parser.add_argument(name, action="append", default=[], metavar="NAME=VALUE", help=text)
+        word = "PATH" if field.name == "path" else "NAME=VALUE"
+        parser.add_argument(name, action="append", default=[], metavar=word, help=text)
     else:
         has_default = not is_required and field.default != ""
         parser.add_argument(

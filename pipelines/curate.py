@@ -1,6 +1,7 @@
 """Silver to gold: labelled reviews, each in one split, with length and a flag for stated scores."""
 
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 
 import pandas as pd
 from pyspark.sql import Column, DataFrame, Window
@@ -9,8 +10,13 @@ from pyspark.sql.pandas.functions import pandas_udf
 from pyspark.sql.types import IntegerType
 
 from pipelines.errors import InputError, IntegrityError
+from pipelines.lake.changes import changes_of, net_changes
+from pipelines.lake.tables import TableStore
 from pipelines.provenance import same_code
-from schemas import SPLIT_RANK
+from schemas import SILVER_REVIEWS, SPLIT_RANK
+
+# The columns of silver.reviews that decide a row of gold, beside the text behind its id.
+PLACED_BY = ("label", "source", "source_split", "normal_hash")
 
 # Of ten reviews eight are for training, one for validation, one for test.
 TRAIN_BELOW, VALIDATION_BELOW = 0.8, 0.9
@@ -21,15 +27,6 @@ STATES_SCORE = (
     r"(?i)(?<![\d/.,])\b(?:\d{1,2}(?:[.,]\d)?|one|two|three|four|five|six|seven|eight|nine|ten)"
     r"(?: stars?| points?)? ?(?:/|out of) ?(?:10|ten)\b(?![/.,]\d)"
 )
-
-
-def normalised(text: Column) -> Column:
-    """Return the text in lower case without punctuation and blanks, to compare copies of a review.
-
-    A text of punctuation alone is returned unchanged; otherwise all of them would be equal.
-    """
-    letters_and_digits = F.regexp_replace(F.lower(text), r"[^\p{L}\p{N}]+", "")
-    return F.when(letters_and_digits == "", text).otherwise(letters_and_digits)
 
 
 def share_of(normal_hash: Column) -> Column:
@@ -67,9 +64,8 @@ def assign(silver: DataFrame, policy: str, sources: tuple[str, ...]) -> DataFram
         .when(F.col("label").isNull(), "unlabelled")
         .when(F.col("split").isNull(), "no_official_split")
     )
-    hashed = silver.withColumn("normal_hash", F.sha2(normalised(F.col("text")), 256))
     split = split_of(policy, F.col("source_split"), share_of(F.col("normal_hash")))
-    placed = hashed.withColumn("split", split).withColumn("reason", reason)
+    placed = silver.withColumn("split", split).withColumn("reason", reason)
     ranks = F.create_map(*[F.lit(item) for pair in SPLIT_RANK.items() for item in pair])
     rank = ranks[F.col("split")]
     same_text = Window.partitionBy("normal_hash")
@@ -128,8 +124,46 @@ def gold_rejects(counted: DataFrame) -> DataFrame:
     return counted.where("reason IS NOT NULL").select("review_id", "reason")
 
 
+@dataclass(frozen=True)
+class Affected:
+    """The silver rows to place: all of them, or those that an increment can place otherwise."""
+
+    rows: DataFrame
+    review_ids: DataFrame | None  # rows of gold that an increment may change; None: all
+
+
+def affected_rows(store: TableStore, version: int, since: int | None) -> Affected:
+    """Return the silver rows that have changed after the version `since`; None: all rows.
+
+    Each comes with all reviews of the same text, apart from case and punctuation: the split of one
+    decides whether another is kept.
+    """
+    silver = store.read(SILVER_REVIEWS, version)
+    changes = None if since is None else changes_of(store, SILVER_REVIEWS, since, version)
+    if changes is None:
+        require_normal_hashes(silver)
+        return Affected(silver, None)
+    changed = net_changes(changes, ["review_id", *PLACED_BY])
+    hashes = changed.select("normal_hash").distinct()
+    rows = silver.join(hashes, "normal_hash", "left_semi")
+    ids = changed.select("review_id").unionByName(rows.select("review_id")).distinct()
+    return Affected(rows, ids)
+
+
+def require_normal_hashes(silver: DataFrame) -> None:
+    """Raise InputError if silver.reviews is of a release without normal_hash."""
+    has_column = "normal_hash" in silver.columns
+    if not has_column or not silver.where("normal_hash IS NULL").isEmpty():
+        raise InputError(
+            "silver.reviews: expected normal_hash in each row, found rows of an older release. "
+            "Run jobs/clean.py first."
+        )
+
+
 def check_sources(silver: DataFrame, sources: tuple[str, ...]) -> None:
     """Raise InputError if silver has no rows of a chosen source."""
+    if not sources:
+        return
     held = sorted(row["source"] for row in silver.select("source").distinct().collect())
     if missing := [name for name in sources if name not in held]:
         raise InputError(
@@ -138,10 +172,10 @@ def check_sources(silver: DataFrame, sources: tuple[str, ...]) -> None:
         )
 
 
-def check_splits(assigned: DataFrame) -> dict[str, int]:
-    """Count the rows per split; raise IntegrityError if a text is in two splits.
+def check_splits(assigned: DataFrame, *, is_whole: bool) -> None:
+    """Raise IntegrityError if a text is in two splits, and InputError if no row has a split.
 
-    An empty split is not an error here: training refuses it.
+    is_whole  the rows are all of silver. An empty split is not an error here: training refuses it.
     """
     gold = assigned.where("reason IS NULL")
     splits_of_text = gold.groupBy("normal_hash").agg(F.count_distinct("split").alias("n"))
@@ -151,15 +185,18 @@ def check_splits(assigned: DataFrame) -> dict[str, int]:
             f"gold.reviews: {n_shared:,} texts are in more than one split. "
             "Nothing was written; report this as a bug."
         )
-    rows = gold.groupBy("split").agg(F.count("*").alias("n")).collect()
-    counts = {row["split"]: row["n"] for row in rows}
-    if not counts:
+    if is_whole and gold.isEmpty():
         raise InputError(
             "gold.reviews: there are no labelled reviews with a split. Nothing was written. "
             "Ingest labelled reviews, or choose another --split-policy: "
             "hash works without a split from the source."
         )
-    return counts
+
+
+def rows_by_split(gold: DataFrame) -> dict[str, int]:
+    """Count the rows of gold.reviews per split."""
+    rows = gold.groupBy("split").agg(F.count("*").alias("n")).collect()
+    return {row["split"]: row["n"] for row in rows}
 
 
 def row_counts(versions: Mapping[str, int]) -> dict[str, str]:

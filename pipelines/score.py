@@ -18,9 +18,11 @@ from pyspark.sql.types import (
 )
 
 from pipelines.errors import IntegrityError
+from pipelines.lake.changes import changes_of, net_changes
+from pipelines.lake.tables import TableStore
 from pipelines.model.predict import Predict, score_texts
 from pipelines.provenance import same_code
-from schemas import GOLD_SCORES
+from schemas import GOLD_SCORES, SILVER_REVIEWS
 
 SCORE = StructType(
     [
@@ -64,6 +66,21 @@ def scorer(load: Callable[[], Predict]) -> Callable[[Column], Column]:
     udf = pandas_udf(score, SCORE)  # type: ignore[call-overload]
     scored: Callable[[Column], Column] = udf.asNondeterministic()
     return scored
+
+
+def new_reviews(
+    store: TableStore, version: int, since: int | None
+) -> tuple[DataFrame, dict[str, int]]:
+    """Return the reviews that silver has added or changed after the version `since`; None: all.
+
+    With them the versions since which silver was read, for the ledger.
+    """
+    silver = store.read(SILVER_REVIEWS, version)
+    changes = None if since is None else changes_of(store, SILVER_REVIEWS, since, version)
+    if since is None or changes is None:
+        return silver, {}
+    added = net_changes(changes, silver.columns).where("change > 0").drop("change")
+    return added, {SILVER_REVIEWS.name: since}
 
 
 def unscored(

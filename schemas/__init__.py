@@ -17,7 +17,7 @@ from schemas.gold import (
     GOLD_REVIEWS,
     GOLD_SCORES,
 )
-from schemas.ops import OPS_MODELS, OPS_PROMOTIONS, OPS_RUNS
+from schemas.ops import OPS_DELIVERIES, OPS_MODELS, OPS_PROMOTIONS, OPS_RUNS
 from schemas.silver import SILVER_REJECTS, SILVER_REVIEWS
 
 TABLES = (
@@ -28,6 +28,7 @@ TABLES = (
     GOLD_REJECTS,
     GOLD_SCORES,
     OPS_RUNS,
+    OPS_DELIVERIES,
     OPS_MODELS,
     OPS_PROMOTIONS,
 )
@@ -46,6 +47,7 @@ __all__ = [
     "LABEL_SPELLINGS",
     "NEGATIVE",
     "NEUTRAL",
+    "OPS_DELIVERIES",
     "OPS_MODELS",
     "OPS_PROMOTIONS",
     "OPS_RUNS",

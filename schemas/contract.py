@@ -10,11 +10,13 @@ if TYPE_CHECKING:  # contracts are read without Spark: by --help, and by Delta r
 
 # Delta refuses time travel past deletedFileRetentionDuration (7 days by default) and cleans its log
 # after 30: a model's training data would be gone. Both must be set in the same statement.
+# A stage reads what has changed since its last run from the change data feed.
 KEEP_HISTORY = {
     "delta.deletedFileRetentionDuration": "interval 3650 days",
     "delta.logRetentionDuration": "interval 3650 days",
     "delta.enableExpiredLogCleanup": "false",
     "delta.enableInCommitTimestamps": "true",
+    "delta.enableChangeDataFeed": "true",
     "delta.enableDeletionVectors": "false",
 }
 

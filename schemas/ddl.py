@@ -44,10 +44,7 @@ def create_table(table: Table, location: str = "") -> str:
     """
     columns = ",\n  ".join(_column(column) for column in table.columns)
     checks = {f"delta.constraints.{name}": rule for name, rule in table.checks.items()}
-    properties = ", ".join(
-        f"{sql_literal(name)} = {sql_literal(value)}"
-        for name, value in (table.properties | checks).items()
-    )
+    properties = _pairs(table.properties | checks)
     place = f"\nLOCATION {sql_literal(location)}" if location else ""
     return (
         f"CREATE TABLE IF NOT EXISTS {table.name} (\n  {columns}\n) USING delta\n"
@@ -55,11 +52,13 @@ def create_table(table: Table, location: str = "") -> str:
     )
 
 
-def additions(table: Table, columns: Collection[str], checks: Collection[str]) -> list[str]:
-    """Return ALTER TABLE for each nullable column and check of the contract that a table lacks.
+def additions(table: Table, columns: Collection[str], properties: Mapping[str, str]) -> list[str]:
+    """Return ALTER TABLE for each nullable column, check and property that a table lacks.
 
-    columns, checks  names that the table has, in lower case
+    columns     names that the table has, in lower case
+    properties  its properties, of which its checks are some
     """
+    checks = {name.removeprefix("delta.constraints.") for name in properties}
     new_columns = [
         f"ALTER TABLE {table.name} ADD COLUMNS ({_column(column)})"
         for column in table.columns
@@ -70,7 +69,9 @@ def additions(table: Table, columns: Collection[str], checks: Collection[str]) -
         for name, rule in table.checks.items()
         if name.lower() not in checks
     ]
-    return new_columns + new_checks
+    lacking = {name: value for name, value in table.properties.items() if name not in properties}
+    new_properties = [f"ALTER TABLE {table.name} SET TBLPROPERTIES ({_pairs(lacking)})"]
+    return new_columns + new_checks + (new_properties if lacking else [])
 
 
 def create_view(view: View) -> str:
@@ -83,6 +84,12 @@ def sql_literal(value: str) -> str:
     """A SQL string literal."""
     escaped = value.replace("\\", "\\\\").replace("'", "\\'")
     return f"'{escaped}'"
+
+
+def _pairs(properties: Mapping[str, str]) -> str:
+    return ", ".join(
+        f"{sql_literal(name)} = {sql_literal(value)}" for name, value in properties.items()
+    )
 
 
 def _column(column: Column) -> str:

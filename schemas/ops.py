@@ -36,6 +36,19 @@ OPS_RUNS = Table(
             nullable=True,
         ),
         Column(
+            "output_totals",
+            "map<string,string>",
+            "Number, xor and sum of the row hashes behind each content hash.",
+            nullable=True,
+        ),
+        Column(
+            "input_since",
+            "map<string,bigint>",
+            "Version of each table since which the run looked at the rows; a table without one was "
+            "read whole.",
+            nullable=True,
+        ),
+        Column(
             "recorded_since",
             "map<string,bigint>",
             "Version of each table left that an earlier run has recorded; a table without one is "
@@ -138,5 +151,43 @@ OPS_PROMOTIONS = Table(
     ),
     key=("model_name", "decided_at"),
     checks={"decision_is_known": "decision IN ('promoted', 'refused', 'rolled_back')"},
+    properties=APPEND_ONLY,
+)
+
+OPS_DELIVERIES = Table(
+    name="ops.deliveries",
+    comment=("Every file that an ingest looked at, and what came of it. Built by jobs/ingest.py."),
+    columns=(
+        Column("path", "string", "Where the file was."),
+        Column("bytes", "bigint", "Its size, bytes."),
+        Column("modified_ns", "bigint", "When it was last changed, nanoseconds since 1970, UTC."),
+        Column("source", "string", "Name of the source, as in bronze.reviews."),
+        Column(
+            "source_sha256",
+            "string",
+            "SHA-256 of its bytes, lower-case hex; null where it could not be read.",
+            nullable=True,
+        ),
+        Column(
+            "settings_sha256",
+            "string",
+            "SHA-256 of the settings that it was read with, such as the names of its columns.",
+        ),
+        Column("rows", "bigint", "Its records; null where it was refused.", nullable=True),
+        Column(
+            "outcome",
+            "string",
+            "added: bronze.reviews holds its rows; known: it held them before; refused: it holds "
+            "none of this reading; waiting: it changed while it was read.",
+        ),
+        Column("reason", "string", "Why it was refused or waits; else null.", nullable=True),
+        Column("run_key", "string", "Run key of the ingest."),
+        Column("decided_at", "timestamp", "When the ingest ended, UTC."),
+    ),
+    key=("path", "decided_at"),
+    checks={
+        "outcome_is_known": "outcome IN ('added', 'known', 'refused', 'waiting')",
+        "refusals_say_why": "outcome NOT IN ('refused', 'waiting') OR reason IS NOT NULL",
+    },
     properties=APPEND_ONLY,
 )

@@ -26,6 +26,13 @@ SILVER_REVIEWS = Table(
             f"array<{ORIGIN}>",
             "Every bronze row that holds this text, the kept one first.",
         ),
+        Column(
+            "normal_hash",
+            "string",
+            "SHA-256 of the text in lower case without punctuation and blanks: reviews that share "
+            "it get one split; null in rows of older releases.",
+            nullable=True,
+        ),
     ),
     key=("review_id",),
     checks={
@@ -48,6 +55,12 @@ SILVER_REJECTS = Table(
         Column("source", "string", "Where the review comes from."),
         Column("source_file", "string", "Name of the file delivered."),
         Column("failed_rules", "array<string>", "Names of the rules broken, sorted."),
+        Column(
+            "review_id",
+            "string",
+            "SHA-256 of the cleaned text whose copies have two labels (labels_agree); else null.",
+            nullable=True,
+        ),
     ),
     key=("source_sha256", "row_number"),
     checks={"has_a_reason": "size(failed_rules) >= 1"},

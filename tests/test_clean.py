@@ -13,6 +13,7 @@ from pipelines.clean import (
     clean_reviews,
     group_by_text,
     label_meanings,
+    normalised,
     plain_text,
     silver_rejects,
     silver_reviews,
@@ -59,6 +60,18 @@ def test_the_recorded_meaning_of_a_label_counts_before_its_spelling(spark: Spark
     rows = spark.createDataFrame(cases, "raw_label string, label_meaning string, expected string")
     wrong = rows.where(~label_meanings(rows).eqNullSafe(F.col("expected")))
     assert wrong.collect() == []
+
+
+def test_normalised_texts_ignore_case_punctuation_and_blanks(spark: SparkSession) -> None:
+    cases = [
+        ("Good film!", "goodfilm"),
+        ("GOOD -- film", "goodfilm"),
+        ("Ça 2", "ça2"),
+        ("!!!", "!!!"),
+        (None, None),
+    ]
+    rows = spark.createDataFrame(cases, "text string, expected string")
+    assert rows.where(~normalised(F.col("text")).eqNullSafe(F.col("expected"))).collect() == []
 
 
 Row = tuple[str, int, str | None, str | None, str | None, str | None]
@@ -145,8 +158,8 @@ def test_the_job_keeps_each_text_once_rejects_with_reasons_and_writes_only_chang
     store.append(BRONZE_REVIEWS, bronze_of(store.spark, later))
     job.main(argv)
     assert caplog.messages[-3:] == [
-        f"silver.reviews v{first[0] + 1}: 0 rows added, 1 changed, 0 removed",
         f"silver.rejects v{first[1] + 1}: 1 rows added, 0 changed, 0 removed",
+        f"silver.reviews v{first[0] + 1}: 0 rows added, 1 changed, 0 removed",
         f"clean: the workers ran this code, {package_sha256()[:12]}",
     ]
     origins = [(SECOND, 4), (FIRST, 10), (FIRST, 11)]

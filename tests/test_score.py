@@ -269,7 +269,7 @@ def test_no_reviews_give_no_rows(spark: SparkSession, tmp_path: Path) -> None:
 
 def test_unscored_leaves_out_reviews_with_a_row_of_this_model_version(spark: SparkSession) -> None:
     silver: list[tuple[Any, ...]] = [
-        (name, name, None, False, "imdb", None, [])
+        (name, name, None, False, "imdb", None, [], None)
         for name in ("scored", "failed", "other", "older", "never")
     ]
     reviews = spark.createDataFrame(silver, SILVER_REVIEWS.schema)

@@ -1,141 +1,40 @@
-"""Turn delivered records into bronze rows: stage them for Spark and compare them with bronze."""
+"""Staged records become bronze rows: counted, compared with bronze, and added if it lacks them."""
 
-import itertools
 import logging
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from collections.abc import Collection, Mapping, Sequence
 from datetime import datetime
-from pathlib import Path
 
-import pyarrow as pa
-import pyarrow.parquet as pq
 from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
-from tqdm import tqdm
 
-from pipelines.errors import ConflictError, ContractError, InputError, IntegrityError
-from pipelines.ingest.labels import LabelColumn
-from pipelines.ingest.records import Record, shown_names
-from pipelines.ingest.sources import Delivery, disk_errors_reported, read_records
+from pipelines.errors import ConflictError, InputError, IntegrityError
+from pipelines.ingest.reading import StagedFile
+from pipelines.lake.commits import Commit
 from pipelines.lake.frames import require_conserved
-from pipelines.lake.scratch import scratch
-from pipelines.lake.tables import Commit, TableStore
-from pipelines.provenance import sha256_of
+from pipelines.lake.tables import TableStore
 from schemas import BRONZE_REVIEWS
 
 log = logging.getLogger("reviewlake")
 
 ADVICE = "Run it again, which adds only missing rows; report it if it happens again."
 RETRIES = 3  # of a commit that another one preceded, in an object store or a catalog
-BATCH_ROWS = 2_000  # small, so that Spark has several row groups for its cores
-STAGED = pa.schema(
-    [
-        ("ordinal", pa.int64()),  # from 1 over the staged rows
-        ("source_file", pa.string()),
-        ("row_number", pa.int64()),
-        ("raw_text", pa.string()),
-        ("raw_label", pa.string()),
-        ("label_meaning", pa.string()),
-        ("source_split", pa.string()),
-        ("read_fault", pa.string()),
-    ]
-)
+MAX_FILTERED = 1_000  # files named in one filter
+Counts = dict[str, int]
+Only = tuple[str, list[str]] | None
 
 
-@dataclass(frozen=True)
-class StagedDelivery:
-    """The records of one delivered file as Parquet."""
+def records_of(store: TableStore, staged: Sequence[StagedFile]) -> DataFrame:
+    """Return the records of all staged files.
 
-    parquet: Path
-    source: str
-    source_file: str
-    source_sha256: str
-    n_rows: int  # counted by the strict reader
-
-
-@contextmanager
-def staged_delivery(
-    delivery: Delivery, file: Path, source_sha256: str, landing: Path
-) -> Iterator[StagedDelivery]:
-    """Write the records to one Parquet file below `landing`, which is removed at the end."""
-    with ExitStack() as stack:
-        with disk_errors_reported(landing):
-            folder = stack.enter_context(scratch(landing, "ingest"))
-        parquet = folder / "records.parquet"
-        with disk_errors_reported(landing):
-            records = read_records(delivery, file, scratch=folder)
-            labels = LabelColumn(delivery.label_map)
-            n_rows = write_records(records, labels, file_name=file.name, parquet=parquet)
-            sha256_after = sha256_of(file)
-            if sha256_after != source_sha256:
-                raise IntegrityError(
-                    f"{file.name}: the file changed while it was read: SHA-256 {source_sha256} "
-                    f"before, {sha256_after} after. Nothing was written; "
-                    "ingest it once it is complete."
-                )
-        require_one_scheme(delivery, file.name, labels)
-        source = delivery.name or delivery.source.removesuffix("-zip").replace("-", "_")
-        yield StagedDelivery(
-            parquet=parquet,
-            source=source,
-            source_file=file.name,
-            source_sha256=source_sha256,
-            n_rows=n_rows,
-        )
-
-
-def write_records(
-    records: Iterator[Record], labels: LabelColumn, *, file_name: str, parquet: Path
-) -> int:
-    """Write the records in batches of BATCH_ROWS and return their number. Counts the labels."""
-    n_rows = 0
-    with (
-        pq.ParquetWriter(parquet, STAGED, compression="zstd") as writer,  # type: ignore[no-untyped-call]  # no stubs
-        tqdm(desc="read", unit=" rows", delay=2, disable=None) as bar,
-    ):
-        while batch := list(itertools.islice(records, BATCH_ROWS)):
-            rows = [
-                staged_row(
-                    record,
-                    ordinal=ordinal,
-                    file_name=file_name,
-                    label_meaning=labels.meaning_of(record.label),
-                )
-                for ordinal, record in enumerate(batch, start=n_rows + 1)
-            ]
-            writer.write_table(pa.Table.from_pylist(rows, schema=STAGED))
-            n_rows += len(batch)
-            bar.update(len(batch))
-    return n_rows
-
-
-def staged_row(
-    record: Record, *, ordinal: int, file_name: str, label_meaning: str
-) -> dict[str, int | str | None]:
-    """Return a record as a row of STAGED."""
-    return {
-        "ordinal": ordinal,
-        "source_file": f"{file_name}!{record.member}" if record.member else file_name,
-        "row_number": record.row_number,
-        "raw_text": record.text,
-        "raw_label": record.label,
-        "label_meaning": label_meaning,
-        "source_split": record.split,
-        "read_fault": record.fault,
-    }
-
-
-def require_one_scheme(delivery: Delivery, name: str, labels: LabelColumn) -> None:
-    """Raise ContractError unless the meaning of the labels is clear; log how many rows have each.
-
-    Nothing is written then: what a label means cannot be corrected in bronze, which is append-only.
+    Raises IntegrityError unless Spark reads as many of each file as the strict reader counted.
     """
-    if fault := labels.fault():
-        column = f", column {shown_names([delivery.label_column])}" if delivery.label_column else ""
-        raise ContractError(f"{name}{column}: {fault}.")
-    counts = [f"{n:,} {meaning}" for meaning, n in sorted(labels.meanings.items())]
-    log.info("%s: labels: %s", name, ", ".join(counts))
+    parquets = [store.config.readable(file.parquet) for file in staged]
+    records = store.spark.read.parquet(*parquets)
+    counted = records.groupBy("source_sha256").count().collect()
+    n_read = {row["source_sha256"]: row["count"] for row in counted}
+    for file in staged:
+        require_equal_counts(file.file.path.name, file.n_rows, n_read.get(file.file.sha256, 0))
+    return records
 
 
 def require_equal_counts(name: str, n_counted: int, n_read: int) -> None:
@@ -147,33 +46,39 @@ def require_equal_counts(name: str, n_counted: int, n_read: int) -> None:
         )
 
 
-def evenly_spread(records: DataFrame, n_rows: int, max_rows: int) -> DataFrame:
-    """Keep exactly `max_rows` of the `n_rows` records, evenly spread; 0 keeps all.
+def of_files(rows: DataFrame, sha256s: Collection[str]) -> DataFrame:
+    """Return the rows of these files."""
+    return rows.where(F.col("source_sha256").isin(*sha256s))
 
+
+def evenly_spread(records: DataFrame, n_rows: Mapping[str, int], max_rows: int) -> DataFrame:
+    """Keep exactly `max_rows` records of each file, evenly spread; 0 keeps all.
+
+    n_rows  records of each file, by its SHA-256
     Files are often sorted by label, so the first rows alone would have one label.
     """
-    if not 0 < max_rows < n_rows:
+    longer = {sha256: n for sha256, n in n_rows.items() if 0 < max_rows < n}
+    if not longer:
         return records
-    nth = f"ordinal * {max_rows:d}L div {n_rows:d}L"
-    before = f"(ordinal - 1) * {max_rows:d}L div {n_rows:d}L"
-    return records.where(F.expr(f"{nth} > {before}"))
+    numbers = F.create_map(*[F.lit(item) for pair in longer.items() for item in pair])
+    n = F.try_element_at(numbers, F.col("source_sha256")).cast("long")
+    counted = records.withColumn("n", n)
+    nth, before = f"ordinal * {max_rows:d}L div n", f"(ordinal - 1) * {max_rows:d}L div n"
+    return counted.where(F.expr(f"n IS NULL OR {nth} > {before}")).drop("n")
 
 
-def bronze_rows(
-    records: DataFrame, staged: StagedDelivery, batch_id: str, ingested_at: datetime
-) -> DataFrame:
+def bronze_rows(records: DataFrame, source: str, batch_id: str, ingested_at: datetime) -> DataFrame:
     """Return staged records as rows of bronze.reviews."""
     constants = {
-        "source": F.lit(staged.source),
-        "source_sha256": F.lit(staged.source_sha256),
+        "source": F.lit(source),
         "batch_id": F.lit(batch_id),
         "ingested_at": F.lit(ingested_at),
     }
     return records.withColumns(constants).select(*BRONZE_REVIEWS.column_names)
 
 
-def compare_with_bronze(rows: DataFrame, bronze: DataFrame) -> dict[str, int]:
-    """Count the rows that bronze lacks (added) and holds (already_there).
+def compare_with_bronze(rows: DataFrame, bronze: DataFrame) -> dict[str, Counts]:
+    """Count by file the rows that bronze lacks (added) and holds (already_there).
 
     `differing` counts those that it holds with another text, label, meaning or split. The key of a
     row is the SHA-256 of its file and its number in it, so the name of the file does not matter.
@@ -186,60 +91,86 @@ def compare_with_bronze(rows: DataFrame, bronze: DataFrame) -> dict[str, int]:
     )
     differs = " OR ".join(f"NOT ({column} <=> stored_{column})" for column in delivered)
     differs += " OR label_meaning != stored_label_meaning"  # which is null in older rows
-    counted = rows.join(stored, list(BRONZE_REVIEWS.key), "left").agg(
+    compared = rows.join(stored, list(BRONZE_REVIEWS.key), "left").groupBy("source_sha256")
+    counted = compared.agg(
         F.expr("count_if(here IS NULL)").alias("added"),
         F.expr("count_if(here = 1)").alias("already_there"),
         F.expr(f"count_if(here = 1 AND ({differs}))").alias("differing"),
     )
-    return counted.collect()[0].asDict()
+    by_file = {row["source_sha256"]: row.asDict() for row in counted.collect()}
+    return {
+        sha256: {name: n for name, n in row.items() if name != "source_sha256"}
+        for sha256, row in by_file.items()
+    }
+
+
+def compare(store: TableStore, rows: DataFrame, n_rows: Mapping[str, int]) -> dict[str, Counts]:
+    """Compare with bronze as it is now; of its files only those with rows of these are read.
+
+    n_rows  rows of each delivered file, by its SHA-256
+    """
+    stored = store.read(BRONZE_REVIEWS)
+    return compare_with_bronze(rows, of_files(stored, n_rows) if _only(n_rows) else stored)
 
 
 def add_missing(
-    store: TableStore, name: str, rows: DataFrame, *, n_rows: int
-) -> tuple[dict[str, int], Commit]:
+    store: TableStore, rows: DataFrame, n_rows: Mapping[str, int], compared: Mapping[str, Counts]
+) -> tuple[Counts, Commit]:
     """Add the rows that bronze lacks; return how many were added and already there.
 
+    n_rows    rows of each file, by its SHA-256
+    compared  what `compare` has found for these files
     If another job adds some of them meanwhile, they are compared again; none is added twice.
     """
-    compared = compare_with_bronze(rows, store.read(BRONZE_REVIEWS))
-    _require_known(name, compared, n_rows)
+    n_all = sum(n_rows.values())
+    counts = _total(compared)
+    _require_known(counts, n_all)
     # Merged, not appended: another job may have added the same rows since they were compared.
-    commit = _merge(store, rows)
-    if commit.n_added != compared["added"]:
-        log.info("%s: another job has added rows of this file; looking again", name)
-        compared = compare_with_bronze(rows, store.read(BRONZE_REVIEWS))
-        if compared["added"]:
+    commit = _merge(store, rows, _only(n_rows))
+    if commit.n_added != counts["added"]:
+        log.info("ingest: another job has added rows of the same files; looking again")
+        again = _total(compare(store, rows, n_rows))
+        if again["added"]:
             raise IntegrityError(
-                f"{name}: {compared['added']:,} rows that were merged are missing from "
-                f"bronze.reviews. {ADVICE}"
+                f"bronze.reviews: {again['added']:,} rows that were merged are missing. {ADVICE}"
             )
-        compared["added"] = commit.n_added
-        compared["already_there"] -= commit.n_added
-        _require_known(name, compared, n_rows)
-    return {"added": compared["added"], "already_there": compared["already_there"]}, commit
+        n_before = again["already_there"] - commit.n_added
+        counts = {"added": commit.n_added, "already_there": n_before}
+        _require_known(counts, n_all)
+    return counts, commit
 
 
-def _merge(store: TableStore, rows: DataFrame) -> Commit:
+def differing_error(name: str, n_differing: int) -> InputError:
+    """Return the error of a file that bronze, which is append-only, holds with other values."""
+    return InputError(
+        f"{name}: text, label or split of {n_differing:,} rows differ from bronze.reviews, "
+        "which is append-only. Name the columns as before; to correct them, use another --lake."
+    )
+
+
+def _only(sha256s: Collection[str]) -> Only:
+    """Return the column and values that choose the rows of these files; None if there are many."""
+    few = 0 < len(sha256s) <= MAX_FILTERED
+    return ("source_sha256", sorted(sha256s)) if few else None
+
+
+def _merge(store: TableStore, rows: DataFrame, only: Only) -> Commit:
     """Merge the rows; try again where the store, not our lock, let another job commit first."""
     for _ in range(RETRIES):
         try:
-            return store.merge(BRONZE_REVIEWS, rows)
+            return store.merge(BRONZE_REVIEWS, rows, only)
         except ConflictError:
             if store.config.is_local:
                 raise
-    return store.merge(BRONZE_REVIEWS, rows)
+    return store.merge(BRONZE_REVIEWS, rows, only)
 
 
-def _require_known(name: str, compared: dict[str, int], n_rows: int) -> None:
-    require_same(name, compared["differing"])
-    counts = {"in": n_rows, "added": compared["added"], "already_there": compared["already_there"]}
-    require_conserved(name, counts, ADVICE)
+def _total(compared: Mapping[str, Counts]) -> Counts:
+    return {
+        name: sum(counts[name] for counts in compared.values())
+        for name in ("added", "already_there")
+    }
 
 
-def require_same(name: str, n_differing: int) -> None:
-    """Raise InputError if bronze, which is append-only, holds these rows with other values."""
-    if n_differing:
-        raise InputError(
-            f"{name}: text, label or split of {n_differing:,} rows differ from bronze.reviews, "
-            "which is append-only. Name the columns as before; to correct them, use another --lake."
-        )
+def _require_known(counts: Counts, n_rows: int) -> None:
+    require_conserved("bronze.reviews", {"in": n_rows, **counts}, ADVICE)

@@ -64,6 +64,14 @@ def fetch(location: str, sha256: str, landing: Path) -> Path:
 
 
 def _local(path: Path, expected: str) -> Path:
+    require_readable(path)
+    if expected:
+        _require_hash(path, name=path.name, expected=expected)
+    return path
+
+
+def require_readable(path: Path) -> None:
+    """Raise InputError unless the path is a file that may be read."""
     if not path.exists():
         raise InputError(f"{path}: no such file. Correct --path.")
     if not path.is_file():
@@ -71,9 +79,6 @@ def _local(path: Path, expected: str) -> Path:
         raise InputError(f"{path}: expected a file, found {kind}. Correct --path.")
     if not os.access(path, os.R_OK):
         raise InputError(f"{path}: no permission to read this file. Change its mode.")
-    if expected:
-        _require_hash(path, name=path.name, expected=expected)
-    return path
 
 
 def _require_hash(path: Path, *, name: str, expected: str) -> None:

@@ -10,18 +10,18 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from pipelines.cli import flag
-from pipelines.errors import ContractError, SetupError
+from pipelines.errors import ContractError, InputError, SetupError
 from pipelines.flag_rules import ENCODING, NAME, PATH, SHA256, TEXT, Rule
 from pipelines.ingest.archives import unpack
 from pipelines.ingest.compressed import decompressed
 from pipelines.ingest.csv_reader import Dialect, read_csv
 from pipelines.ingest.decoding import Source, read_text
 from pipelines.ingest.fetch import fetch
+from pipelines.ingest.files import files_at
 from pipelines.ingest.json_reader import read_json
 from pipelines.ingest.labels import LABEL_MAP
 from pipelines.ingest.parquet_reader import read_parquet
 from pipelines.ingest.records import Columns, Record
-from pipelines.provenance import sha256_of
 
 SOURCES = ("imdb", "rotten_tomatoes", "seed-zip", "acl-imdb", "csv", "jsonl", "parquet")
 PACKAGED = SOURCES[:2]
@@ -34,6 +34,7 @@ COLUMN = Rule("the name of a column", lambda name: name != "" and TEXT.accepts(n
 DELIMITER = Rule("one character, or tab", lambda text: text == "tab" or _is_mark(text))
 QUOTE = Rule("one character, or none", lambda text: text == "none" or _is_mark(text))
 ESCAPE = Rule("one character", lambda text: _is_mark(text))
+LOCATION = Rule(PATH.words, lambda path: path == "" or PATH.accepts(path))
 ACL_MEMBER = re.compile(r"aclImdb/(train|test)/(pos|neg|unsup)/\d+_\d+\.txt")
 
 
@@ -48,10 +49,13 @@ class Delivery:
     source: str = flag(
         "kind of source; imdb and rotten_tomatoes are packaged and need no --path", "imdb", SOURCES
     )
-    path: str = flag(
-        "file to ingest: a path, or an https URL together with --sha256", "", must_be=PATH
+    path: tuple[str, ...] = flag(
+        "file, directory or pattern to ingest, or an https URL together with --sha256; may be "
+        "given several times",
+        (),
+        must_be=LOCATION,
     )
-    sha256: str = flag("expected SHA-256 of the file; required for a URL", "", must_be=SHA256)
+    sha256: str = flag("expected SHA-256 of the one file; required for a URL", "", must_be=SHA256)
     name: str = flag(
         "name of the source in bronze.reviews (required for csv, jsonl, parquet)",
         "",
@@ -82,9 +86,9 @@ class Delivery:
     )
 
     def __post_init__(self) -> None:
-        if self.source in PACKAGED and self.path:
+        if self.source in PACKAGED and self.locations:
             raise ValueError(f"--source {self.source} comes packaged, drop --path")
-        if self.source not in PACKAGED and not self.path:
+        if self.source not in PACKAGED and not self.locations:
             raise ValueError(f"--source {self.source} needs --path")
         if self.source not in PLAIN and self.name:
             raise ValueError(f"--source {self.source} has its own name, drop --name")
@@ -97,6 +101,16 @@ class Delivery:
             raise ValueError("--delimiter, --quote and --escape must differ")
 
     @property
+    def locations(self) -> tuple[str, ...]:
+        """The paths that were given; a job of the bundle gives an empty one if there is none."""
+        return tuple(location for location in self.path if location)
+
+    @property
+    def source_name(self) -> str:
+        """The name of the source in bronze.reviews."""
+        return self.name or self.source.removesuffix("-zip").replace("-", "_")
+
+    @property
     def dialect(self) -> Dialect:
         """The characters that structure a CSV file."""
         return Dialect(
@@ -106,17 +120,19 @@ class Delivery:
         )
 
 
-def deliver(delivery: Delivery, landing: Path) -> tuple[Path, str]:
-    """Return the file on this machine and its SHA-256, which is checked if one is known."""
-    location = delivery.path
-    expected_sha256 = delivery.sha256
+def deliver(delivery: Delivery, landing: Path) -> list[Path]:
+    """Return the files on this machine. The SHA-256 is checked if one is known."""
     if delivery.source in PACKAGED:
         packaged, recorded_sha256 = packaged_file()
-        location = str(packaged)
-        expected_sha256 = expected_sha256 or recorded_sha256
-    with disk_errors_reported(landing):
-        file = fetch(location, sha256=expected_sha256, landing=landing)
-        return file, sha256_of(file)
+        with disk_errors_reported(landing):
+            return [fetch(str(packaged), delivery.sha256 or recorded_sha256, landing)]
+    if len(delivery.locations) == 1 and (delivery.sha256 or "://" in delivery.locations[0]):
+        with disk_errors_reported(landing):
+            return [fetch(delivery.locations[0], delivery.sha256, landing)]
+    files = files_at(delivery.locations, delivery.source)
+    if delivery.sha256:
+        raise InputError(f"--sha256: expected one file, found {len(files)}. Drop it.")
+    return files
 
 
 @contextmanager

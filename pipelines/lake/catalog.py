@@ -1,5 +1,7 @@
 """The tables and views of the contracts in a session's catalog."""
 
+from collections.abc import Collection
+
 from pyspark.errors import AnalysisException
 from pyspark.sql import DataFrame, SparkSession
 
@@ -21,9 +23,13 @@ def exists(spark: SparkSession, config: LakeConfig, name: str) -> bool:
     return spark.catalog.tableExists(config.physical(name))
 
 
-def register_tables(spark: SparkSession, config: LakeConfig) -> None:
+def register_tables(
+    spark: SparkSession, config: LakeConfig, tables: Collection[Table] | None = None
+) -> set[str]:
     """Register the schemas, the existing tables and their views in the session.
 
+    tables   only these, and no views; by default all
+    returns  the names of the tables that exist and are no catalog's
     Unity Catalog already knows its tables and views; jobs that write tables renew its views.
     """
     if config.catalog:
@@ -32,10 +38,13 @@ def register_tables(spark: SparkSession, config: LakeConfig) -> None:
         # A user with read access only may not run CREATE, not even with IF NOT EXISTS.
         if not spark.catalog.databaseExists(schema):
             spark.sql(f"CREATE DATABASE IF NOT EXISTS {schema}")
-    if not config.catalog:
-        for table in TABLES:
-            _register(spark, config, table)
+    if config.catalog:
+        return set()
+    chosen = TABLES if tables is None else tables
+    registered = {table.name for table in chosen if register(spark, config, table)}
+    if tables is None:
         create_views(spark, config)
+    return registered
 
 
 def create_views(spark: SparkSession, config: LakeConfig) -> None:
@@ -47,13 +56,15 @@ def create_views(spark: SparkSession, config: LakeConfig) -> None:
             sql(spark, config, f"DROP VIEW IF EXISTS {view.name}")
 
 
-def _register(spark: SparkSession, config: LakeConfig, table: Table) -> None:
-    """Register a table by its directory: a local catalog ends with the session."""
+def register(spark: SparkSession, config: LakeConfig, table: Table) -> bool:
+    """Register a table by its directory, if it exists: a local catalog ends with the session."""
     # The entry may be another lake's table. Tables are external, so that no file is deleted.
     sql(spark, config, f"DROP TABLE IF EXISTS {table.name}")
-    if _is_table(spark, config, table):  # on an empty path Delta would commit an empty table
-        path = config.location(table)
-        spark.catalog.createTable(config.physical(table.name), path=path, source="delta")
+    if not _is_table(spark, config, table):  # on an empty path Delta would commit an empty table
+        return False
+    path = config.location(table)
+    spark.catalog.createTable(config.physical(table.name), path=path, source="delta")
+    return True
 
 
 def _is_table(spark: SparkSession, config: LakeConfig, table: Table) -> bool:

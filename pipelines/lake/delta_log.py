@@ -1,9 +1,10 @@
 """Read a local table's Delta log without Spark: versions by file names, files by delta-rs."""
 
+import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote
 
 from pipelines.errors import IntegrityError, SetupError
@@ -22,6 +23,19 @@ def latest_version(directory: Path) -> int | None:
     """Return the version of the newest commit; None if there is no log."""
     commits = commits_of(directory)
     return int(commits[-1].stem) if commits else None
+
+
+def commit_of(directory: Path, commit_id: str, n_recent: int) -> tuple[int, dict[str, str]] | None:
+    """Return version and metrics of the commit that carries this id in its user metadata.
+
+    None if it is not among the `n_recent` newest ones. DESCRIBE HISTORY takes half a second.
+    """
+    for file in reversed(commits_of(directory)[-n_recent:]):
+        for line in file.read_text(encoding="utf-8").splitlines():
+            info = json.loads(line).get("commitInfo")
+            if info and info.get("userMetadata") == commit_id:
+                return int(file.stem), info.get("operationMetrics") or {}
+    return None
 
 
 @contextmanager
@@ -46,6 +60,21 @@ def opened(table: Table, directory: Path) -> Iterator["DeltaTable"]:
         if "is newer than log segment" in cause:  # of Delta's checksum file beside the commits
             cause = "the last commit of its log is missing."
         raise IntegrityError(f"{table.name} cannot be read: {cause} Run jobs/doctor.py.") from error
+
+
+def rows_of(table: Table, directory: Path) -> list[dict[str, Any]]:
+    """Return all rows of a local table; maps as dicts."""
+    with opened(table, directory) as delta_table:
+        import pyarrow as pa  # after `opened`, which says so if the packages are not installed
+
+        # Not to_pyarrow_table(): one process in six aborts at its end (DECISIONS.md, 2026-11-27).
+        rows = pa.table(delta_table.scan())
+    # Arrow gives a map as a list of pairs.
+    maps = [field.name for field in rows.schema if pa.types.is_map(field.type)]
+    return [
+        {**row, **{name: dict(row[name]) for name in maps if row[name] is not None}}
+        for row in rows.to_pylist()
+    ]
 
 
 def data_files_of(table: Table, directory: Path) -> list[tuple[Path, int]]:

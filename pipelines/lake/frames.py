@@ -2,6 +2,7 @@
 
 import hashlib
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
 from pyspark.sql import Column, DataFrame, SparkSession
 from pyspark.sql import functions as F
@@ -27,9 +28,14 @@ def conform(frame: DataFrame, table: Table) -> DataFrame:
 
 def one_row(spark: SparkSession, table: Table, values: Sequence[object]) -> DataFrame:
     """Return a row of the given values, with the current time as the last column."""
+    return rows_now(spark, table, [values])
+
+
+def rows_now(spark: SparkSession, table: Table, rows: Sequence[Sequence[object]]) -> DataFrame:
+    """Return rows of the given values, with the current time as the last column."""
     *fields, time = table.schema.fields
-    frame = spark.createDataFrame([tuple(values)], StructType(fields))
-    one_partition = frame.coalesce(1)  # more partitions would write empty files
+    frame = spark.createDataFrame([tuple(values) for values in rows], StructType(fields))
+    one_partition = frame.coalesce(1)  # more partitions would write many small files
     return one_partition.withColumn(time.name, F.current_timestamp())
 
 
@@ -40,24 +46,62 @@ def comparable(frame: DataFrame, name: str) -> Column:
     return F.array_sort(F.map_entries(column)) if is_map else column
 
 
-def content_hash(frame: DataFrame) -> str:
-    """Return an order-free hash of the rows over the frame's columns: 32 hex digits.
+@dataclass(frozen=True)
+class Totals:
+    """Count, xor and sum of the rows' hashes: what a content hash is made of.
 
-    It combines count, xor and sum of xxhash64: xor alone misses pairs of equal rows, and the sum
-    needs a decimal, since it overflows a long. xxhash64 skips nulls, so that (null, 'a') would
-    equal ('a', null): so the pattern of nulls is hashed too.
+    Xor alone misses pairs of equal rows. The totals of changes can be added to those of a table, so
+    that no unchanged row is read again.
     """
-    values = [comparable(frame, name) for name in frame.columns]
-    nulls = F.concat(*[F.isnull(name).cast("int").cast("string") for name in frame.columns])
-    hashed = frame.select(F.xxhash64(*values, nulls).alias("row_hash"))
-    totals = hashed.agg(
-        F.count("*").alias("n_rows"),
+
+    n_rows: int
+    xor: int
+    total: int
+
+    @property
+    def content_hash(self) -> str:
+        """The order-free hash of the rows: 32 hex digits."""
+        return hashlib.sha256(str(self).encode()).hexdigest()[:32]
+
+    def __add__(self, changes: "Totals") -> "Totals":
+        return Totals(
+            self.n_rows + changes.n_rows, self.xor ^ changes.xor, self.total + changes.total
+        )
+
+    def __str__(self) -> str:
+        return f"{self.n_rows}:{self.xor}:{self.total}" if self.n_rows else "0:None:None"
+
+    @classmethod
+    def parse(cls, text: str) -> "Totals":
+        """Return the totals that `str` has written."""
+        return cls(*[0 if part == "None" else int(part) for part in text.split(":")])
+
+
+def totals(frame: DataFrame, change: str = "") -> Totals:
+    """Return the totals of the rows over the frame's columns.
+
+    change  name of a column with 1 for a row that was added, -1 for one that was removed; it is not
+            hashed; by default all rows were added
+    """
+    columns = [name for name in frame.columns if name != change]
+    # xxhash64 skips nulls, so that (null, 'a') would equal ('a', null): their pattern counts too.
+    values = [comparable(frame, name) for name in columns]
+    nulls = F.concat(*[F.isnull(name).cast("int").cast("string") for name in columns])
+    sign = F.col(change) if change else F.lit(1)
+    hashed = frame.select(F.xxhash64(*values, nulls).alias("row_hash"), sign.alias("change"))
+    # The sum needs a decimal: it overflows a long.
+    signed = F.col("row_hash").cast("decimal(38,0)") * F.col("change").cast("decimal(1,0)")
+    row = hashed.agg(
+        F.sum("change").alias("n_rows"),
         F.bit_xor("row_hash").alias("xor"),
-        F.sum(F.col("row_hash").cast("decimal(38,0)")).alias("total"),
-    )
-    row = totals.collect()[0]
-    text = f"{row['n_rows']}:{row['xor']}:{row['total']}"
-    return hashlib.sha256(text.encode()).hexdigest()[:32]
+        F.sum(signed.cast("decimal(38,0)")).alias("total"),
+    ).collect()[0]
+    return Totals(int(row["n_rows"] or 0), int(row["xor"] or 0), int(row["total"] or 0))
+
+
+def content_hash(frame: DataFrame) -> str:
+    """Return an order-free hash of the rows over the frame's columns: 32 hex digits."""
+    return totals(frame).content_hash
 
 
 def require_conserved(where: str, rows: Mapping[str, int], advice: str) -> None:

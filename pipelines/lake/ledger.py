@@ -15,9 +15,8 @@ from typing import Any
 
 from pipelines import cli
 from pipelines.lake import chain
-from pipelines.lake.config import LakeConfig
-from pipelines.lake.delta_log import opened
-from pipelines.lake.tables import Commit, TableStore, versions_left
+from pipelines.lake.commits import Commit, versions_left
+from pipelines.lake.tables import TableStore
 from pipelines.provenance import git_commit
 from pipelines.stage_code import code_sha256
 from schemas import OPS_RUNS, TABLES, Table
@@ -25,7 +24,7 @@ from schemas import OPS_RUNS, TABLES, Table
 log = logging.getLogger("reviewlake")
 
 # A run's key identifies its result. The places of tables and files do not change it.
-PLACES = ("lake", "catalog", "landing", "schemas", "jars", "lock_wait_s", "rerun", "path")
+PLACES = ("lake", "catalog", "landing", "schemas", "jars", "lock_wait_s", "rerun", "full", "path")
 # These are in the run's inputs already: version -1 is version 3 if 3 is the latest one.
 RESOLVED = ("gold_version", "model")
 
@@ -41,6 +40,16 @@ class Run:
     code_sha256: str
     started_s: float
     commit: str | None
+    is_again: bool  # done again from all rows: with --rerun, or --full
+
+
+@dataclass(frozen=True)
+class Base:
+    """The finished run from which an increment goes on."""
+
+    since: int  # version of the input that it read
+    versions: Mapping[str, int]  # of each table, as it left it
+    rows: Mapping[str, int]
 
 
 def start(stage: str, config: Any, inputs: Mapping[str, int | str]) -> Run:
@@ -50,23 +59,29 @@ def start(stage: str, config: Any, inputs: Mapping[str, int | str]) -> Run:
     """
     params = cli.as_params(config)
     settings = {name: value for name, value in params.items() if name not in PLACES}
-    computed = {name: value for name, value in settings.items() if name not in RESOLVED}
     code = code_sha256(stage, inputs)
+    key = _key_of(stage, settings, inputs, code)
+    is_again = bool(params.get("rerun") or params.get("full"))
+    return Run(key, stage, settings, inputs, code, time.monotonic(), git_commit(), is_again)
+
+
+def _key_of(
+    stage: str, settings: Mapping[str, Any], inputs: Mapping[str, int | str], code: str
+) -> str:
+    computed = {name: value for name, value in settings.items() if name not in RESOLVED}
     identity = json.dumps([stage, computed, dict(inputs), code], sort_keys=True)
-    key = hashlib.sha256(identity.encode()).hexdigest()
-    return Run(key, stage, settings, inputs, code, time.monotonic(), git_commit())
+    return hashlib.sha256(identity.encode()).hexdigest()
 
 
 def already_done(store: TableStore, run: Run) -> dict[str, int] | None:
     """Return the output versions of an identical finished run if its tables are unchanged."""
-    rows = [] if store.config.rerun else _same_runs(store, run, state="done")
+    rows = [] if run.is_again else _same_runs(store, run, state="done")
     if not rows:
         return None
     last = max(rows, key=lambda row: row["finished_at"])
-    outputs = dict(last["output_versions"])
-    tables = [table for table in TABLES if table.name in outputs]
-    if not all(_is_intact(store, table, outputs[table.name]) for table in tables):
+    if not _are_intact(store, last):
         return None
+    outputs = dict(last["output_versions"])
     finished_at = last["finished_at"].astimezone(UTC)
     versions = ", ".join(f"{name} v{version}" for name, version in sorted(outputs.items()))
     log.info(
@@ -78,9 +93,40 @@ def already_done(store: TableStore, run: Run) -> dict[str, int] | None:
     return outputs
 
 
+def base_of(store: TableStore, run: Run, source: Table) -> Base | None:
+    """Return the last run that differs from this one in nothing but the version of `source`.
+
+    What it has read need not be read again. None if there is no such run, if its tables have
+    changed since, or with --rerun or --full.
+    """
+    if run.is_again:
+        return None
+    later_stages: set[str] = set()  # of runs that ended after the row
+    for row in sorted(_rows(store), key=lambda row: row["finished_at"], reverse=True):
+        # A vacuum keeps what changed since the last run of each stage, and no more.
+        is_kept = "vacuum" not in later_stages or run.stage not in later_stages
+        later_stages.add(row["stage"])
+        since = row["input_versions"].get(source.name)
+        if row["stage"] != run.stage or row["state"] != "done" or since is None:
+            continue
+        inputs = {**run.inputs, source.name: since}
+        if _key_of(run.stage, run.config, inputs, run.code_sha256) == row["run_key"]:
+            base = Base(since, row["output_versions"], row["rows"])
+            return base if is_kept and _are_intact(store, row) else None
+    return None
+
+
+def report_differences(store: TableStore, run: Run, commits: Sequence[Commit]) -> None:
+    """Log whether a run that was done before, and is done again from all rows, found the same."""
+    if run.is_again and _same_runs(store, run, state="done"):
+        n_rows = sum(commit.n_added + commit.n_changed + commit.n_removed for commit in commits)
+        result = f"{n_rows:,} rows differed, and are corrected" if n_rows else "nothing differs"
+        log.info("%s: done again from all rows: %s", run.stage, result)
+
+
 def was_refused(store: TableStore, run: Run) -> bool:
     """Return whether an identical run ended in a refusal by the gate."""
-    return not store.config.rerun and bool(_same_runs(store, run, state="refused"))
+    return not run.is_again and bool(_same_runs(store, run, state="refused"))
 
 
 def complete(store: TableStore, run: Run, tables: Sequence[Table]) -> None:
@@ -96,10 +142,12 @@ def finish(
     rows: Mapping[str, int],
     output_hash: str | None = None,
     state: str = "done",
+    input_since: Mapping[str, int] | None = None,
 ) -> None:
     """Write the run's row after its last commit: a killed run must not look finished.
 
     output_hash  by default the content hash of the first output
+    input_since  version of each table since which the rows were read; by default all were
     """
     from pipelines.lake.frames import one_row
     from pipelines.lake.outputs import describe, ledger_files
@@ -117,6 +165,8 @@ def finish(
             versions_left(outputs),
             output_hash or (left.hashes.get(outputs[0].table.name) if outputs else None),
             left.hashes,
+            left.totals,
+            dict(input_since or {}),
             left.since,
             left.files,
             chain.ends_of(recorded),
@@ -162,6 +212,13 @@ def input_version(
     return version
 
 
+def _are_intact(store: TableStore, row: chain.Row) -> bool:
+    """Return whether the tables still hold what a run left."""
+    versions = row["output_versions"]
+    tables = [table for table in TABLES if table.name in versions]
+    return all(_is_intact(store, table, versions[table.name]) for table in tables)
+
+
 def _is_intact(store: TableStore, table: Table, version_left: int) -> bool:
     """Return whether the table still holds what a run left at that version."""
     if not store.exists(table):
@@ -178,11 +235,7 @@ def _same_runs(store: TableStore, run: Run, state: str | None = None) -> list[di
 
 def rows_of(store: TableStore) -> list[dict[str, Any]]:
     """Return the ledger: one row per run, so a few hundred per year of daily jobs."""
-    if not store.exists(OPS_RUNS):
-        return []
-    if store.config.is_local:
-        return _read_without_spark(store.config)
-    return [row.asDict(recursive=True) for row in store.read(OPS_RUNS).collect()]
+    return store.rows(OPS_RUNS)
 
 
 def _rows(store: TableStore) -> list[dict[str, Any]]:
@@ -191,19 +244,3 @@ def _rows(store: TableStore) -> list[dict[str, Any]]:
     rows = rows_of(store)
     chain.require_noted(store.config, ends, rows)
     return rows
-
-
-def _read_without_spark(config: LakeConfig) -> list[dict[str, Any]]:
-    """Read a local lake's ledger with delta-rs."""
-    with opened(OPS_RUNS, config.log_directory(OPS_RUNS)) as table:
-        import pyarrow as pa  # after `opened`, which says so if the packages are not installed
-
-        # Not to_pyarrow_table(): one process in six aborts at its end (DECISIONS.md, 2026-11-27).
-        rows = pa.table(table.scan()).to_pylist()
-    return [{**row, **_maps(row)} for row in rows]
-
-
-def _maps(row: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the map columns of a row as dicts: Arrow gives them as lists of pairs."""
-    names = ("input_versions", "output_versions", "output_hashes", "recorded_since", "rows")
-    return {name: dict(row[name]) for name in names if row.get(name) is not None}

@@ -14,11 +14,13 @@ from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
 from pipelines.lake.chain import Row
+from pipelines.lake.changes import changes_of, totals_since
+from pipelines.lake.commits import Commit
 from pipelines.lake.config import LakeConfig
 from pipelines.lake.delta_log import commits_of, latest_version
-from pipelines.lake.frames import content_hash
+from pipelines.lake.frames import Totals, totals
 from pipelines.lake.links import inside
-from pipelines.lake.tables import Commit, TableStore
+from pipelines.lake.tables import TableStore
 from pipelines.model.manifest import ModelFile
 from pipelines.provenance import sha256_of
 from schemas import OPS_RUNS, TABLES, Table
@@ -32,6 +34,7 @@ class Recorded:
     version: int
     since: int | None  # None: from the start
     content_hash: str
+    totals: Totals | None  # None: an older release, which recorded none
     run: Row
 
 
@@ -40,6 +43,7 @@ class Left:
     """What a run left, for its row in ops.runs; all by table, but the files."""
 
     hashes: dict[str, str]
+    totals: dict[str, str]
     since: dict[str, int]
     files: list[ModelFile] | None  # None: the lake is not local
 
@@ -53,18 +57,37 @@ def recorded_outputs(rows: Sequence[Row]) -> list[Recorded]:
             if name in tables:
                 version = row["output_versions"][name]
                 since = (row.get("recorded_since") or {}).get(name)
-                output = Recorded(tables[name], version, since, hashed, row)
+                text = (row.get("output_totals") or {}).get(name)
+                known = Totals.parse(text) if text else None
+                output = Recorded(tables[name], version, since, hashed, known, row)
                 first.setdefault((name, version), output)
     return [first[key] for key in sorted(first)]
 
 
 def content_hash_of(store: TableStore, table: Table, version: int, since: int | None) -> str:
     """Hash a version's rows; of an append-only table, those added after the version `since`."""
+    return _totals_of(store, table, version, since).content_hash
+
+
+def _totals_of(store: TableStore, table: Table, version: int, since: int | None) -> Totals:
+    if since is None or not table.is_append_only:
+        return totals(store.read(table, version))
+    added = changes_of(store, table, since, version)
+    if added is not None:
+        return totals(added.drop("change"))
     rows = store.read(table, version)
-    if since is not None and table.is_append_only:
-        new_names = _file_names(rows) - _file_names(store.read(table, since))
-        rows = rows.where(F.col("_metadata.file_name").isin(sorted(new_names)))
-    return content_hash(rows)
+    new_names = _file_names(rows) - _file_names(store.read(table, since))
+    return totals(rows.where(F.col("_metadata.file_name").isin(sorted(new_names))))
+
+
+def _totals_left(store: TableStore, table: Table, version: int, earlier: Recorded | None) -> Totals:
+    """Return the totals of what a run left; of a table that was recorded, by what has changed."""
+    if earlier is None or earlier.totals is None or table.is_append_only:
+        return _totals_of(store, table, version, earlier.version if earlier else None)
+    changed = totals_since(store, table, earlier.version, version)
+    if changed is None:
+        return totals(store.read(table, version))
+    return earlier.totals + changed
 
 
 def describe(store: TableStore, commits: Sequence[Commit], rows: Sequence[Row]) -> Left:
@@ -74,7 +97,7 @@ def describe(store: TableStore, commits: Sequence[Commit], rows: Sequence[Row]) 
     An output that an earlier run has recorded keeps that record, and its files are not listed
     again. If a later version is recorded already, its record holds these rows too.
     """
-    left = Left({}, {}, [] if store.config.is_local else None)
+    left = Left({}, {}, {}, [] if store.config.is_local else None)
     recorded = recorded_outputs(rows)
     for commit in commits:
         table, name = commit.table, commit.table.name
@@ -83,9 +106,14 @@ def describe(store: TableStore, commits: Sequence[Commit], rows: Sequence[Row]) 
         same = next((output for output in earlier if output.version == commit.version), None)
         if same:
             left.hashes[name] = same.content_hash
+            if same.totals:
+                left.totals[name] = str(same.totals)
             since = same.since
         elif since is None or since < commit.version:
-            left.hashes[name] = content_hash_of(store, table, commit.version, since)
+            last = earlier[-1] if earlier else None
+            left_totals = _totals_left(store, table, commit.version, last)
+            left.hashes[name] = left_totals.content_hash
+            left.totals[name] = str(left_totals)
             if left.files is not None:
                 left.files.extend(files_written(store.config, table, commit.version, since))
         if name in left.hashes and since is not None:
@@ -129,9 +157,10 @@ def ledger_files(config: LakeConfig, rows: Sequence[Row]) -> list[ModelFile]:
 
 
 def _data_files(commit: Path) -> Iterator[Path]:
-    """Yield the data files that a commit adds; their paths in the log are percent-encoded."""
+    """Yield the files of rows and changes that a commit adds; their paths are percent-encoded."""
     for line in commit.read_text(encoding="utf-8").splitlines():
-        action = json.loads(line).get("add")
+        actions = json.loads(line)
+        action = actions.get("add") or actions.get("cdc")
         if action:
             yield commit.parents[1] / unquote(action["path"])
 

@@ -17,7 +17,7 @@ from pipelines.lake.frames import content_hash
 from pipelines.lake.scratch import scratch
 from pipelines.lake.staging import staged
 from pipelines.lake.tables import TableStore
-from schemas import GOLD_REVIEWS, SPLITS
+from schemas import GOLD_REVIEWS, SPLITS, Table
 
 ARROW_TYPES = {"string": pa.string(), "int": pa.int32(), "boolean": pa.bool_()}
 SCHEMA = pa.schema(
@@ -26,6 +26,17 @@ SCHEMA = pa.schema(
         for column in GOLD_REVIEWS.columns
     ]
 )
+
+
+def data_tags(store: TableStore, table: Table, version: int, content_hash: str) -> dict[str, str]:
+    """Return the tags of a run that read this version: table, id, version, content hash."""
+    detail = store.sql(f"DESCRIBE DETAIL {table.name}").select("id").first()
+    return {
+        "delta.table": table.name,
+        "delta.table_id": detail["id"] if detail else "",
+        "delta.version": str(version),
+        "content_hash": content_hash,
+    }
 
 
 @contextmanager

@@ -2,10 +2,10 @@
 
 import logging
 import uuid
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
-from dataclasses import dataclass
 from functools import partial
+from typing import Any
 
 from py4j.protocol import Py4JJavaError
 from pyspark.errors import PySparkException
@@ -13,10 +13,11 @@ from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
 
 from pipelines.errors import InputError, IntegrityError
-from pipelines.lake import catalog
+from pipelines.lake import catalog, commits, merge
+from pipelines.lake.commits import Commit
 from pipelines.lake.config import LakeConfig
 from pipelines.lake.delta_errors import write_error
-from pipelines.lake.delta_log import latest_version
+from pipelines.lake.delta_log import commit_of, latest_version, rows_of
 from pipelines.lake.frames import conform, content_hash
 from pipelines.lake.locks import require_atomic, table_lock
 from pipelines.lake.session import get_session
@@ -27,34 +28,16 @@ log = logging.getLogger("reviewlake")
 
 USER_METADATA = "spark.databricks.delta.commitInfo.userMetadata"
 SETTING_REFUSED = "CONFIG_NOT_AVAILABLE"
-RECENT_COMMITS = 50  # latest versions searched for our own commit
 
 
-@dataclass(frozen=True)
-class Commit:
-    """The table's version after a write, and how many rows it added, changed and removed."""
+def open_lake(
+    app: str, config: LakeConfig, tables: Collection[Table] | None = None
+) -> "TableStore":
+    """Return the tables of a lake. Spark starts when first needed.
 
-    table: Table
-    version: int
-    n_added: int
-    n_changed: int = 0
-    n_removed: int = 0
-
-    def __str__(self) -> str:
-        return (
-            f"{self.table.name} v{self.version}: {self.n_added:,} rows added, "
-            f"{self.n_changed:,} changed, {self.n_removed:,} removed"
-        )
-
-
-def versions_left(commits: Iterable[Commit]) -> dict[str, int]:
-    """Return the version that each commit left, by table."""
-    return {commit.table.name: commit.version for commit in commits}
-
-
-def open_lake(app: str, config: LakeConfig) -> "TableStore":
-    """Return the tables of a lake. Spark starts when first needed."""
-    return TableStore(partial(get_session, app, config), config)
+    tables  those that the job reads and writes; by default all, with the views
+    """
+    return TableStore(partial(get_session, app, config), config, tables)
 
 
 class TableStore:
@@ -65,10 +48,15 @@ class TableStore:
     """
 
     def __init__(
-        self, session: SparkSession | Callable[[], SparkSession], config: LakeConfig
+        self,
+        session: SparkSession | Callable[[], SparkSession],
+        config: LakeConfig,
+        tables: Collection[Table] | None = None,
     ) -> None:
         self.config = config
+        self._tables = tables
         self._complete: set[str] = set()
+        self._registered: set[str] = set()
         self._start_session = session if callable(session) else lambda: session
         self._spark: SparkSession | None = None
         if not callable(session):
@@ -88,7 +76,7 @@ class TableStore:
 
     def _started(self) -> SparkSession:
         spark = self._start_session()
-        catalog.register_tables(spark, self.config)
+        self._registered = catalog.register_tables(spark, self.config, self._tables)
         return spark
 
     def sql(self, text: str) -> DataFrame:
@@ -97,9 +85,15 @@ class TableStore:
 
     def exists(self, table: Table | View) -> bool:
         """Return whether the table or view has been created."""
-        if isinstance(table, Table) and self.config.is_local and not self.is_started:
-            return latest_version(self.config.log_directory(table)) is not None
-        return catalog.exists(self.spark, self.config, table.name)
+        if isinstance(table, View) or not self.config.is_local:
+            return catalog.exists(self.spark, self.config, table.name)
+        if latest_version(self.config.log_directory(table)) is None:
+            return False
+        if self.is_started and table.name not in self._registered:
+            # Not one of the job's own tables, or another job has created it meanwhile.
+            catalog.register(self.spark, self.config, table)
+            self._registered.add(table.name)
+        return True
 
     def require(self, table: Table) -> None:
         """Raise InputError, naming the job that builds it, if the table does not exist."""
@@ -115,16 +109,21 @@ class TableStore:
             return
         with self.lock(table):
             is_new = not self.exists(table)
-            if is_new:
-                self.sql(create_table(table, self.config.location(table)))
-            properties = self.sql(f"SHOW TBLPROPERTIES {table.name}").collect()
-            checks = {row["key"].removeprefix("delta.constraints.") for row in properties}
-            columns = {name.lower() for name in self.read(table).columns}
-            for statement in additions(table, columns, checks):
+            create = create_table(table, self.config.location(table))
+            statements = [create] if is_new else self._additions(table)
+            for statement in statements:
                 self.sql(statement)
+        self._registered.add(table.name)
         self._complete.add(table.name)
-        if is_new or self.config.catalog:
+        if self.config.catalog or (is_new and self._tables is None):
             catalog.create_views(self.spark, self.config)
+
+    def _additions(self, table: Table) -> list[str]:
+        """Return the statements for what the contract has new."""
+        rows = self.sql(f"SHOW TBLPROPERTIES {table.name}").collect()
+        properties = {row["key"]: row["value"] for row in rows}
+        columns = {name.lower() for name in self.read(table).columns}
+        return additions(table, columns, properties)
 
     def lock(self, table: Table) -> AbstractContextManager[None]:
         """Lock out other writers of a local table; other stores must refuse one of two commits."""
@@ -161,6 +160,14 @@ class TableStore:
             )
         return self.sql(f"SELECT * FROM {table.name} VERSION AS OF {int(version)}")
 
+    def rows(self, table: Table) -> list[dict[str, Any]]:
+        """Return all rows of a small table, none if it does not exist; if local, without Spark."""
+        if not self.exists(table):
+            return []
+        if self.config.is_local:
+            return rows_of(table, self.config.log_directory(table))
+        return [row.asDict(recursive=True) for row in self.read(table).collect()]
+
     def version(self, table: Table) -> int:
         """Return the latest version. DESCRIBE HISTORY takes a second; file names take no time."""
         if self.config.is_local:
@@ -175,16 +182,6 @@ class TableStore:
         """Return the latest version of a table. Raises InputError if it does not exist."""
         self.require(table)
         return self.version(table)
-
-    def data_tags(self, table: Table, version: int, content_hash: str) -> dict[str, str]:
-        """Return the tags of a run that read this version: table, id, version, content hash."""
-        detail = self.sql(f"DESCRIBE DETAIL {table.name}").select("id").first()
-        return {
-            "delta.table": table.name,
-            "delta.table_id": detail["id"] if detail else "",
-            "delta.version": str(version),
-            "content_hash": content_hash,
-        }
 
     def counts(self, queries: Mapping[str, str]) -> dict[str, int]:
         """Return the single number of each SELECT, by name; all run as one statement."""
@@ -202,41 +199,56 @@ class TableStore:
             rows.writeTo(self.config.physical(table.name)).append()
         return self._own_commit(table, commit_id, version_before)
 
-    def merge(self, table: Table, frame: DataFrame) -> Commit:
-        """Add the rows whose key is new; rows with a known key are left as they are."""
+    def merge(
+        self, table: Table, frame: DataFrame, only: tuple[str, Collection[str]] | None = None
+    ) -> Commit:
+        """Add the rows whose key is new; rows with a known key are left as they are.
+
+        only  a column and all of its values in `frame`: files of the table without one of them are
+              not read
+        """
         self.create(table)
         with self.lock(table):
-            if frame.join(self.read(table), list(table.key), "left_anti").isEmpty():
+            stored = self.read(table)
+            if only:
+                stored = stored.where(F.col(only[0]).isin(*only[1]))
+            if frame.join(stored, list(table.key), "left_anti").isEmpty():
                 return Commit(table, self.version(table), 0)
-            return self._merge(table, frame, "WHEN NOT MATCHED THEN INSERT *")
+            return self._merge(table, conform(frame, table), merge.insert_new(only))
 
-    def synchronise(self, table: Table, frame: DataFrame) -> Commit:
-        """Make the table equal to `frame`. Only rows that differ are written."""
+    def synchronise(
+        self, table: Table, frame: DataFrame, within: DataFrame | None = None
+    ) -> Commit:
+        """Make the table equal to `frame`. Only rows that differ are written.
+
+        within  distinct keys: only the table's rows with these keys are compared and changed, and
+                `frame` has no others; by default all rows are
+        """
         if not self.exists(table):
             return self.append(table, frame)
         self.create(table)
-        values = [name for name in table.column_names if name not in table.key]
-        differs = " OR ".join(f"NOT (stored.{name} <=> given.{name})" for name in values)
-        clauses = (
-            f"WHEN MATCHED AND ({differs or 'false'}) THEN UPDATE SET * "
-            "WHEN NOT MATCHED THEN INSERT * WHEN NOT MATCHED BY SOURCE THEN DELETE"
-        )
         with self.lock(table):
+            if within is not None:
+                return self._synchronise_keys(table, frame, within)
             if content_hash(self.read(table)) == content_hash(conform(frame, table)):
                 return Commit(table, self.version(table), 0)
-            return self._merge(table, frame, clauses)
+            return self._merge(table, conform(frame, table), merge.equal_to_source(table))
+
+    def _synchronise_keys(self, table: Table, frame: DataFrame, within: DataFrame) -> Commit:
+        """Synchronise the rows of these keys. Where the table holds none of them, just append."""
+        key = list(table.key)
+        if self.read(table).select(*key).join(within, key, "left_semi").isEmpty():
+            return self.append(table, frame)
+        rows = conform(frame, table).withColumn("is_given", F.lit(True))
+        source = within.join(rows, key, "left").na.fill({"is_given": False})
+        return self._merge(table, source, merge.equal_where_given(table))
 
     def _merge(self, table: Table, frame: DataFrame, clauses: str) -> Commit:
-        rows = conform(frame, table)
-        same_key = " AND ".join(f"stored.{name} = given.{name}" for name in table.key)
         with self._commit(table) as (commit_id, version_before):
             view = f"given_{uuid.uuid4().hex}"
-            rows.createOrReplaceTempView(view)
+            frame.createOrReplaceTempView(view)
             try:
-                self.sql(
-                    f"MERGE INTO {table.name} AS stored USING {view} AS given "
-                    f"ON {same_key} {clauses}"
-                )
+                self.sql(merge.statement(table, view, clauses))
             finally:
                 self.spark.catalog.dropTempView(view)
         return self._own_commit(table, commit_id, version_before)
@@ -276,25 +288,13 @@ class TableStore:
         Without an id, return the first one after `version_before`: two concurrent writers of one
         table cannot be told apart then.
         """
-        history = self.sql(f"DESCRIBE HISTORY {table.name} LIMIT {RECENT_COMMITS}")
-        is_own = F.col("version") > version_before
-        if commit_id:
-            is_own = F.col("userMetadata") == commit_id
-        own_commits = history.where(is_own).orderBy("version")
-        row = own_commits.select("version", "operationMetrics").first()
-        if row is None:
-            raise IntegrityError(
-                f"{table.name}: commit {commit_id} is not among the last {RECENT_COMMITS} "
-                "versions. Another writer has overwritten it; run the stage again."
-            )
-        metrics = row["operationMetrics"]
-        commit = Commit(
-            table,
-            row["version"],
-            n_added=int(metrics.get("numTargetRowsInserted", metrics.get("numOutputRows", 0))),
-            n_changed=int(metrics.get("numTargetRowsUpdated", 0)),
-            n_removed=int(metrics.get("numTargetRowsDeleted", 0)),
-        )
+        if self.config.is_local and commit_id:
+            log_directory = self.config.log_directory(table)
+            own: commits.Found = commit_of(log_directory, commit_id, commits.RECENT)
+        else:
+            history = self.sql(f"DESCRIBE HISTORY {table.name} LIMIT {commits.RECENT}")
+            own = commits.own_commit(history, commit_id, version_before)
+        commit = commits.required(table, commit_id, own)
         if table is not OPS_RUNS:
             log.info("%s", commit)
         return commit

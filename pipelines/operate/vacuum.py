@@ -8,11 +8,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import unquote
 
-from pyspark.errors import PySparkException
+from pyspark.errors import AnalysisException, PySparkException
 from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
 from pipelines.errors import InputError, IntegrityError, SetupError
+from pipelines.lake.chain import Row
+from pipelines.lake.changes import changes_of
 from pipelines.lake.links import inside
 from pipelines.lake.scratch import LEFTOVERS, is_in_use
 from pipelines.lake.tables import TableStore
@@ -20,6 +22,8 @@ from pipelines.program import first_cause
 from pipelines.tracking.model_table import ModelRecord
 from schemas import BRONZE_REVIEWS, GOLD_REVIEWS, SILVER_REVIEWS, Table
 
+CHANGES = "_change_data"  # a directory of Delta
+INCREMENTAL = {"ingest", "clean", "curate", "score"}  # stages that read or write by increment
 RECENT = "latest or recent"
 NO_RETENTION_CHECK = "spark.databricks.delta.retentionDurationCheck.enabled"
 VACUUM_COMMITS = "spark.databricks.delta.vacuum.logging.enabled"
@@ -58,6 +62,22 @@ def live_pins(
     return pins + [Pin(table, version, f"run {run_id}, keep") for run_id, table, version in kept]
 
 
+def changes_read(rows: Iterable[Row], table: Table) -> int:
+    """Return the version up to which all stages have read a table, or left it: `rows` says so.
+
+    A stage's next increment goes on from there, so changes up to it are read no more.
+    """
+    ordered = sorted(rows, key=lambda row: row["finished_at"])
+    latest = {row["stage"]: row for row in ordered if row["state"] == "done"}
+    versions = [
+        side[table.name]
+        for stage in latest.keys() & INCREMENTAL
+        for side in (latest[stage]["input_versions"], latest[stage]["output_versions"])
+        if table.name in side
+    ]
+    return min(versions, default=0)
+
+
 def require_known(live: set[tuple[str, int]], known: set[tuple[str, int]], names: set[str]) -> None:
     """Raise IntegrityError if registry and ops.models do not match: a pin may be missing.
 
@@ -82,6 +102,7 @@ def vacuum_table(
     *,
     before_ms: int,
     forget: str,
+    changes_read: int,
     is_dry_run: bool,
     announce: Callable[[], None],
 ) -> str:
@@ -90,6 +111,7 @@ def vacuum_table(
     pins       versions that models and runs use
     before_ms  epoch; versions that were current since then, and newer files, are kept
     forget     versions to give up, such as 3-7; empty = all that are not needed
+    changes_read  version up to which all stages have read what changed
     announce   called before files are deleted
     """
     with store.lock(table):
@@ -100,6 +122,7 @@ def vacuum_table(
         needed_files = files_read_by(store, table, {pin.version for pin in needed})
         require_present(store, table, needed_files)
         kept_files = files_read_by(store, table, kept_versions) if forget else needed_files
+        kept_files = kept_files.union(change_files(store, table, changes_read)).distinct()
         unneeded_files = unneeded(data_files(store, table), kept_files, before_ms)
         n_files, n_bytes = size_of(unneeded_files)
         if n_files and not is_dry_run:
@@ -160,6 +183,13 @@ def files_read_by(store: TableStore, table: Table, versions: Iterable[int]) -> D
     return store.spark.createDataFrame([(path,) for path in sorted(paths)], "path string")
 
 
+def change_files(store: TableStore, table: Table, since: int) -> DataFrame:
+    """Return the path of each file in which a later increment reads what changed after `since`."""
+    changes = changes_of(store, table, since, store.version(table))
+    paths = set() if changes is None else {plain_path(uri) for uri in changes.inputFiles()}
+    return store.spark.createDataFrame([(path,) for path in sorted(paths)], "path string")
+
+
 def plain_path(uri: str) -> str:
     """Return a file's path as Spark's listing writes it: file:/a b, not file:///a%20b."""
     path = unquote(uri)
@@ -177,7 +207,7 @@ def require_present(store: TableStore, table: Table, files: DataFrame) -> None:
 
 
 def data_files(store: TableStore, table: Table) -> DataFrame:
-    """List the data files below the table's directory, without those of the log.
+    """List the files of rows and of changes below the table's directory, not those of the log.
 
     returns  path, length (bytes), modificationTime
     """
@@ -186,6 +216,9 @@ def data_files(store: TableStore, table: Table) -> DataFrame:
         recursiveFileLookup="true", pathGlobFilter="*.parquet"
     )
     files = listing.load(detail["location"]).where("NOT contains(path, '/_delta_log/')")
+    with suppress(AnalysisException):  # no version has changed or removed a row
+        # Spark takes the directory as hidden, unless it is named.
+        files = files.unionByName(listing.load(f"{detail['location'].rstrip('/')}/{CHANGES}"))
     return files.select("path", "length", "modificationTime")  # no content is read
 
 

@@ -12,9 +12,10 @@ from mlflow.tracking import MlflowClient
 from tqdm import tqdm
 
 from pipelines.errors import IntegrityError
+from pipelines.lake.commits import Commit
 from pipelines.lake.frames import one_row
 from pipelines.lake.snapshot import labels_of, open_snapshot, rows_of, snapshot_of
-from pipelines.lake.tables import Commit, TableStore
+from pipelines.lake.tables import TableStore
 from pipelines.promote.checks import EXAMPLES, Predictions, Verdict, judge
 from pipelines.tracking import model_files, model_table
 from schemas import OPS_PROMOTIONS

@@ -13,8 +13,9 @@ from pyspark.sql import DataFrame, Row
 
 from pipelines.errors import InputError, IntegrityError
 from pipelines.lake import ledger
+from pipelines.lake.commits import Commit
 from pipelines.lake.frames import one_row
-from pipelines.lake.tables import Commit, TableStore
+from pipelines.lake.tables import TableStore
 from pipelines.model.manifest import ModelFile
 from pipelines.provenance import git_commit
 from pipelines.tracking import registry

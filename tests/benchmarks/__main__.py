@@ -23,7 +23,7 @@ from pipelines import cli, program
 from pipelines.cli import flag
 from pipelines.provenance import git_commit, git_is_dirty
 from pipelines.train.environment import cpu_flags
-from tests.benchmarks import presets, rerun, scoring, tables, training
+from tests.benchmarks import delivery, presets, rerun, scoring, tables, training
 from tests.benchmarks.compare import RUNS
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -65,6 +65,7 @@ BENCHMARKS: dict[str, tuple[str, Callable[[Path, int], list[str]]]] = {
     "scoring": ("Scoring", scoring.bench),
     "tables": ("Ingest to gold", tables.bench),
     "growth": ("Ten times the rows", tables.bench_growth),
+    "delivery": ("A delivery of 1,000 reviews", delivery.bench),
     "presets": ("Quality per minute", presets.bench),
     "rerun": ("A finished pipeline, run again", rerun.bench),
 }

@@ -9,12 +9,12 @@ import pytest
 
 from jobs import clean, ingest
 from pipelines.errors import ContractError
-from pipelines.ingest.bronze import staged_delivery
 from pipelines.ingest.sources import Delivery
 from pipelines.lake.config import LakeConfig
 from pipelines.lake.tables import TableStore
 from pipelines.provenance import sha256_of
 from schemas import OPS_RUNS, SILVER_REJECTS, SILVER_REVIEWS
+from tests.support.delivered import staged_delivery
 
 STARS = "text,label\n" + "".join(f"rated {n},{n}\n" for n in range(1, 11))
 WARM, DULL = "A warm, funny film.", "Dull from the first minute."
@@ -24,7 +24,7 @@ def delivered(folder: Path, source: str, content: bytes, **flags: str) -> list[t
     """Return text and meaning of the label of each row of a delivered file."""
     path = folder / "delivered"
     path.write_bytes(content)
-    delivery = Delivery(source, str(path), name="shop", **flags)
+    delivery = Delivery(source, (str(path),), name="shop", **flags)
     with staged_delivery(delivery, path, sha256_of(path), folder / "landing") as staged:
         rows = pd.read_parquet(staged.parquet)
     return list(zip(rows["raw_text"], rows["label_meaning"], strict=True))

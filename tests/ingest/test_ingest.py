@@ -20,18 +20,18 @@ from jobs import ingest as job
 from pipelines.errors import ConflictError, ContractError, InputError, IntegrityError, SetupError
 from pipelines.ingest import bronze
 from pipelines.ingest.bronze import (
-    StagedDelivery,
     bronze_rows,
     compare_with_bronze,
     evenly_spread,
     require_equal_counts,
-    staged_delivery,
 )
 from pipelines.ingest.sources import PACKAGED, SOURCES, Delivery
+from pipelines.lake.commits import Commit
 from pipelines.lake.config import LakeConfig
-from pipelines.lake.tables import Commit, TableStore
+from pipelines.lake.tables import TableStore
 from pipelines.provenance import sha256_of
 from schemas import BRONZE_REVIEWS, OPS_RUNS, Table
+from tests.support.delivered import staged_delivery
 
 NOW = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
 TEXT = 'two\r\nlines, a "quote", NUL \0, \u00e9, \u2028 and \U0001f600'
@@ -51,19 +51,19 @@ def csv_flags(path: Path, *more: str) -> list[str]:
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"path": "x.csv"}, "--source imdb comes packaged, drop --path"),
+        ({"path": ("x.csv",)}, "--source imdb comes packaged, drop --path"),
         ({"source": "seed-zip"}, "--source seed-zip needs --path"),
-        ({"source": "csv", "path": "x.csv"}, "--source csv needs --name"),
+        ({"source": "csv", "path": ("x.csv",)}, "--source csv needs --name"),
         ({"name": "shop"}, "--source imdb has its own name, drop --name"),
         (
-            {"source": "csv", "path": "x.csv", "name": "shop", "label_map": "2=positive"},
+            {"source": "csv", "path": ("x.csv",), "name": "shop", "label_map": "2=positive"},
             "--label-map needs --label-column",
         ),
         ({"delimiter": "'", "quote": "'"}, "--delimiter, --quote and --escape must differ"),
     ],
 )
 def test_flags_that_contradict_each_other_are_refused(
-    changes: dict[str, str], message: str
+    changes: dict[str, Any], message: str
 ) -> None:
     with pytest.raises(ValueError, match=message):
         replace(Delivery(), **changes)
@@ -71,7 +71,7 @@ def test_flags_that_contradict_each_other_are_refused(
 
 
 def test_a_file_that_changes_while_it_is_read_is_refused(tmp_path: Path) -> None:
-    delivery = Delivery("csv", str(csv_file(tmp_path)), name="shop", text_column="body")
+    delivery = Delivery("csv", (str(csv_file(tmp_path)),), name="shop", text_column="body")
     with (
         pytest.raises(
             IntegrityError,
@@ -86,7 +86,7 @@ def test_a_file_that_changes_while_it_is_read_is_refused(tmp_path: Path) -> None
 
 def test_a_disk_that_cannot_hold_the_staged_file_is_a_setup_error(tmp_path: Path) -> None:
     file = csv_file(tmp_path)
-    delivery = Delivery("csv", str(file), name="shop", text_column="body")
+    delivery = Delivery("csv", (str(file),), name="shop", text_column="body")
     with (
         pytest.raises(
             SetupError,
@@ -111,25 +111,27 @@ def test_a_disk_that_cannot_hold_the_staged_file_is_a_setup_error(tmp_path: Path
 def test_evenly_spread_keeps_rows_from_the_whole_file(
     spark: SparkSession, n_rows: int, max_rows: int, expected: list[int]
 ) -> None:
-    rows = spark.range(1, n_rows + 1).withColumnRenamed("id", "ordinal")
-    kept = evenly_spread(rows, n_rows, max_rows).collect()
-    assert sorted(row["ordinal"] for row in kept) == expected
+    rows = spark.range(1, n_rows + 1).selectExpr("id AS ordinal", "'x' AS source_sha256")
+    other = spark.range(1, 3).selectExpr("id AS ordinal", "'y' AS source_sha256")
+    both = rows.unionByName(other)
+    kept = evenly_spread(both, {"x": n_rows, "y": 2}, max_rows).where("source_sha256 = 'x'")
+    assert sorted(row["ordinal"] for row in kept.collect()) == expected
 
 
 def test_evenly_spread_keeps_exactly_the_given_number_of_rows(spark: SparkSession) -> None:
-    rows = spark.range(1, 25_001).withColumnRenamed("id", "ordinal")
-    assert evenly_spread(rows, 25_000, 1999).count() == 1999
-    assert evenly_spread(rows, 25_000, 2000).where("ordinal <= 12500").count() == 1000
+    rows = spark.range(1, 25_001).selectExpr("id AS ordinal", "'x' AS source_sha256")
+    assert evenly_spread(rows, {"x": 25_000}, 1999).count() == 1999
+    assert evenly_spread(rows, {"x": 25_000}, 2000).where("ordinal <= 12500").count() == 1000
 
 
-def test_bronze_rows_have_the_columns_of_the_contract(spark: SparkSession, tmp_path: Path) -> None:
-    staged = StagedDelivery(tmp_path, "shop", "shop.csv", "ab" * 32, 1)
+def test_bronze_rows_have_the_columns_of_the_contract(spark: SparkSession) -> None:
     records = spark.createDataFrame(
-        [(1, "shop.csv", 7, "a", None, "unlabelled", None, None)],
-        "ordinal long, source_file string, row_number long, raw_text string, raw_label string, "
-        "label_meaning string, source_split string, read_fault string",
+        [(1, "ab" * 32, "shop.csv", 7, "a", None, "unlabelled", None, None)],
+        "ordinal long, source_sha256 string, source_file string, row_number long, "
+        "raw_text string, raw_label string, label_meaning string, source_split string, "
+        "read_fault string",
     )
-    rows = bronze_rows(records, staged, "run", NOW)
+    rows = bronze_rows(records, "shop", "run", NOW)
     assert rows.columns == list(BRONZE_REVIEWS.column_names)
     [row] = rows.withColumn("ingested_at", rows.ingested_at.cast("string")).collect()
     assert tuple(row) == (
@@ -167,12 +169,11 @@ def test_rows_are_identified_by_file_content_and_row_number(spark: SparkSession)
     ]
     bronze = spark.createDataFrame(stored, schema)
     rows = spark.createDataFrame(given, schema)
-    assert compare_with_bronze(rows, bronze) == {"added": 2, "already_there": 3, "differing": 2}
-    assert compare_with_bronze(rows.limit(0), bronze) == {
-        "added": 0,
-        "already_there": 0,
-        "differing": 0,
+    assert compare_with_bronze(rows, bronze) == {
+        "x": {"added": 1, "already_there": 3, "differing": 2},
+        "y": {"added": 1, "already_there": 0, "differing": 0},
     }
+    assert compare_with_bronze(rows.limit(0), bronze) == {}
 
 
 def test_counts_that_differ_are_an_integrity_error() -> None:
@@ -211,10 +212,10 @@ def test_spark_sees_each_format_character_for_character(
 ) -> None:
     path = tmp_path / "delivered"
     path.write_bytes(content(TEXT))
-    delivery = Delivery(source, str(path), name="shop", label_column="label")
+    delivery = Delivery(source, (str(path),), name="shop", label_column="label")
     with staged_delivery(delivery, path, sha256_of(path), tmp_path) as staged:
         records = spark.read.parquet(str(staged.parquet))
-        rows = bronze_rows(records, staged, "run", NOW).drop("ingested_at").collect()
+        rows = bronze_rows(records, "shop", "run", NOW).drop("ingested_at").collect()
     assert sorted(tuple(row) for row in rows) == [
         ("shop", "delivered", sha256_of(path), 1, TEXT, "1", "positive", None, None, "run"),
         ("shop", "delivered", sha256_of(path), 2, None, None, "unlabelled", None, fault, "run"),
@@ -239,11 +240,13 @@ def test_the_same_content_under_another_name_and_an_invalid_file_add_nothing(
     assert "ingest: nothing to do" in caplog.messages[-1]
     renamed = delivered.rename(tmp_path / "renamed.csv")
     job.main([*flags, "--path", str(renamed)])
-    assert caplog.messages[-1] == "renamed.csv: 2 in, 0 added, 2 already there, 0 left out"
+    assert "ingest: nothing to do" in caplog.messages[-1]
+    job.main([*flags, "--path", str(renamed), "--rerun"])
+    assert "renamed.csv: 2 in, 0 added, 2 already there, 0 left out" in caplog.messages
     with pytest.raises(ContractError, match=r"bad\.csv row 2: no closing quote before the end"):
         job.main([*flags, "--path", str(bad)])
 
-    # The run that found nothing to add is recorded, once; bronze is as it was.
+    # The run that was done again is recorded; bronze is as it was.
     assert store.version(BRONZE_REVIEWS) == bronze_version
     assert store.version(OPS_RUNS) == runs_version + 1
     rows = store.read(BRONZE_REVIEWS).select("source_file", "raw_text", "read_fault").collect()
@@ -291,7 +294,9 @@ def test_an_ingest_that_loses_a_race_looks_again_and_counts_each_row_once(
     copy.write_bytes(file.read_bytes())
     n_injected: list[int] = []
 
-    def compared_before_the_other_job(rows: DataFrame, stored: DataFrame) -> dict[str, int]:
+    def compared_before_the_other_job(
+        rows: DataFrame, stored: DataFrame
+    ) -> dict[str, bronze.Counts]:
         """Let the other job ingest between the comparison and the merge."""
         counts = compare_with_bronze(rows, stored)
         if n_rows_of_the_other and not n_injected:
@@ -304,8 +309,8 @@ def test_an_ingest_that_loses_a_race_looks_again_and_counts_each_row_once(
     job.main(csv_flags(file, "--lake", lake.lake))
     assert n_injected == ([n_rows_of_the_other] if n_rows_of_the_other else [])
     counts = f"{n_added} added, {10 - n_added} already there, 0 left out"
-    assert caplog.messages[-1] == f"shop.csv: 10 in, {counts}"
-    line = "shop.csv: another job has added rows of this file; looking again"
+    assert f"shop.csv: 10 in, {counts}" in caplog.messages
+    line = "ingest: another job has added rows of the same files; looking again"
     assert (line in caplog.messages) == (n_rows_of_the_other > 0)
     store = TableStore(store.spark, lake)
     assert store.read(BRONZE_REVIEWS).select("row_number").distinct().count() == 10
@@ -327,7 +332,7 @@ def test_a_commit_that_a_store_refused_is_tried_again_but_not_the_wait_for_a_loc
     answers = [ConflictError("lost"), ConflictError("lost"), committed]
     n_calls: list[int] = []
 
-    def merge(_table: Table, _rows: object) -> object:
+    def merge(_table: Table, _rows: object, _only: object) -> object:
         answer = answers[len(n_calls)]
         n_calls.append(1)
         if isinstance(answer, ConflictError):
@@ -336,7 +341,7 @@ def test_a_commit_that_a_store_refused_is_tried_again_but_not_the_wait_for_a_loc
 
     fake: Any = SimpleNamespace(config=SimpleNamespace(is_local=is_local), merge=merge)
     with pytest.raises(ConflictError) if is_local else contextlib.nullcontext():
-        assert bronze._merge(fake, fake) == committed
+        assert bronze._merge(fake, fake, None) == committed
     assert len(n_calls) == n_merges
 
 

@@ -12,21 +12,23 @@ import pytest
 
 from pipelines.errors import ContractError, InputError, IntegrityError, SetupError
 from pipelines.ingest import sources
-from pipelines.ingest.bronze import staged_delivery
 from pipelines.ingest.sources import Delivery, deliver
+from pipelines.provenance import sha256_of
 from schemas import SPLITS
+from tests.support.delivered import staged_delivery
 
 Rows = list[tuple[str, int, str | None, str | None, str | None, str | None]]
 
 
 def staged_rows(delivery: Delivery, landing: Path) -> Rows:
-    file, sha256 = deliver(delivery, landing)
-    with staged_delivery(delivery, file, sha256, landing) as staged:
+    [file] = deliver(delivery, landing)
+    with staged_delivery(delivery, file, sha256_of(file), landing) as staged:
         table = pq.read_table(staged.parquet).to_pylist()  # type: ignore[no-untyped-call]  # no stubs
     assert [row.pop("ordinal") for row in table] == list(range(1, staged.n_rows + 1))
     assert list(landing.iterdir()) == []
     meanings = {row.pop("label_meaning") for row in table}
     assert "unknown" not in meanings
+    assert {row.pop("source_sha256") for row in table} == {sha256_of(file)}
     return [tuple(row.values()) for row in table]
 
 
@@ -113,7 +115,7 @@ def test_a_packaged_file_that_was_edited_is_refused(
 
 
 def test_the_seed_zip_gives_its_three_files_in_turn(tmp_path: Path) -> None:
-    rows = staged_rows(Delivery("seed-zip", str(seed_zip(tmp_path))), tmp_path / "landing")
+    rows = staged_rows(Delivery("seed-zip", (str(seed_zip(tmp_path)),)), tmp_path / "landing")
     assert rows == [
         ("seed.zip!imdb/train.csv", 1, "train one", "positive", "train", None),
         ("seed.zip!imdb/train.csv", 2, "train two", "positive", "train", None),
@@ -130,7 +132,7 @@ def test_the_seed_zip_has_a_file_for_each_split() -> None:
 
 def test_a_seed_zip_without_one_of_its_files_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ContractError, match=r"seed\.zip: member imdb/valid\.csv is missing"):
-        staged_rows(Delivery("seed-zip", str(seed_zip(tmp_path, "valid"))), tmp_path / "landing")
+        staged_rows(Delivery("seed-zip", (str(seed_zip(tmp_path, "valid")),)), tmp_path / "landing")
     assert list((tmp_path / "landing").iterdir()) == []
 
 
@@ -143,7 +145,9 @@ def test_the_acl_archive_gives_one_row_per_file_in_sorted_order(tmp_path: Path) 
         "aclImdb/README": b"x",
         "aclImdb/test/neg/2_1.txt": b"",
     }
-    rows = staged_rows(Delivery("acl-imdb", str(acl_tar(tmp_path, members))), tmp_path / "landing")
+    rows = staged_rows(
+        Delivery("acl-imdb", (str(acl_tar(tmp_path, members)),)), tmp_path / "landing"
+    )
     assert rows == [
         ("acl.tar.gz!aclImdb/test/neg/2_1.txt", 1, "", "neg", "test", None),
         ("acl.tar.gz!aclImdb/train/pos/10_9.txt", 2, "good<br />\r\nfilm", "pos", "train", None),
@@ -169,5 +173,5 @@ def test_an_invalid_acl_archive_is_refused(
     tmp_path: Path, members: dict[str, bytes], message: str
 ) -> None:
     with pytest.raises(InputError, match=message):
-        staged_rows(Delivery("acl-imdb", str(acl_tar(tmp_path, members))), tmp_path / "landing")
+        staged_rows(Delivery("acl-imdb", (str(acl_tar(tmp_path, members)),)), tmp_path / "landing")
     assert list((tmp_path / "landing").iterdir()) == []

@@ -22,7 +22,7 @@ def cleaned(store: TableStore) -> TableStore:
     """A lake whose bronze table, at version 0, was cleaned."""
     for table in (BRONZE_REVIEWS, SILVER_REVIEWS, SILVER_REJECTS):
         store.create(table)
-    run = ledger.start("clean", CleanConfig(store.config), {BRONZE_REVIEWS.name: 0})
+    run = ledger.start("clean", CleanConfig(lake=store.config), {BRONZE_REVIEWS.name: 0})
     outputs = [store.append(table, store.read(table)) for table in (SILVER_REVIEWS, SILVER_REJECTS)]
     ledger.finish(store, run, outputs, {"in": 0, "kept": 0})
     return store
@@ -65,7 +65,7 @@ def test_the_versions_of_a_local_lake_are_known_before_spark_starts(cleaned: Tab
 
 def test_the_ledger_reads_the_same_with_and_without_spark(cleaned: TableStore) -> None:
     [by_spark] = [row.asDict(recursive=True) for row in cleaned.read(OPS_RUNS).collect()]
-    [without] = ledger._read_without_spark(cleaned.config)
+    [without] = ledger.rows_of(cleaned)
     assert len(without["files"]) == 2
     assert chain.row_hash(by_spark) == chain.row_hash(without)
     times = [row.pop("finished_at").timestamp() for row in (by_spark, without)]
@@ -90,4 +90,4 @@ def test_a_damaged_ledger_is_one_line(cleaned: TableStore) -> None:
     with pytest.raises(
         IntegrityError, match=r"^ops\.runs cannot be read: .* Run jobs/doctor\.py\.$"
     ):
-        ledger._read_without_spark(cleaned.config)
+        ledger.rows_of(cleaned)

@@ -7,6 +7,7 @@ from pyspark.sql import SparkSession
 
 from jobs import query
 from pipelines.lake.config import LakeConfig
+from pipelines.lake.snapshot import data_tags
 from pipelines.lake.tables import TableStore
 from schemas import GOLD_REJECTS, TABLES, VIEWS
 from schemas.ddl import SCHEMAS, physical
@@ -83,7 +84,7 @@ def test_tables_and_views_are_registered_under_the_other_names_only(
     reopened = TableStore(spark, config)
     assert [view for view in VIEWS if not reopened.exists(view)] == []
     assert (reopened.version(GOLD_REJECTS), reopened.read(GOLD_REJECTS, 1).count()) == (1, 1)
-    assert reopened.data_tags(GOLD_REJECTS, 1, "h")["delta.table"] == "gold.rejects"
+    assert data_tags(reopened, GOLD_REJECTS, 1, "h")["delta.table"] == "gold.rejects"
     count_rejects = "SELECT count(*) FROM gold.rejects VERSION AS OF 1"
     assert reopened.counts({"n": count_rejects}) == {"n": 1}
     assert spark.table("dev_gold.lineage").count() == 0

@@ -8,9 +8,10 @@ import pytest
 
 from pipelines.cli import flag, group
 from pipelines.lake import ledger
+from pipelines.lake.commits import Commit
 from pipelines.lake.config import LakeConfig
-from pipelines.lake.frames import content_hash
-from pipelines.lake.tables import Commit, TableStore
+from pipelines.lake.frames import Totals, content_hash
+from pipelines.lake.tables import TableStore
 from schemas import BRONZE_REVIEWS, GOLD_REJECTS, OPS_PROMOTIONS, OPS_RUNS, SILVER_REVIEWS
 
 Inputs = dict[str, int | str]
@@ -88,7 +89,7 @@ def append_promotion(store: TableStore) -> Commit:
 
 
 def test_a_run_is_done_until_its_settings_inputs_or_outputs_differ(
-    store: TableStore, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    store: TableStore, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.INFO, "reviewlake")
     run = ledger.start("curate", Settings(), INPUTS)
@@ -105,9 +106,7 @@ def test_a_run_is_done_until_its_settings_inputs_or_outputs_differ(
     assert " UTC (gold.rejects v1, ops.promotions v1)" in caplog.messages[0]
     other_settings = ledger.start("curate", Settings(max_tokens=64), INPUTS)
     assert ledger.already_done(store, other_settings) is None
-    with monkeypatch.context() as patch:
-        patch.setattr(store, "config", replace(store.config, rerun=True))
-        assert ledger.already_done(store, run) is None
+    assert ledger.already_done(store, replace(run, is_again=True)) is None
     append_promotion(store)  # an append-only table still holds the rows of the run
     assert ledger.already_done(store, run)
     write_rejects(store, "a", "b")  # this table no longer does
@@ -130,6 +129,7 @@ def test_the_ledger_holds_what_a_run_read_and_wrote(
     log = "gold/rejects/_delta_log"
     assert paths[:2] == [f"{log}/{0:020}.json", f"{log}/{1:020}.json"]
     assert len(paths) == 3
+    assert Totals.parse(row.pop("output_totals")["gold.rejects"]).content_hash == content
     assert paths[2].startswith("gold/rejects/part-")
     assert row == {
         "run_key": run.key,
@@ -141,6 +141,7 @@ def test_the_ledger_holds_what_a_run_read_and_wrote(
         "output_hash": content,
         "output_hashes": {"gold.rejects": content},
         "recorded_since": {},
+        "input_since": {},
         "previous": [],
         "rows": {"in": 3, "kept": 2},
         "state": "done",

@@ -8,9 +8,11 @@ from pyspark.errors import PySparkException
 from pyspark.sql import DataFrame
 
 from pipelines.errors import ConflictError, InputError, IntegrityError, SetupError
+from pipelines.lake.commits import Commit
 from pipelines.lake.config import LakeConfig
 from pipelines.lake.delta_errors import write_error
-from pipelines.lake.tables import Commit, TableStore
+from pipelines.lake.snapshot import data_tags
+from pipelines.lake.tables import TableStore
 from pipelines.operate import vacuum
 from schemas import GOLD_REJECTS, OPS_PROMOTIONS, SILVER_REVIEWS
 
@@ -143,7 +145,7 @@ def test_data_tags_distinguish_two_tables_of_the_same_name(
     store: TableStore, tmp_path: Path
 ) -> None:
     store.create(GOLD_REJECTS)
-    tags = store.data_tags(GOLD_REJECTS, 0, "c0ffee")
+    tags = data_tags(store, GOLD_REJECTS, 0, "c0ffee")
     other = TableStore(store.spark, LakeConfig(lake=str(tmp_path / "other")))
     other.create(GOLD_REJECTS)
     table_id = tags["delta.table_id"]
@@ -153,7 +155,7 @@ def test_data_tags_distinguish_two_tables_of_the_same_name(
         "delta.version": "0",
         "content_hash": "c0ffee",
     }
-    other_id = other.data_tags(GOLD_REJECTS, 0, "c0ffee")["delta.table_id"]
+    other_id = data_tags(other, GOLD_REJECTS, 0, "c0ffee")["delta.table_id"]
     assert other_id not in {"", table_id}
 
 

@@ -186,6 +186,8 @@ def clean_run(silver_version: int, bronze_version: int, *, day: int) -> Row:
         "output_versions": {"silver.reviews": silver_version},
         "output_hash": None,
         "output_hashes": None,
+        "output_totals": None,
+        "input_since": None,
         "recorded_since": None,
         "files": None,
         "previous": None,

@@ -17,7 +17,7 @@ LONG = "words " * 20
 
 
 def silver(*rows: tuple[str, str, int | None]) -> list[tuple[Any, ...]]:
-    return [(id_, text, label, False, "imdb", None, ORIGIN) for id_, text, label in rows]
+    return [(id_, text, label, False, "imdb", None, ORIGIN, None) for id_, text, label in rows]
 
 
 BEFORE = silver(

@@ -15,9 +15,10 @@ from mlflow.tracking import MlflowClient
 from jobs import doctor as job
 from pipelines.errors import InputError, IntegrityError, SetupError
 from pipelines.lake import ledger
+from pipelines.lake.commits import Commit
 from pipelines.lake.frames import content_hash, one_row
 from pipelines.lake.jars import delta_for
-from pipelines.lake.tables import Commit, TableStore
+from pipelines.lake.tables import TableStore
 from pipelines.operate.doctor import (
     alias_faults,
     ledger_faults,

@@ -52,6 +52,7 @@ BY_NAME = {
     "weights_sha256": SHA256,
     "reason": "unlabelled",
     "state": "done",
+    "outcome": "added",
     "decision": "promoted",
     "read_fault": None,
     "label_meaning": "neutral",
@@ -83,6 +84,8 @@ BROKEN: dict[tuple[str, str], dict[str, Any]] = {
     ("gold.scores", "scored_or_says_why"): {"score_error": MARKER},
     ("gold.scores", "prediction_goes_with_probability"): {"prediction": None},
     ("ops.runs", "state_is_known"): {"state": "failed"},
+    ("ops.deliveries", "outcome_is_known"): {"outcome": "lost"},
+    ("ops.deliveries", "refusals_say_why"): {"outcome": "refused", "reason": None},
     ("ops.models", "weights_sha256_is_hex"): {"weights_sha256": SHA256[:63]},
     ("ops.models", "manifest_is_not_empty"): {"files": []},
     ("ops.promotions", "decision_is_known"): {"decision": "kept"},
@@ -128,7 +131,7 @@ def test_every_contract_describes_each_column_and_has_a_check() -> None:
         assert [comment for comment, n in Counter(comments).items() if n > 1] == [], table.name
         assert table.comment.endswith((".", ")")), table.name
         assert table.checks, table.name
-    assert len(TABLES) == len(BY_TABLE_NAME) == 9
+    assert len(TABLES) == len(BY_TABLE_NAME) == 10
 
 
 def test_every_key_is_made_of_columns_that_are_never_null() -> None:

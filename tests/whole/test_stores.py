@@ -14,9 +14,10 @@ from pyspark.sql import SparkSession
 
 from pipelines.errors import InputError
 from pipelines.lake import locks
+from pipelines.lake.commits import Commit
 from pipelines.lake.config import LakeConfig
 from pipelines.lake.locks import MULTI_CLUSTER, require_atomic
-from pipelines.lake.tables import Commit, TableStore
+from pipelines.lake.tables import TableStore
 from pipelines.operate import vacuum
 from pipelines.tracking.store import connect
 from schemas import GOLD_REJECTS, TABLES, VIEWS

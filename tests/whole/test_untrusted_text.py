@@ -19,7 +19,6 @@ from pipelines.cli import flag
 from pipelines.errors import InputError
 from pipelines.flag_rules import NAME
 from pipelines.ingest import archives, fetch
-from pipelines.ingest.bronze import staged_delivery
 from pipelines.ingest.compressed import decompressed
 from pipelines.ingest.csv_reader import read_csv
 from pipelines.ingest.decoding import Source
@@ -33,6 +32,7 @@ from pipelines.model.manifest import ManifestError, verify_manifest
 from pipelines.operate import words
 from pipelines.operate.judge import refuse_function
 from pipelines.provenance import sha256_of
+from tests.support.delivered import staged_delivery
 
 STEERING = "\x1b[31m\r\n\x07\x9b\u202e\u2066\u200b"
 HOSTILE = f"{STEERING}{'x' * 10_000}\udcff{STEERING}"
@@ -59,7 +59,7 @@ def delivered(place: Path, source: str, content: str, **flags: str) -> None:
     """Ingest a file up to the point where Spark would read it."""
     file = place / "r"
     file.write_text(content, encoding="utf-8", newline="")
-    delivery = Delivery(source, str(file), name="shop", **flags)
+    delivery = Delivery(source, (str(file),), name="shop", **flags)
     with staged_delivery(delivery, file, sha256_of(file), place / "landing"):
         raise AssertionError("staged")
 

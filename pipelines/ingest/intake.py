@@ -1,0 +1,88 @@
+"""Take the new files of a delivery into bronze: each whole or not at all, one stops no other."""
+
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any
+
+from pipelines.errors import JobError
+from pipelines.ingest import bronze
+from pipelines.ingest.deliveries import ADDED, KNOWN, REFUSED, WAITING, Outcome
+from pipelines.ingest.reading import ChangedError, HashedFile, staged_files
+from pipelines.ingest.sources import Delivery
+from pipelines.lake import ledger
+from pipelines.lake.commits import Commit
+from pipelines.lake.tables import TableStore
+from schemas import BRONZE_REVIEWS
+
+log = logging.getLogger("reviewlake")
+
+
+@dataclass(frozen=True)
+class Taken:
+    """What came of the files, and of the rows of those that were taken."""
+
+    outcomes: list[Outcome]
+    run: ledger.Run
+    counts: dict[str, int]
+    commit: Commit | None  # None: no file was taken
+
+
+def take(
+    store: TableStore,
+    config: Any,
+    delivery: Delivery,
+    files: Sequence[HashedFile],
+    max_rows: int,
+) -> Taken:
+    """Read the files and add the rows that bronze lacks, in one commit.
+
+    config  of the job; with the taken files it identifies the run
+    """
+    with staged_files(store, delivery, files, store.config.landing_path) as staged:
+        outcomes = [_refusal(file.file, file.error) for file in staged if file.error]
+        good = [file for file in staged if not file.error]
+        if not good:
+            return Taken(outcomes, run_of(config, ()), {}, None)
+        n_rows = {file.file.sha256: file.n_rows for file in good}
+        records = bronze.records_of(store, good)
+        chosen = bronze.evenly_spread(records, n_rows, max_rows)
+        store.create(BRONZE_REVIEWS)
+        compared = bronze.compare(store, chosen, n_rows)
+        same = []
+        for file in good:
+            n_differing = compared.get(file.file.sha256, {}).get("differing", 0)
+            if n_differing:
+                error = bronze.differing_error(file.file.path.name, n_differing)
+                outcomes.append(_refusal(file.file, error))
+            else:
+                same.append(file)
+        if not same:
+            return Taken(outcomes, run_of(config, ()), {}, None)
+        run = run_of(config, [file.file for file in same])
+        kept = {file.file.sha256: file.n_rows for file in same}
+        n_chosen = {sha256: min(n, max_rows) if max_rows else n for sha256, n in kept.items()}
+        if len(same) < len(good):
+            chosen = bronze.of_files(chosen, kept)
+        rows = bronze.bronze_rows(chosen, delivery.source_name, run.key, datetime.now(UTC))
+        of_kept = {sha256: counts for sha256, counts in compared.items() if sha256 in kept}
+        added, commit = bronze.add_missing(store, rows, n_chosen, of_kept)
+    name = files[0].path.name if len(files) == 1 else f"{len(same):,} files"
+    left_out = sum(kept.values()) - sum(n_chosen.values())
+    counts = {"in": sum(kept.values()), **added, "left_out": left_out}
+    listing = [f"{n:,} {name.replace('_', ' ')}" for name, n in counts.items()]
+    log.info("%s: %s", name, ", ".join(listing))
+    for file in same:
+        is_new = of_kept.get(file.file.sha256, {}).get("added", 0) > 0
+        outcomes.append(Outcome(file.file, ADDED if is_new else KNOWN, file.n_rows))
+    return Taken(outcomes, run, counts, commit)
+
+
+def run_of(config: Any, files: Sequence[HashedFile]) -> ledger.Run:
+    """Return the run of an ingest of these files; their names and places do not matter."""
+    return ledger.start("ingest", config, {file.sha256: file.sha256 for file in files})
+
+
+def _refusal(file: HashedFile, error: JobError) -> Outcome:
+    return Outcome(file, WAITING if isinstance(error, ChangedError) else REFUSED, error=error)
