@@ -67,7 +67,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     sources = tuple(name.strip() for name in config.sources.split(",") if name.strip())
     curate.check_sources(store.read(SILVER_REVIEWS, version), sources)
     affected = curate.affected_rows(store, version, base.since if base else None)
-    since = {SILVER_REVIEWS.name: base.since} if base and affected.review_ids else {}
+    since = {SILVER_REVIEWS.name: base.since} if base and affected.review_ids is not None else {}
     assigned = curate.assign(affected.rows, config.split_policy, sources)
     with staged(store, curate.with_tokens(assigned, tokenizer), "curate") as counted:
         curate.check_splits(counted, is_whole=not since)

@@ -45,26 +45,28 @@ def main(argv: Sequence[str] | None = None) -> None:
     paths = deliver(delivery, config.lake.landing_path)
     store = open_lake("ingest", config.lake, (BRONZE_REVIEWS, OPS_DELIVERIES, OPS_RUNS))
     settings = deliveries.settings_sha256(config)
-    new = deliveries.new_files(store, paths, settings)
+    before = deliveries.taken_before(store, len(paths), settings)
+    new = deliveries.new_files(paths, before)
     if not new:
         log.info("ingest: nothing new: %s files are known; --rerun reads them", f"{len(paths):,}")
         return
     files, copies, outcomes = deliveries.hashed(new)
-    fresh, known = deliveries.split_known(store, files, settings)
+    fresh, known = deliveries.split_known(files, before)
     if len(paths) == 1 and fresh and ledger.already_done(store, run_of(config, fresh)):
         return
-    outcomes += known
-    if fresh:
-        taken = take(store, config, delivery, fresh, config.max_rows)
-        outcomes += taken.outcomes
+    taken = take(store, config, delivery, fresh, config.max_rows)
+    outcomes += [*known, *taken.outcomes]
     outcomes += deliveries.of_copies(copies, outcomes)
-    source, key = delivery.source_name, taken.run.key if fresh else ""
-    deliveries.record(store, outcomes, source=source, settings=settings, run_key=key)
+    listed = deliveries.record(
+        store, outcomes, source=delivery.source_name, settings=settings, run_key=taken.run.key
+    )
     deliveries.report(outcomes, n_unchanged=len(paths) - len(new))
+    commits = [*taken.commits, listed]
     # Written even if no row was added: the last run may have been killed just before this line.
-    if fresh and taken.commit:
-        ledger.finish(store, taken.run, [taken.commit], taken.counts)
-    deliveries.raise_worst(outcomes)
+    is_done = taken.commits or (known and not fresh)
+    state = "done" if is_done else "refused"
+    ledger.finish(store, taken.run, commits, taken.counts, state=state)
+    deliveries.raise_worst(outcomes, len(paths))
 
 
 if __name__ == "__main__":

@@ -44,6 +44,7 @@ class Table:
     key: tuple[str, ...]
     checks: dict[str, str] = field(default_factory=dict)
     properties: dict[str, str] = field(default_factory=lambda: dict(KEEP_HISTORY))
+    set_by_key: tuple[str, ...] = ()  # columns that are equal wherever the key is
 
     @property
     def schema(self) -> StructType:

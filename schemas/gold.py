@@ -26,6 +26,7 @@ GOLD_REVIEWS = Table(
         ),
     ),
     key=("review_id",),
+    set_by_key=("text",),
     checks={
         "review_id_is_hash_of_text": "review_id = sha2(text, 256)",
         "label_is_binary": "label IN (0, 1)",

@@ -35,6 +35,7 @@ SILVER_REVIEWS = Table(
         ),
     ),
     key=("review_id",),
+    set_by_key=("text",),
     checks={
         "review_id_is_hash_of_text": "review_id = sha2(text, 256)",
         "text_is_not_blank": "length(trim(text)) > 0",

@@ -129,7 +129,10 @@ def add_missing(
     commit = _merge(store, rows, _only(n_rows))
     if commit.n_added != counts["added"]:
         log.info("ingest: another job has added rows of the same files; looking again")
-        again = _total(compare(store, rows, n_rows))
+        by_file = compare(store, rows, n_rows)
+        if n_differing := sum(counts["differing"] for counts in by_file.values()):
+            raise differing_error("ingest", n_differing)
+        again = _total(by_file)
         if again["added"]:
             raise IntegrityError(
                 f"bronze.reviews: {again['added']:,} rows that were merged are missing. {ADVICE}"

@@ -7,7 +7,7 @@ import hashlib
 import json
 import logging
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -17,6 +17,8 @@ from pipelines.errors import InputError, JobError
 from pipelines.ingest.fetch import require_readable
 from pipelines.ingest.files import FoundFile
 from pipelines.ingest.reading import HashedFile
+from pipelines.lake import ledger
+from pipelines.lake.commits import Commit
 from pipelines.lake.frames import rows_now
 from pipelines.lake.ledger import PLACES
 from pipelines.lake.tables import TableStore
@@ -45,26 +47,33 @@ def settings_sha256(config: Any) -> str:
     return hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()
 
 
-def new_files(store: TableStore, paths: Sequence[Path], settings: str) -> list[FoundFile]:
-    """Return the files that no ingest with these settings has taken as they are now.
+def taken_before(store: TableStore, n_paths: int, settings: str) -> list[dict[str, Any]]:
+    """Return the rows of ops.deliveries whose files were taken, and are in bronze still.
 
-    A single file is always looked at: its bytes tell more than its time. So are all with --rerun.
+    None with --rerun, and none for a single file: then its bytes are asked, not its time.
     """
+    if store.config.rerun or n_paths == 1:
+        return []
+    rows = [row for row in store.rows(OPS_DELIVERIES) if row["outcome"] in (ADDED, KNOWN)]
+    # A run that was killed before its row, or whose table was restored, is done again.
+    keys = ledger.intact_keys(store, "ingest") if rows else set()
+    return [row for row in rows if row["settings_sha256"] == settings and row["run_key"] in keys]
+
+
+def new_files(paths: Sequence[Path], taken: Sequence[Mapping[str, Any]]) -> list[FoundFile]:
+    """Return the files that were not taken before as they are now."""
+    states = {(row["path"], row["bytes"], row["modified_ns"]) for row in taken}
     found = [FoundFile.at(path) for path in paths]
-    if store.config.rerun or len(found) == 1:
-        return found
-    rows = _taken(store, settings)
-    taken = {(row["path"], row["bytes"], row["modified_ns"]) for row in rows}
-    return [file for file in found if (str(file.path), file.n_bytes, file.modified_ns) not in taken]
+    return [
+        file for file in found if (str(file.path), file.n_bytes, file.modified_ns) not in states
+    ]
 
 
 def split_known(
-    store: TableStore, files: Sequence[HashedFile], settings: str
+    files: Sequence[HashedFile], taken: Sequence[Mapping[str, Any]]
 ) -> tuple[list[HashedFile], list[Outcome]]:
     """Return the files whose bytes are new, and the outcome of those that were taken before."""
-    if store.config.rerun or len(files) == 1:
-        return list(files), []
-    n_rows = {row["source_sha256"]: row["rows"] for row in _taken(store, settings)}
+    n_rows = {row["source_sha256"]: row["rows"] for row in taken}
     fresh = [file for file in files if file.sha256 not in n_rows]
     known = [file for file in files if file.sha256 in n_rows]
     return fresh, [Outcome(file, KNOWN, n_rows[file.sha256]) for file in known]
@@ -80,8 +89,11 @@ def hashed(
         try:
             require_readable(found.path)
             file = HashedFile(found, sha256_of(found.path))
-        except InputError as error:
-            unreadable.append(Outcome(HashedFile(found, ""), REFUSED, error=error))
+        except (InputError, OSError) as caught:
+            reason = getattr(caught, "strerror", None) or str(caught)
+            error = InputError(f"{found.path}: cannot be read: {reason}. Mend it.")
+            refusal = caught if isinstance(caught, InputError) else error
+            unreadable.append(Outcome(HashedFile(found, ""), REFUSED, error=refusal))
             continue
         if first.setdefault(file.sha256, file) is not file:
             copies.append(file)
@@ -101,7 +113,7 @@ def of_copies(copies: Sequence[HashedFile], outcomes: Sequence[Outcome]) -> list
 
 def record(
     store: TableStore, outcomes: Sequence[Outcome], *, source: str, settings: str, run_key: str
-) -> None:
+) -> Commit:
     """Add a row for each file to ops.deliveries."""
     rows = [
         (
@@ -118,16 +130,7 @@ def record(
         )
         for outcome in outcomes
     ]
-    store.append(OPS_DELIVERIES, rows_now(store.spark, OPS_DELIVERIES, rows))
-
-
-def _taken(store: TableStore, settings: str) -> list[dict[str, Any]]:
-    rows = store.rows(OPS_DELIVERIES)
-    return [
-        row
-        for row in rows
-        if row["outcome"] in (ADDED, KNOWN) and row["settings_sha256"] == settings
-    ]
+    return store.append(OPS_DELIVERIES, rows_now(store.spark, OPS_DELIVERIES, rows))
 
 
 def report(outcomes: Sequence[Outcome], n_unchanged: int) -> None:
@@ -144,18 +147,20 @@ def report(outcomes: Sequence[Outcome], n_unchanged: int) -> None:
         log.info("ingest: %d files: %s; ops.deliveries lists them", counts.total(), words)
 
 
-def raise_worst(outcomes: Sequence[Outcome]) -> None:
+def raise_worst(outcomes: Sequence[Outcome], n_paths: int) -> None:
     """Raise the error of the one file, or one for all that were refused, with the worst exit code.
 
     A file that is still being written is no error where others were taken: the next run takes it.
     """
     errors = [outcome.error for outcome in outcomes if outcome.error]
-    if len(outcomes) == 1 and errors:
+    if n_paths == 1 and errors:
         raise errors[0]
     refused = [out.error for out in outcomes if out.error and out.outcome == REFUSED]
     if refused:
         worst = max(refused, key=lambda error: error.exit_code)
         raise type(worst)(
-            f"ingest: {len(refused):,} of {len(outcomes):,} files were refused, as the lines above "
-            "say; ops.deliveries keeps the reasons. Mend them, and ingest again."
+            f"ingest: {len(refused):,} of {n_paths:,} files were refused, as the lines above say; "
+            "ops.deliveries keeps the reasons. Mend them, and ingest again."
         )
+    if len(errors) == n_paths:
+        raise errors[0]

@@ -33,8 +33,11 @@ class FoundFile:
 
     @classmethod
     def at(cls, path: Path) -> "FoundFile":
-        """Look at a file."""
-        state = path.stat()
+        """Look at a file. One that is not there is found to be so when it is read."""
+        try:
+            state = path.stat()
+        except OSError:
+            return cls(path.absolute(), 0, 0)
         return cls(path.absolute(), state.st_size, state.st_mtime_ns)
 
 
@@ -56,6 +59,8 @@ def _files_of(location: str, source: str) -> list[Path]:
         return [path]
     matches = [Path(match) for match in sorted(glob.glob(location, recursive=True))]
     files = [match for match in matches if match.is_file()]
+    for directory in [match for match in matches if match.is_dir()]:
+        files += _files_below(directory, source)
     if not files:
         raise InputError(f"{quoted(location)}: no file matches this pattern. Correct --path.")
     return files

@@ -1,8 +1,9 @@
 """Take the new files of a delivery into bronze: each whole or not at all, one stops no other."""
 
 import logging
+import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Any
 
@@ -26,7 +27,7 @@ class Taken:
     outcomes: list[Outcome]
     run: ledger.Run
     counts: dict[str, int]
-    commit: Commit | None  # None: no file was taken
+    commits: list[Commit]  # none if no file was taken
 
 
 def take(
@@ -40,11 +41,14 @@ def take(
 
     config  of the job; with the taken files it identifies the run
     """
+    started_s = time.monotonic()
+    if not files:
+        return Taken([], run_of(config, ()), {}, [])
     with staged_files(store, delivery, files, store.config.landing_path) as staged:
         outcomes = [_refusal(file.file, file.error) for file in staged if file.error]
         good = [file for file in staged if not file.error]
         if not good:
-            return Taken(outcomes, run_of(config, ()), {}, None)
+            return Taken(outcomes, run_of(config, files), {}, [])
         n_rows = {file.file.sha256: file.n_rows for file in good}
         records = bronze.records_of(store, good)
         chosen = bronze.evenly_spread(records, n_rows, max_rows)
@@ -59,8 +63,8 @@ def take(
             else:
                 same.append(file)
         if not same:
-            return Taken(outcomes, run_of(config, ()), {}, None)
-        run = run_of(config, [file.file for file in same])
+            return Taken(outcomes, run_of(config, files), {}, [])
+        run = replace(run_of(config, [file.file for file in same]), started_s=started_s)
         kept = {file.file.sha256: file.n_rows for file in same}
         n_chosen = {sha256: min(n, max_rows) if max_rows else n for sha256, n in kept.items()}
         if len(same) < len(good):
@@ -74,9 +78,9 @@ def take(
     listing = [f"{n:,} {name.replace('_', ' ')}" for name, n in counts.items()]
     log.info("%s: %s", name, ", ".join(listing))
     for file in same:
-        is_new = of_kept.get(file.file.sha256, {}).get("added", 0) > 0
+        is_new = commit.n_added > 0 and of_kept.get(file.file.sha256, {}).get("added", 0) > 0
         outcomes.append(Outcome(file.file, ADDED if is_new else KNOWN, file.n_rows))
-    return Taken(outcomes, run, counts, commit)
+    return Taken(outcomes, run, counts, [commit])
 
 
 def run_of(config: Any, files: Sequence[HashedFile]) -> ledger.Run:

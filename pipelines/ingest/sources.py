@@ -16,7 +16,7 @@ from pipelines.ingest.archives import unpack
 from pipelines.ingest.compressed import decompressed
 from pipelines.ingest.csv_reader import Dialect, read_csv
 from pipelines.ingest.decoding import Source, read_text
-from pipelines.ingest.fetch import fetch
+from pipelines.ingest.fetch import fetch, require_readable
 from pipelines.ingest.files import files_at
 from pipelines.ingest.json_reader import read_json
 from pipelines.ingest.labels import LABEL_MAP
@@ -130,6 +130,8 @@ def deliver(delivery: Delivery, landing: Path) -> list[Path]:
         with disk_errors_reported(landing):
             return [fetch(delivery.locations[0], delivery.sha256, landing)]
     files = files_at(delivery.locations, delivery.source)
+    if len(files) == 1:
+        require_readable(files[0])
     if delivery.sha256:
         raise InputError(f"--sha256: expected one file, found {len(files)}. Drop it.")
     return files

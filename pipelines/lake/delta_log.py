@@ -1,7 +1,7 @@
 """Read a local table's Delta log without Spark: versions by file names, files by delta-rs."""
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -25,7 +25,9 @@ def latest_version(directory: Path) -> int | None:
     return int(commits[-1].stem) if commits else None
 
 
-def commit_of(directory: Path, commit_id: str, n_recent: int) -> tuple[int, dict[str, str]] | None:
+def commit_of(
+    directory: Path, commit_id: str, n_recent: int
+) -> tuple[int, Mapping[str, str]] | None:
     """Return version and metrics of the commit that carries this id in its user metadata.
 
     None if it is not among the `n_recent` newest ones. DESCRIBE HISTORY takes half a second.

@@ -101,19 +101,38 @@ def base_of(store: TableStore, run: Run, source: Table) -> Base | None:
     """
     if run.is_again:
         return None
-    later_stages: set[str] = set()  # of runs that ended after the row
+    latest = run.inputs[source.name]
+    later: list[chain.Row] = []  # runs that ended after the row
     for row in sorted(_rows(store), key=lambda row: row["finished_at"], reverse=True):
-        # A vacuum keeps what changed since the last run of each stage, and no more.
-        is_kept = "vacuum" not in later_stages or run.stage not in later_stages
-        later_stages.add(row["stage"])
         since = row["input_versions"].get(source.name)
-        if row["stage"] != run.stage or row["state"] != "done" or since is None:
-            continue
-        inputs = {**run.inputs, source.name: since}
-        if _key_of(run.stage, run.config, inputs, run.code_sha256) == row["run_key"]:
-            base = Base(since, row["output_versions"], row["rows"])
-            return base if is_kept and _are_intact(store, row) else None
+        if row["stage"] == run.stage and row["state"] == "done" and since is not None:
+            inputs = {**run.inputs, source.name: since}
+            if _key_of(run.stage, run.config, inputs, run.code_sha256) == row["run_key"]:
+                is_same_table = isinstance(latest, int) and since <= latest
+                is_kept = is_same_table and _are_changes_kept(row, source, since, later)
+                base = Base(since, row["output_versions"], row["rows"])
+                return base if is_kept and _are_intact(store, row) else None
+        later.append(row)
     return None
+
+
+def _are_changes_kept(
+    row: chain.Row, source: Table, since: int, later: Sequence[chain.Row]
+) -> bool:
+    """Return whether what has changed after `since` can be read, by the runs after the row.
+
+    A vacuum keeps what has changed since the last run of each stage, and no more. A table that was
+    built anew has other versions.
+    """
+    stages = {other["stage"] for other in later}
+    is_rebuilt = any(other["output_versions"].get(source.name, since) < since for other in later)
+    return not is_rebuilt and not {"vacuum", row["stage"]} <= stages
+
+
+def intact_keys(store: TableStore, stage: str) -> set[str]:
+    """Return the keys of the finished runs of a stage whose tables still hold their result."""
+    rows = [row for row in _rows(store) if row["stage"] == stage and row["state"] == "done"]
+    return {row["run_key"] for row in rows if _are_intact(store, row)}
 
 
 def report_differences(store: TableStore, run: Run, commits: Sequence[Commit]) -> None:

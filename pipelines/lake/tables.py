@@ -18,7 +18,7 @@ from pipelines.lake.commits import Commit
 from pipelines.lake.config import LakeConfig
 from pipelines.lake.delta_errors import write_error
 from pipelines.lake.delta_log import commit_of, latest_version, rows_of
-from pipelines.lake.frames import conform, content_hash
+from pipelines.lake.frames import conform, totals
 from pipelines.lake.locks import require_atomic, table_lock
 from pipelines.lake.session import get_session
 from schemas import OPS_RUNS, TABLES, Table, View
@@ -65,8 +65,7 @@ class TableStore:
     @property
     def spark(self) -> SparkSession:
         """The session, started at the first use, with the lake's tables registered."""
-        if self._spark is None:
-            self._spark = self._started()
+        self._spark = self._spark or self._started()
         return self._spark
 
     @property
@@ -90,7 +89,6 @@ class TableStore:
         if latest_version(self.config.log_directory(table)) is None:
             return False
         if self.is_started and table.name not in self._registered:
-            # Not one of the job's own tables, or another job has created it meanwhile.
             catalog.register(self.spark, self.config, table)
             self._registered.add(table.name)
         return True
@@ -110,8 +108,7 @@ class TableStore:
         with self.lock(table):
             is_new = not self.exists(table)
             create = create_table(table, self.config.location(table))
-            statements = [create] if is_new else self._additions(table)
-            for statement in statements:
+            for statement in [create] if is_new else self._additions(table):
                 self.sql(statement)
         self._registered.add(table.name)
         self._complete.add(table.name)
@@ -119,7 +116,6 @@ class TableStore:
             catalog.create_views(self.spark, self.config)
 
     def _additions(self, table: Table) -> list[str]:
-        """Return the statements for what the contract has new."""
         rows = self.sql(f"SHOW TBLPROPERTIES {table.name}").collect()
         properties = {row["key"]: row["value"] for row in rows}
         columns = {name.lower() for name in self.read(table).columns}
@@ -175,8 +171,8 @@ class TableStore:
             if version is None:
                 raise IntegrityError(f"{table.name}: its log has no commit. Run jobs/doctor.py.")
             return version
-        history = self.sql(f"DESCRIBE HISTORY {table.name} LIMIT 1").select("version")
-        return int(history.collect()[0]["version"])
+        history = self.sql(f"DESCRIBE HISTORY {table.name} LIMIT 1")
+        return int(history.select("version").collect()[0]["version"])
 
     def latest(self, table: Table) -> int:
         """Return the latest version of a table. Raises InputError if it does not exist."""
@@ -204,8 +200,7 @@ class TableStore:
     ) -> Commit:
         """Add the rows whose key is new; rows with a known key are left as they are.
 
-        only  a column and all of its values in `frame`: files of the table without one of them are
-              not read
+        only  a column and all of its values in `frame`: other files of the table are not read
         """
         self.create(table)
         with self.lock(table):
@@ -221,8 +216,7 @@ class TableStore:
     ) -> Commit:
         """Make the table equal to `frame`. Only rows that differ are written.
 
-        within  distinct keys: only the table's rows with these keys are compared and changed, and
-                `frame` has no others; by default all rows are
+        within  distinct keys, those of `frame` among them: no other row is compared or changed
         """
         if not self.exists(table):
             return self.append(table, frame)
@@ -230,17 +224,24 @@ class TableStore:
         with self.lock(table):
             if within is not None:
                 return self._synchronise_keys(table, frame, within)
-            if content_hash(self.read(table)) == content_hash(conform(frame, table)):
+            rows = conform(frame, table)
+            if totals(self.read(table)) == totals(rows):
                 return Commit(table, self.version(table), 0)
-            return self._merge(table, conform(frame, table), merge.equal_to_source(table))
+            return self._merge(table, rows, merge.equal_to_source(table))
 
     def _synchronise_keys(self, table: Table, frame: DataFrame, within: DataFrame) -> Commit:
-        """Synchronise the rows of these keys. Where the table holds none of them, just append."""
+        """Synchronise the rows of these keys; without a commit if none differs."""
         key = list(table.key)
-        if self.read(table).select(*key).join(within, key, "left_semi").isEmpty():
-            return self.append(table, frame)
-        rows = conform(frame, table).withColumn("is_given", F.lit(True))
-        source = within.join(rows, key, "left").na.fill({"is_given": False})
+        rows = conform(frame, table)
+        stored = self.read(table).join(within, key, "left_semi").drop(*table.set_by_key)
+        before = totals(stored)
+        # Two appends never conflict, so elsewhere another job might add the same rows.
+        if before.n_rows == 0 and self.config.is_local:
+            return self.append(table, rows)
+        if before == totals(rows.drop(*table.set_by_key)):
+            return Commit(table, self.version(table), 0)
+        given = rows.withColumn("is_given", F.lit(True))
+        source = within.join(given, key, "left").na.fill({"is_given": False})
         return self._merge(table, source, merge.equal_where_given(table))
 
     def _merge(self, table: Table, frame: DataFrame, clauses: str) -> Commit:
@@ -289,8 +290,7 @@ class TableStore:
         table cannot be told apart then.
         """
         if self.config.is_local and commit_id:
-            log_directory = self.config.log_directory(table)
-            own: commits.Found = commit_of(log_directory, commit_id, commits.RECENT)
+            own = commit_of(self.config.log_directory(table), commit_id, commits.RECENT)
         else:
             history = self.sql(f"DESCRIBE HISTORY {table.name} LIMIT {commits.RECENT}")
             own = commits.own_commit(history, commit_id, version_before)

@@ -63,10 +63,7 @@ def live_pins(
 
 
 def changes_read(rows: Iterable[Row], table: Table) -> int:
-    """Return the version up to which all stages have read a table, or left it: `rows` says so.
-
-    A stage's next increment goes on from there, so changes up to it are read no more.
-    """
+    """Return the version from which increments of all stages may go on, by the ledger's rows."""
     ordered = sorted(rows, key=lambda row: row["finished_at"])
     latest = {row["stage"]: row for row in ordered if row["state"] == "done"}
     versions = [
@@ -111,7 +108,6 @@ def vacuum_table(
     pins       versions that models and runs use
     before_ms  epoch; versions that were current since then, and newer files, are kept
     forget     versions to give up, such as 3-7; empty = all that are not needed
-    changes_read  version up to which all stages have read what changed
     announce   called before files are deleted
     """
     with store.lock(table):
@@ -184,10 +180,12 @@ def files_read_by(store: TableStore, table: Table, versions: Iterable[int]) -> D
 
 
 def change_files(store: TableStore, table: Table, since: int) -> DataFrame:
-    """Return the path of each file in which a later increment reads what changed after `since`."""
+    """Return the path of each file, of rows or of changes, with what changed after `since`."""
     changes = changes_of(store, table, since, store.version(table))
-    paths = set() if changes is None else {plain_path(uri) for uri in changes.inputFiles()}
-    return store.spark.createDataFrame([(path,) for path in sorted(paths)], "path string")
+    if changes is None:  # not recorded from there on: keep what there is
+        return data_files(store, table).where(f"contains(path, '/{CHANGES}/')").select("path")
+    rows = changes.select(F.input_file_name()).distinct().collect()
+    return store.spark.createDataFrame([(plain_path(row[0]),) for row in rows], "path string")
 
 
 def plain_path(uri: str) -> str:

@@ -220,3 +220,37 @@ def test_a_file_that_may_not_be_read_is_refused_alone(
     with pytest.raises(InputError, match=r"^ingest: 1 of 2 files were refused"):
         job.main(flags(lake, tmp_path / "in"))
     assert outcomes(store) == [("a.csv", "added", 2), ("pipe.csv", "refused", None)]
+
+
+def test_a_missing_file_of_several_is_refused_alone_and_a_lone_one_leaves_no_lake(
+    store: TableStore, lake: LakeConfig, tmp_path: Path
+) -> None:
+    missing = tmp_path / "missing.csv"
+    with pytest.raises(InputError, match=r"missing\.csv: no such file\. Correct --path\."):
+        job.main(flags(lake, missing))
+    assert not store.exists(OPS_DELIVERIES)
+    with pytest.raises(InputError, match=r"^ingest: 1 of 2 files were refused"):
+        job.main(flags(lake, write(tmp_path / "a.csv"), missing))
+    assert outcomes(store) == [("a.csv", "added", 2), ("missing.csv", "refused", None)]
+
+
+def test_files_are_read_again_if_their_run_was_killed_before_its_row(
+    store: TableStore, lake: LakeConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for number in range(2):
+        write(tmp_path / "in" / f"{number}.csv", f"text,label\nreview {number},1\n")
+    n_killed = []
+
+    def killed(*_: object, **__: object) -> None:
+        n_killed.append(1)
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr("pipelines.lake.ledger.finish", killed)
+        with pytest.raises(KeyboardInterrupt):
+            job.main(flags(lake, tmp_path / "in"))
+    assert n_killed == [1]
+    job.main(flags(lake, tmp_path / "in"))
+    [run] = store.read(OPS_RUNS).collect()
+    assert run["rows"] == {"in": 2, "added": 0, "already_there": 2, "left_out": 0}
+    assert [outcome for _, outcome, _ in outcomes(store)] == ["added"] * 2 + ["known"] * 2

@@ -91,7 +91,9 @@ def test_a_version_with_other_rows_than_its_run_left_is_reported_with_both_hashe
     place = ["--lake", copied.config.lake, "--deep"]
     doctor.main(place)
     assert capsys.readouterr().out == ""
-    [file] = {Path(uri.removeprefix("file:")) for uri in copied.read(GOLD_REVIEWS).inputFiles()}
+    by_version = [set(copied.read(GOLD_REVIEWS, version).inputFiles()) for version in (1, 2)]
+    added = by_version[1] - by_version[0]
+    file = Path(min(added).removeprefix("file:"))
     rewrite(file, invert_labels)
     with pytest.raises(IntegrityError, match="2 faults, listed above"):
         doctor.main(place)
@@ -104,8 +106,8 @@ def test_a_version_with_other_rows_than_its_run_left_is_reported_with_both_hashe
 def test_versions_that_a_vacuum_deleted_are_no_fault_but_files_deleted_by_hand_are(
     copied: TableStore,
 ) -> None:
-    old_files = set(copied.read(GOLD_REVIEWS, 1).inputFiles())
-    deleted = old_files - set(copied.read(GOLD_REVIEWS).inputFiles())
+    old_files = set(copied.read(SILVER_REVIEWS, 1).inputFiles())
+    deleted = old_files - set(copied.read(SILVER_REVIEWS).inputFiles())
     assert deleted
     vacuum.main(["--lake", copied.config.lake, "--older-than-hours", "0"])
     assert not any(Path(uri.removeprefix("file:")).exists() for uri in deleted)
@@ -113,5 +115,5 @@ def test_versions_that_a_vacuum_deleted_are_no_fault_but_files_deleted_by_hand_a
     rows = [row for row in ledger.rows_of(copied) if row["stage"] != "vacuum"]
     lines = [f"{fault.where}: {fault.problem}" for fault in deep_faults(copied, rows, set())]
     assert any(
-        line.startswith("gold.reviews version 1: its data files cannot be") for line in lines
+        line.startswith("silver.reviews version 1: its data files cannot be") for line in lines
     )

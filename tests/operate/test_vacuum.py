@@ -14,6 +14,8 @@ from mlflow.tracking import MlflowClient
 from jobs import train
 from jobs import vacuum as job
 from pipelines.errors import InputError, IntegrityError
+from pipelines.lake import ledger
+from pipelines.lake.commits import Commit
 from pipelines.lake.frames import content_hash
 from pipelines.lake.snapshot import snapshot_of
 from pipelines.lake.tables import TableStore
@@ -30,7 +32,7 @@ from pipelines.operate.vacuum import (
 from pipelines.tracking import runs
 from pipelines.tracking.model_table import ModelRecord
 from pipelines.tracking.store import connect
-from schemas import GOLD_REJECTS, GOLD_REVIEWS
+from schemas import GOLD_REJECTS, GOLD_REVIEWS, OPS_RUNS, SILVER_REVIEWS
 from tests.support.preload import library
 from tests.support.registered import register_tiny
 from tests.support.small_gold import TRAIN, encoder_in, gold_rows, train_rows
@@ -306,3 +308,52 @@ def test_after_50_versions_400_days_and_a_vacuum_the_champion_is_reproduced_bit_
 
     verdict = job_in_400_days("reproduce", clock, "models:/review_classifier@champion", *place)
     assert verdict.splitlines()[-1] == "verdict  bit-identical"
+
+
+def finish_curate(store: TableStore) -> None:
+    """Write the ledger's row of a curate that left gold.rejects as it is."""
+    run = ledger.start("curate", job.VacuumConfig(lake=store.config), {})
+    left = Commit(GOLD_REJECTS, store.version(GOLD_REJECTS), 0)
+    ledger.finish(store, run, [left], {})
+
+
+def change_files(store: TableStore) -> set[str]:
+    return {file.name for file in Path(store.config.location(GOLD_REJECTS)).glob("*/cdc-*.parquet")}
+
+
+def test_files_of_changes_go_once_each_stage_has_read_them(store: TableStore) -> None:
+    argv = ["--lake", store.config.lake, "--older-than-hours", "0"]
+    rewrite(store, 2)
+    read = change_files(store)
+    assert read != set()
+    finish_curate(store)
+    rewrite(store, 3)  # later versions, which no run has recorded
+    unread = change_files(store) - read
+    assert unread != set()
+    job.main(argv)
+    assert change_files(store) == unread
+    finish_curate(store)
+    job.main(argv)
+    assert change_files(store) == set()
+
+
+def test_after_a_vacuum_only_the_last_run_of_a_stage_can_be_gone_on_from(
+    store: TableStore,
+) -> None:
+    rewrite(store, 2)
+
+    def run_of(version: int, hours: float) -> ledger.Run:
+        config = job.VacuumConfig(older_than_hours=hours, lake=store.config)
+        return ledger.start("curate", config, {SILVER_REVIEWS.name: version})
+
+    def base_of(hours: float) -> int | None:
+        base = ledger.base_of(store, run_of(9, hours), SILVER_REVIEWS)
+        return base.since if base else None
+
+    left = Commit(GOLD_REJECTS, store.version(GOLD_REJECTS), 0)
+    ledger.finish(store, run_of(3, 1.0), [left], {})  # of other settings
+    ledger.finish(store, run_of(4, 2.0), [left], {})
+    assert (base_of(1.0), base_of(2.0), base_of(3.0)) == (3, 4, None)
+    job.main(["--lake", store.config.lake, "--older-than-hours", "0"])
+    assert store.read(OPS_RUNS).where("stage = 'vacuum'").count() == 1
+    assert (base_of(1.0), base_of(2.0), base_of(3.0)) == (None, 4, None)
