@@ -67,6 +67,8 @@ def test_rows_of_given_keys_become_equal_and_no_others(store: TableStore) -> Non
     given = rejects(store, a=second, d=first)
     commit = store.synchronise(GOLD_REJECTS, given, within=keys)
     assert (commit.n_added, commit.n_changed, commit.n_removed) == (1, 1, 1)
+    again = store.synchronise(GOLD_REJECTS, given, within=keys)
+    assert again.version == commit.version  # nothing differs
     rows = {tuple(row) for row in store.read(GOLD_REJECTS).collect()}
     assert rows == {("a", second), ("c", first), ("d", first)}
     new = store.spark.createDataFrame([("f",)], "review_id string")

@@ -173,3 +173,26 @@ def test_the_input_version_of_an_output_is_that_of_the_first_run_that_wrote_it(
         ledger.finish(store, run, outputs=[unchanged], rows={})
     for stage, output, version, source, expected in INPUT_VERSIONS:
         assert input_version(stage, output, version, source) == expected, (stage, version, source)
+
+
+@pytest.mark.parametrize(
+    ("silver_left", "version", "expected"),
+    [(None, 4, 3), (None, 3, 3), (None, 2, None), (3, 4, 3), (1, 4, None)],
+    ids=["grown", "same", "restored", "left as it was", "built anew"],
+)
+def test_a_run_goes_on_from_the_last_one_of_the_same_table(
+    store: TableStore, silver_left: int | None, version: int, expected: int | None
+) -> None:
+    first = ledger.start("curate", Settings(), {SILVER_REVIEWS.name: 3})
+    ledger.finish(store, first, [write_rejects(store, "a")], {"in": 1})
+    if silver_left is not None:
+        store.create(SILVER_REVIEWS)
+        for number in range(1, silver_left + 1):
+            store.sql(f"ALTER TABLE silver.reviews SET TBLPROPERTIES ('a' = '{number}')")
+        other = ledger.start("clean", Settings(), {BRONZE_REVIEWS.name: 0})
+        ledger.finish(store, other, [Commit(SILVER_REVIEWS, silver_left, 0)], {}, "hash")
+    run = ledger.start("curate", Settings(), {SILVER_REVIEWS.name: version})
+    base = ledger.base_of(store, run, SILVER_REVIEWS)
+    assert (base.since if base else None) == expected
+    again = replace(run, is_again=True)
+    assert ledger.base_of(store, again, SILVER_REVIEWS) is None
