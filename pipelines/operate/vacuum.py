@@ -216,7 +216,9 @@ def data_files(store: TableStore, table: Table) -> DataFrame:
     files = listing.load(detail["location"]).where("NOT contains(path, '/_delta_log/')")
     with suppress(AnalysisException):  # no version has changed or removed a row
         # Spark takes the directory as hidden, unless it is named.
-        files = files.unionByName(listing.load(f"{detail['location'].rstrip('/')}/{CHANGES}"))
+        of_changes = listing.load(f"{detail['location'].rstrip('/')}/{CHANGES}")
+        _ = of_changes.schema  # Spark looks at the path when it is asked for the schema
+        files = files.unionByName(of_changes)
     return files.select("path", "length", "modificationTime")  # no content is read
 
 
