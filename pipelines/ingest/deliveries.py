@@ -89,14 +89,14 @@ def hashed(
         try:
             require_readable(found.path)
             file = HashedFile(found, sha256_of(found.path))
-        except (InputError, OSError) as caught:
-            reason = getattr(caught, "strerror", None) or str(caught)
-            error = InputError(f"{found.path}: cannot be read: {reason}. Mend it.")
-            refusal = caught if isinstance(caught, InputError) else error
+        except InputError as error:
+            unreadable.append(Outcome(HashedFile(found, ""), REFUSED, error=error))
+        except OSError as error:
+            refusal = InputError(f"{found.path}: cannot be read: {error.strerror}. Mend it.")
             unreadable.append(Outcome(HashedFile(found, ""), REFUSED, error=refusal))
-            continue
-        if first.setdefault(file.sha256, file) is not file:
-            copies.append(file)
+        else:
+            if first.setdefault(file.sha256, file) is not file:
+                copies.append(file)
     return list(first.values()), copies, unreadable
 
 

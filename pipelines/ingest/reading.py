@@ -189,13 +189,14 @@ def _staged_by_tasks(
         for numbers in batches:
             for number in numbers["id"]:
                 done = stage_or_refuse(delivery, files[number], folder / f"{number}.parquet")
-                kind, words = (
-                    (type(done.error).__name__, str(done.error)) if done.error else ("", "")
-                )
-                meanings = json.dumps(done.meanings)
-                row = (number, done.n_rows, meanings, kind, words)
-                names = ("number", "n_rows", "meanings", "error", "words")
-                yield pd.DataFrame([row], columns=list(names))
+                row = {
+                    "number": number,
+                    "n_rows": done.n_rows,
+                    "meanings": json.dumps(done.meanings),
+                    "error": type(done.error).__name__ if done.error else "",
+                    "words": str(done.error or ""),
+                }
+                yield pd.DataFrame([row])
 
     numbers = spark.range(0, len(files), 1, min(len(files), MAX_TASKS))
     rows = sorted(numbers.mapInPandas(stage, OUTCOME).collect(), key=lambda row: row["number"])

@@ -102,7 +102,8 @@ def describe(store: TableStore, commits: Sequence[Commit], rows: Sequence[Row]) 
     for commit in commits:
         table, name = commit.table, commit.table.name
         earlier = [output for output in recorded if output.table == table]
-        since = earlier[-1].version if earlier else None
+        last = earlier[-1] if earlier else None
+        since = last.version if last else None
         same = next((output for output in earlier if output.version == commit.version), None)
         if same:
             left.hashes[name] = same.content_hash
@@ -110,7 +111,6 @@ def describe(store: TableStore, commits: Sequence[Commit], rows: Sequence[Row]) 
                 left.totals[name] = str(same.totals)
             since = same.since
         elif since is None or since < commit.version:
-            last = earlier[-1] if earlier else None
             left_totals = _totals_left(store, table, commit.version, last)
             left.hashes[name] = left_totals.content_hash
             left.totals[name] = str(left_totals)

@@ -91,6 +91,17 @@ def table(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
     return [f"| {' | '.join(cells)} |" for cells in (heads, ruler, *rows)]
 
 
+def table_of_growth(head: str, medians_by_name: Mapping[str, Figures]) -> list[str]:
+    """Return a table of time, also relative to the first program, and of peak memory."""
+    first = next(iter(medians_by_name.values()))
+    rows = []
+    for name, figures in medians_by_name.items():
+        times = [f"{figures['seconds']:.1f}", f"{figures['seconds'] / first['seconds']:.2f}"]
+        rows.append([name, *times, *[f"{figures[kind]:,.0f}" for kind in MEMORY_FIGURES]])
+    heads = [head, "s", "relative time", "driver MiB", "JVM MiB", "workers MiB"]
+    return table(heads, rows)
+
+
 @dataclass
 class Peaks:
     """The highest resident memory of a process and its descendants, by kind of process."""

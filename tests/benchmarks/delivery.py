@@ -22,7 +22,7 @@ from pipelines import score
 from pipelines.lake.config import LakeConfig
 from pipelines.lake.tables import TableStore, open_lake
 from schemas import GOLD_SCORES, SILVER_REVIEWS
-from tests.benchmarks.compare import MEMORY_FIGURES, Program, alternate, seconds_of, table
+from tests.benchmarks.compare import Program, alternate, seconds_of, table_of_growth
 from tests.benchmarks.reviews import packaged_reviews
 
 N_PACKAGED = 25_000
@@ -130,19 +130,13 @@ def bench(directory: Path, runs: int) -> list[str]:
     medians = alternate(compared, runs)
     full = Program("full", "delivery", ["full", str(directory), str(LARGE)]).run()
     medians[f"{LARGE:,}, all rows again (one run)"] = full
-    base = medians[compared[0].name]
-    rows = []
-    for name, figures in medians.items():
-        times = [f"{figures['seconds']:.1f}", f"{figures['seconds'] / base['seconds']:.2f}"]
-        rows.append([name, *times, *[f"{figures[kind]:,.0f}" for kind in MEMORY_FIGURES]])
     words = (
         f"A Parquet file with {N_NEW:,} new reviews on lakes of two sizes: ingest, clean, curate, "
         "and the search for reviews without a score, in one warm session. The large lake holds the "
         "packaged reviews many times, each copy with words of its own. Peak resident memory of the "
         f"driver's Python process, of the JVM and of the workers. Medians of {runs} runs."
     )
-    heads = ["reviews in bronze", "s", "relative time", "driver MiB", "JVM MiB", "workers MiB"]
-    return [words, "", *table(heads, rows)]
+    return [words, "", *table_of_growth("reviews in bronze", medians)]
 
 
 def main(key: str, directory: Path, n_reviews: int) -> None:

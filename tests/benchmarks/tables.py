@@ -20,7 +20,7 @@ from pyspark.sql import functions as F
 from jobs import clean, curate, ingest
 from pipelines.lake.config import LakeConfig
 from pipelines.lake.session import get_session
-from tests.benchmarks.compare import MEMORY_FIGURES, Program, alternate, seconds_of, table
+from tests.benchmarks.compare import Program, alternate, seconds_of, table, table_of_growth
 from tests.benchmarks.reviews import packaged_reviews
 
 N_REVIEWS = 25_000
@@ -107,18 +107,12 @@ def bench_growth(directory: Path, runs: int) -> list[str]:
         jobs = program("ours", directory, n_reviews)
         compared.append(dataclasses.replace(jobs, name=f"{n_reviews:,} reviews"))
     medians = alternate(compared, runs)
-    small_seconds = medians[compared[0].name]["seconds"]
-    rows = []
-    for name, figures in medians.items():
-        times = [f"{figures['seconds']:.1f}", f"{figures['seconds'] / small_seconds:.2f}"]
-        rows.append([name, *times, *[f"{figures[kind]:,.0f}" for kind in MEMORY_FIGURES]])
     words = (
         f"From a CSV file to gold.reviews. The {LARGE:,} reviews are the packaged ones four times, "
         "each copy with its own first word. Time, and peak resident memory of the driver's Python "
         f"process, of the JVM and of the workers. Medians of {runs} runs."
     )
-    heads = ["", "s", "relative time", "driver MiB", "JVM MiB", "workers MiB"]
-    return [words, "", *table(heads, rows)]
+    return [words, "", *table_of_growth("", medians)]
 
 
 def main(key: str, directory: Path, n_reviews: int) -> None:
