@@ -246,9 +246,11 @@ def test_the_same_content_under_another_name_and_an_invalid_file_add_nothing(
     with pytest.raises(ContractError, match=r"bad\.csv row 2: no closing quote before the end"):
         job.main([*flags, "--path", str(bad)])
 
-    # The run that was done again is recorded; bronze is as it was.
+    # The run that was done again is recorded, and the refused one; bronze is as it was.
     assert store.version(BRONZE_REVIEWS) == bronze_version
-    assert store.version(OPS_RUNS) == runs_version + 1
+    assert store.version(OPS_RUNS) == runs_version + 2
+    runs = sorted(store.rows(OPS_RUNS), key=lambda row: row["finished_at"])
+    assert [run["state"] for run in runs] == ["done", "done", "refused"]
     rows = store.read(BRONZE_REVIEWS).select("source_file", "raw_text", "read_fault").collect()
     assert {tuple(row) for row in rows} == {
         ("shop.csv", TEXT, None),
