@@ -77,7 +77,7 @@ def main(argv: Sequence[str] | None = None) -> None:
                 own_pins,
                 before_ms=before_ms,
                 forget=config.forget,
-                changes_read=vacuum.changes_read(rows, table),
+                changes_read=vacuum.changes_read(rows, table, store.version(table)),
                 is_dry_run=config.dry_run,
                 announce=announce,
             )

@@ -1,7 +1,7 @@
 """The pipeline, by stage. Read in this order: ingest, clean, curate, train, promote, score.
 
 Below them: lake (Spark and Delta), tracking (MLflow), model (the classifier and its metrics).
-Above them: reproduce, operate, bundle, demo. Each package's docstring describes it.
+Above them: stream, reproduce, operate, bundle, demo. Each package's docstring describes it.
 """
 
 import os

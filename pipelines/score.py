@@ -1,8 +1,11 @@
 """Score reviews with a model: one output row per review, with a score or an error."""
 
+import logging
 import os
 from collections.abc import Callable, Iterator
-from datetime import datetime
+from datetime import UTC, datetime
+from functools import partial
+from typing import Any
 
 import pandas as pd
 from pyspark.sql import Column, DataFrame
@@ -17,12 +20,18 @@ from pyspark.sql.types import (
     StructType,
 )
 
+from pipelines import provenance
 from pipelines.errors import IntegrityError
+from pipelines.lake import ledger
 from pipelines.lake.changes import changes_of, net_changes
+from pipelines.lake.commits import Commit
+from pipelines.lake.staging import staged, staged_parts
 from pipelines.lake.tables import TableStore
-from pipelines.model.predict import Predict, score_texts
+from pipelines.model.predict import Predict, VerifiedModel, score_texts
 from pipelines.provenance import same_code
 from schemas import GOLD_SCORES, SILVER_REVIEWS
+
+log = logging.getLogger("reviewlake")
 
 SCORE = StructType(
     [
@@ -39,6 +48,74 @@ MIN_JUDGED = 10  # fewer reviews may all be unreadable, though the model is fine
 
 # Of this Python process: Spark reuses its workers from task to task.
 _loaded: dict[str, Predict] = {}
+
+
+def run(
+    store: TableStore,
+    config: Any,
+    name: str,
+    version: int,
+    n_tasks: int,
+    open_model: Callable[[], VerifiedModel],
+) -> dict[str, int] | None:
+    """Score the reviews that this version of the model has not scored; return rows by outcome.
+
+    config      with the inputs it identifies the run
+    n_tasks     0 = by the number of reviews, and the cores of this machine
+    open_model  called if there is anything to score
+    None if an identical run is done.
+    """
+    silver_version = store.latest(SILVER_REVIEWS)
+    inputs = {SILVER_REVIEWS.name: silver_version, "model_version": version}
+    own_run = ledger.start("score", config, inputs)
+    if ledger.already_done(store, own_run):
+        return None
+    store.create(GOLD_SCORES)
+    base = ledger.base_of(store, own_run, SILVER_REVIEWS)
+    reviews, since = new_reviews(store, silver_version, base.since if base else None)
+    waiting = unscored(reviews, store.read(GOLD_SCORES), name, version)
+    with staged(store, waiting, "waiting") as rows:
+        n_waiting = rows.count()
+        if n_waiting == 0:  # or the last run was killed just before it wrote its row
+            log.info("score: nothing to do, %s version %d has scored all reviews", name, version)
+            commit, n_errors = Commit(GOLD_SCORES, store.version(GOLD_SCORES), 0), 0
+        else:
+            model = open_model()
+            load = partial(load_once, model.manifest_sha256, model.load)
+            to_scores = partial(
+                score_rows,
+                score=scorer(load),
+                model_name=name,
+                model_version=version,
+                run_id=model.run_id,
+                silver_version=silver_version,
+                scored_at=datetime.now(UTC),
+            )
+            commit, n_errors = _scored(store, rows, n_waiting, n_tasks, to_scores)
+            provenance.log_code("score")
+    counts = {"in": n_waiting, "scored": n_waiting - n_errors}
+    if n_waiting:
+        counts["score_errors"] = n_errors
+    ledger.finish(store, own_run, [commit], counts, input_since=since)
+    return counts
+
+
+def _scored(
+    store: TableStore,
+    waiting: DataFrame,
+    n_waiting: int,
+    tasks: int,
+    to_scores: Callable[[DataFrame], DataFrame],
+) -> tuple[Commit, int]:
+    """Score the staged reviews slice by slice, and add their rows in one commit."""
+    is_local = store.config.is_local
+    slices = in_slices(waiting, n_slices(n_waiting) if is_local else 1)
+    n = tasks or n_tasks(n_waiting, is_local)
+    parts = [to_scores(part.repartition(n)) for part in slices]
+    with staged_parts(store, parts, "scores") as scores:
+        n_errors = scores.where("score_error IS NOT NULL").count()
+        check_scores(n_waiting, scores.count(), n_errors)
+        return store.merge(GOLD_SCORES, scores), n_errors
 
 
 def load_once(key: str, loader: Callable[[], Predict]) -> Predict:
@@ -109,9 +186,10 @@ def n_tasks(n_reviews: int, is_local: bool) -> int:
     return (os.cpu_count() or 1) if is_local else max(1, round(n_reviews / TASK_REVIEWS))
 
 
-def in_slices(reviews: DataFrame, n: int) -> DataFrame:
-    """Add the column `slice`, 0 to n-1, from a hash of the review id."""
-    return reviews.withColumn("slice", F.pmod(F.xxhash64("review_id"), F.lit(n)))
+def in_slices(reviews: DataFrame, n: int) -> list[DataFrame]:
+    """Return the reviews in `n` parts, by a hash of the review id."""
+    number = F.pmod(F.xxhash64("review_id"), F.lit(n))
+    return [reviews.where(number == part) for part in range(n)] if n > 1 else [reviews]
 
 
 def check_scores(n_in: int, n_out: int, n_errors: int) -> None:

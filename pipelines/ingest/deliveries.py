@@ -7,7 +7,7 @@ import hashlib
 import json
 import logging
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -47,12 +47,12 @@ def settings_sha256(config: Any) -> str:
     return hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()
 
 
-def taken_before(store: TableStore, n_paths: int, settings: str) -> list[dict[str, Any]]:
+def taken_before(store: TableStore, settings: str) -> list[dict[str, Any]]:
     """Return the rows of ops.deliveries whose files were taken, and are in bronze still.
 
-    None with --rerun, and none for a single file: then its bytes are asked, not its time.
+    None with --rerun.
     """
-    if store.config.rerun or n_paths == 1:
+    if store.config.rerun:
         return []
     rows = [row for row in store.rows(OPS_DELIVERIES) if row["outcome"] in (ADDED, KNOWN)]
     # A run that was killed before its row, or whose table was restored, is done again.
@@ -60,13 +60,15 @@ def taken_before(store: TableStore, n_paths: int, settings: str) -> list[dict[st
     return [row for row in rows if row["settings_sha256"] == settings and row["run_key"] in keys]
 
 
-def new_files(paths: Sequence[Path], taken: Sequence[Mapping[str, Any]]) -> list[FoundFile]:
-    """Return the files that were not taken before as they are now."""
-    states = {(row["path"], row["bytes"], row["modified_ns"]) for row in taken}
+def new_files(
+    paths: Sequence[Path],
+    taken: Sequence[Mapping[str, Any]],
+    passed_over: Collection[FoundFile] = (),
+) -> list[FoundFile]:
+    """Return the files that, as they are now, were neither taken before nor are passed over."""
+    states = {FoundFile(Path(row["path"]), row["bytes"], row["modified_ns"]) for row in taken}
     found = [FoundFile.at(path) for path in paths]
-    return [
-        file for file in found if (str(file.path), file.n_bytes, file.modified_ns) not in states
-    ]
+    return [file for file in found if file not in states and file not in passed_over]
 
 
 def split_known(
@@ -133,12 +135,11 @@ def record(
     return store.append(OPS_DELIVERIES, rows_now(store.spark, OPS_DELIVERIES, rows))
 
 
-def report(outcomes: Sequence[Outcome], n_unchanged: int) -> None:
-    """Log each error and how many files had which outcome, if there are several files."""
-    if len(outcomes) + n_unchanged > 1:
-        for outcome in outcomes:
-            if outcome.error:
-                log.error("%s", one_line(outcome.error))
+def report(outcomes: Sequence[Outcome], n_unchanged: int, *, raises: bool) -> None:
+    """Log each error, unless it will be raised, and how many files had which outcome."""
+    for outcome in outcomes:
+        if outcome.error and not raises:
+            log.error("%s", one_line(outcome.error))
     counts = Counter(outcome.outcome for outcome in outcomes)
     if n_unchanged:
         counts["unchanged"] = n_unchanged

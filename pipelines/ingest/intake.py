@@ -2,14 +2,16 @@
 
 import logging
 import time
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any
 
 from pipelines.errors import JobError
-from pipelines.ingest import bronze
+from pipelines.ingest import bronze, deliveries
 from pipelines.ingest.deliveries import ADDED, KNOWN, REFUSED, WAITING, Outcome
+from pipelines.ingest.files import FoundFile
 from pipelines.ingest.reading import ChangedError, HashedFile, staged_files
 from pipelines.ingest.sources import Delivery
 from pipelines.lake import ledger
@@ -30,18 +32,62 @@ class Taken:
     commits: list[Commit]  # none if no file was taken
 
 
+def run(
+    store: TableStore,
+    config: Any,
+    delivery: Delivery,
+    paths: Sequence[Path],
+    *,
+    is_watched: bool = False,
+    passed_over: Collection[FoundFile] = (),
+) -> list[Outcome]:
+    """Add the rows of the new files to bronze, and write what came of each to ops.deliveries.
+
+    config       of the job; with the taken files it identifies the run
+    is_watched   the caller looks again and again: what a file's size and time tell is enough, and
+                 an error is logged here, since none is raised
+    passed_over  files that it has seen refused, or finds too fresh
+    Returns the outcome of each file, none if all are known.
+    """
+    settings = deliveries.settings_sha256(config)
+    by_time = is_watched or len(paths) > 1
+    before = deliveries.taken_before(store, settings) if by_time else []
+    new = deliveries.new_files(paths, before, passed_over)
+    if not new:
+        if not is_watched:
+            n_known = f"{len(paths):,}"
+            log.info("ingest: nothing new: %s files are known; --rerun reads them", n_known)
+        return []
+    files, copies, outcomes = deliveries.hashed(new)
+    fresh, known = deliveries.split_known(files, before)
+    if not by_time and fresh and ledger.already_done(store, run_of(config, fresh)):
+        return []
+    taken = take(store, config, delivery, fresh)
+    outcomes += [*known, *taken.outcomes]
+    outcomes += deliveries.of_copies(copies, outcomes)
+    listed = deliveries.record(
+        store, outcomes, source=delivery.source_name, settings=settings, run_key=taken.run.key
+    )
+    deliveries.report(outcomes, len(paths) - len(new), raises=len(paths) == 1 and not is_watched)
+    # Written even if no row was added: the last run may have been killed just before this line.
+    is_done = taken.commits or (known and not fresh)
+    state = "done" if is_done else "refused"
+    ledger.finish(store, taken.run, [*taken.commits, listed], taken.counts, state=state)
+    return outcomes
+
+
 def take(
     store: TableStore,
     config: Any,
     delivery: Delivery,
     files: Sequence[HashedFile],
-    max_rows: int,
 ) -> Taken:
     """Read the files and add the rows that bronze lacks, in one commit.
 
     config  of the job; with the taken files it identifies the run
     """
     started_s = time.monotonic()
+    max_rows = delivery.max_rows
     if not files:
         return Taken([], run_of(config, ()), {}, [])
     with staged_files(store, delivery, files, store.config.landing_path) as staged:

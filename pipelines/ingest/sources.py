@@ -11,7 +11,7 @@ from pathlib import Path
 
 from pipelines.cli import flag
 from pipelines.errors import ContractError, InputError, SetupError
-from pipelines.flag_rules import ENCODING, NAME, PATH, SHA256, TEXT, Rule
+from pipelines.flag_rules import ENCODING, NAME, PATH, SHA256, TEXT, Rule, between
 from pipelines.ingest.archives import unpack
 from pipelines.ingest.compressed import decompressed
 from pipelines.ingest.csv_reader import Dialect, read_csv
@@ -83,6 +83,9 @@ class Delivery:
         "character before a quote inside a field (csv), such as \\; empty if quotes are doubled",
         "",
         must_be=ESCAPE,
+    )
+    max_rows: int = flag(
+        "rows to keep of each file, evenly spread over it; 0 = all", 0, must_be=between(0)
     )
 
     def __post_init__(self) -> None:

@@ -36,12 +36,15 @@ def changes_of(store: TableStore, table: Table, since: int, version: int) -> Dat
     change = F.when(F.col("_change_type").isin(*ADDED), 1).otherwise(-1)
     columns = store.read(table, version).columns
     rows = feed.select(*columns, change.alias("change"))
-    try:
-        rows.isEmpty()
-    except (PySparkException, Py4JError) as error:
-        if NOT_RECORDED not in str(error):
-            raise
-        return None
+    recorded = store.changes_since.get(table.name)
+    if recorded is None or since < recorded:
+        try:
+            rows.isEmpty()
+        except (PySparkException, Py4JError) as error:
+            if NOT_RECORDED not in str(error):
+                raise
+            return None
+        store.changes_since[table.name] = since
     return rows
 
 

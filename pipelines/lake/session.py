@@ -59,6 +59,8 @@ SETTINGS = {
     # The defaults of these two, 200 and 50, take most of a small job's time.
     "spark.sql.shuffle.partitions": "4",
     "spark.databricks.delta.snapshotPartitions": "2",
+    # The default of 100 is less than what two stages generate: each one compiled all of it anew.
+    "spark.sql.codegen.cache.maxEntries": "1000",
     "spark.sql.execution.arrow.maxRecordsPerBatch": "2000",
     "spark.sql.runSQLOnFiles": "false",  # else SELECT * FROM text.`/etc/passwd` reads it
     SUBSTITUTION: "false",  # else ${env:PATH} in a statement becomes text that nobody has checked

@@ -1,6 +1,7 @@
 """Score texts: one row per text, with a score or the reason why there is none."""
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 import pandas as pd
@@ -12,6 +13,17 @@ SCORE_COLUMNS = ("probability", "prediction", "is_truncated", "score_error")
 # Returns the columns probability, prediction and is_truncated, one row per text, in order.
 Predict = Callable[[list[str]], pd.DataFrame]
 Score = tuple[float | None, int | None, bool, str | None]  # the values of SCORE_COLUMNS
+
+
+@dataclass(frozen=True)
+class VerifiedModel:
+    """A version of a registered model whose files are those of its manifest."""
+
+    run_id: str  # of its training, in MLflow
+    manifest_sha256: str
+    load: Callable[[], Predict]  # in a worker
+
+
 # Errors that one bad text can cause in the tokenizer or in torch. Others are not the text's fault.
 TEXT_FAULTS = (RuntimeError, ValueError, TypeError, KeyError, IndexError)
 

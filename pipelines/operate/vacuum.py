@@ -62,8 +62,8 @@ def live_pins(
     return pins + [Pin(table, version, f"run {run_id}, keep") for run_id, table, version in kept]
 
 
-def changes_read(rows: Iterable[Row], table: Table) -> int:
-    """Return the version from which increments of all stages may go on, by the ledger's rows."""
+def changes_read(rows: Iterable[Row], table: Table, version: int) -> int:
+    """Return the version since which a stage may ask for changes; if none will, the latest one."""
     ordered = sorted(rows, key=lambda row: row["finished_at"])
     latest = {row["stage"]: row for row in ordered if row["state"] == "done"}
     versions = [
@@ -72,7 +72,7 @@ def changes_read(rows: Iterable[Row], table: Table) -> int:
         for side in (latest[stage]["input_versions"], latest[stage]["output_versions"])
         if table.name in side
     ]
-    return min(versions, default=0)
+    return min(versions, default=version)
 
 
 def require_known(live: set[tuple[str, int]], known: set[tuple[str, int]], names: set[str]) -> None:

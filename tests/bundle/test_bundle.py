@@ -4,6 +4,7 @@ import json
 import logging
 import os
 import re
+import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -44,7 +45,7 @@ def test_every_tasks_arguments_and_every_jobs_parameters_are_those_of_the_cloud(
     target: str,
 ) -> None:
     jobs = jobs_of(load(DEFINITION, target, variables={}, user=SOMEONE))
-    assert len(CLOUD[target]) == 4
+    assert len(CLOUD[target]) == 5
     assert {job.name: scripts(job) for job in jobs} == CLOUD[target]
 
 
@@ -67,7 +68,7 @@ def test_a_plan_is_printed_and_nothing_is_run(
         (["run"], r"run needs a job: python -m pipelines\.bundle run pipeline"),
         (
             ["run", "pipelin", "--plan"],
-            r"databricks\.yml: no job pipelin; it has pipeline, score, reproduce, vacuum\. Pass o",
+            r"databricks\.yml: no job pipelin; it has pipeline, score, stream, reproduce, v",
         ),
         (
             ["run", "score", "--plan", "--param", "x=1"],
@@ -149,6 +150,6 @@ def test_the_entry_points_of_the_mlflow_project_are_the_jobs_and_the_runner_take
     assert {"pipeline", *points} - {"main"} == set(CLOUD["local"])
     for point in points.values():
         values = {name: entry["default"] for name, entry in point["parameters"].items()}
-        argv = point["command"].format(**values).split("python -m pipelines.bundle ")[1].split()
-        assert bundle.main([*argv, "--plan"]) == 0
+        command = point["command"].format(**values).split("python -m pipelines.bundle ")[1]
+        assert bundle.main([*shlex.split(command), "--plan"]) == 0
     assert "models:/review_classifier@champion" in capsys.readouterr().out

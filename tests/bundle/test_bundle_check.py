@@ -209,7 +209,7 @@ def test_the_file_of_arguments_holds_every_target_and_job() -> None:
     written = json.loads(ARGV.read_text(encoding="utf-8"))
     assert tuple(written) == TARGETS
     for target, jobs in written.items():
-        assert set(jobs) == {"pipeline", "score", "reproduce", "vacuum"}
+        assert set(jobs) == {"pipeline", "score", "stream", "reproduce", "vacuum"}
         tasks = [job[key] for job in jobs.values() for key in job if key != PARAMETERS]
         for task in tasks:
             assert (ROOT / task["file"]).is_file()

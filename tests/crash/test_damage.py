@@ -101,7 +101,7 @@ def delete_table(table: Path, _chance: random.Random) -> None:
 
 
 def flip_checkpoint(table: Path, chance: random.Random) -> None:
-    [file] = (table / DELTA_LOG).glob("*.checkpoint.parquet")
+    *_, file = sorted((table / DELTA_LOG).glob("*.checkpoint.parquet"))
     flip_in(file, chance)
 
 

@@ -3,6 +3,7 @@
 import gzip
 import json
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 import pytest
@@ -20,7 +21,7 @@ STARS = "text,label\n" + "".join(f"rated {n},{n}\n" for n in range(1, 11))
 WARM, DULL = "A warm, funny film.", "Dull from the first minute."
 
 
-def delivered(folder: Path, source: str, content: bytes, **flags: str) -> list[tuple[str, str]]:
+def delivered(folder: Path, source: str, content: bytes, **flags: Any) -> list[tuple[str, str]]:
     """Return text and meaning of the label of each row of a delivered file."""
     path = folder / "delivered"
     path.write_bytes(content)

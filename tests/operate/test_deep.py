@@ -13,6 +13,7 @@ from pipelines.lake import ledger
 from pipelines.lake.config import LakeConfig
 from pipelines.lake.tables import TableStore
 from pipelines.operate.deep import deep_faults
+from pipelines.tracking.scoring import Scoring
 from schemas import GOLD_REVIEWS, GOLD_SCORES, SILVER_REVIEWS
 from tests.support.damage import invert_labels, rewrite
 from tests.support.small_gold import encoder_in
@@ -48,7 +49,7 @@ def refined(spark: SparkSession, tmp_path_factory: pytest.TempPathFactory) -> Pa
         curate.main(["--backbone", encoder, *place])
     store = TableStore(spark, config)
     inputs = {SILVER_REVIEWS.name: store.version(SILVER_REVIEWS), "model_version": 1}
-    run = ledger.start("score", ScoreConfig(model_name="m", lake=config), inputs)
+    run = ledger.start("score", ScoreConfig(Scoring(model_name="m"), lake=config), inputs)
     ledger.finish(store, run, [store.append(GOLD_SCORES, store.sql(SCORE))], {"in": 6})
     return config.lake_path
 

@@ -58,6 +58,7 @@ _JOB = _keys(
     job_clusters=[_keys("job_cluster_key", new_cluster=_CLUSTER)],
     schedule=_keys("quartz_cron_expression timezone_id pause_status"),
     trigger=_TRIGGER,
+    continuous=_keys("pause_status task_retry_mode"),
     queue=_keys("enabled"),
     health=_HEALTH,
     email_notifications=_NOTIFICATIONS,

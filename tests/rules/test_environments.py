@@ -97,14 +97,14 @@ def installed_for(job: str, task: dict[str, Any]) -> set[str]:
 def test_a_tasks_environment_has_what_its_job_imports(job: str, key: str) -> None:
     task = TASKS[job, key]
     imported = packages_of(ROOT / task["spark_python_task"]["python_file"])
-    loaded = packages_of(CLASSIFIER) if key in ("promote", "score") else set()
+    loaded = packages_of(CLASSIFIER) if key in ("promote", "score", "stream") else set()
     assert imported  # the search has followed the imports
     assert imported | loaded <= installed_for(job, task)
 
 
 def test_only_tasks_with_a_model_install_one() -> None:
     keys = {key: task.get("environment_key") for (_, key), task in TASKS.items()}
-    on_cluster = dict.fromkeys(("train", "reproduce", "score", "list", "delete"))
+    on_cluster = dict.fromkeys(("train", "reproduce", "score", "stream", "list", "delete"))
     without = {"ingest": "tables", "clean": "tables"}
     assert keys == on_cluster | without | {"curate": "model", "promote": "model"}
     heavy = {"torch", "transformers", "scikit-learn", "matplotlib"}

@@ -115,8 +115,9 @@ def test_files_and_functions_keep_to_their_budgets(path: Path) -> None:
 )
 def test_nothing_that_serverless_refuses_or_that_hides_a_fault(word: str) -> None:
     users = [path.name for path in CODE if word in path.read_text(encoding="utf-8")]
-    # Only for locks on local paths, and for Spark's own parser, which judges a person's SQL.
-    assert users == {"_jvm": ["locks.py"], "_jsparkSession": ["judge.py"]}.get(word, [])
+    # For locks on local paths, signals, and Spark's own parser, which judges a person's SQL.
+    owners = {"_jvm": ["locks.py", "signals.py"], "_jsparkSession": ["judge.py"]}
+    assert users == owners.get(word, [])
 
 
 # These bring rows to the driver, and few of them: totals, one row per kind, stage, run, model or

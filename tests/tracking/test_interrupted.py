@@ -53,6 +53,7 @@ def silver_rows(store: TableStore) -> Any:
         "CAST(NULL AS STRING) AS source_split",
         "array(named_struct('source_sha256', sha2('f', 256), 'row_number', n, "
         "'source_file', 'f.csv')) AS origins",
+        "sha2(text, 256) AS normal_hash",
     )
 
 

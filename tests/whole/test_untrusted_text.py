@@ -55,7 +55,7 @@ def archive_member(place: Path) -> None:
     archives.unpack(place / "a.zip", place / "unpacked")
 
 
-def delivered(place: Path, source: str, content: str, **flags: str) -> None:
+def delivered(place: Path, source: str, content: str, **flags: Any) -> None:
     """Ingest a file up to the point where Spark would read it."""
     file = place / "r"
     file.write_text(content, encoding="utf-8", newline="")
