@@ -3,6 +3,9 @@
 import logging
 import os
 import re
+import signal
+import subprocess
+import sys
 import threading
 from pathlib import Path
 
@@ -13,6 +16,8 @@ from pyspark.sql import SparkSession
 from jobs import clean, ingest, score
 from jobs.stream import StreamConfig
 from pipelines import cli
+from pipelines.bundle.graph import Script
+from pipelines.bundle.runner import submit_command
 from pipelines.errors import ConflictError
 from pipelines.ingest.sources import Delivery
 from pipelines.lake.config import LakeConfig
@@ -21,6 +26,7 @@ from pipelines.stream import Batch, Stream, follow, interval_of
 from pipelines.tracking.scoring import Scoring
 from pipelines.tracking.store import connect
 from schemas import GOLD_SCORES, OPS_DELIVERIES, OPS_RUNS
+from tests.support.processes import ROOT, own_environment
 from tests.support.registered import NAME, register_tiny
 
 TEXTS = ["good film", "bad film", "good story", "bad story"]
@@ -81,6 +87,11 @@ def test_a_stream_leaves_the_rows_that_the_jobs_would(spark: SparkSession, tmp_p
         batches.append(streamed.stream.run_batch())
     assert [outcomes(batch) for batch in batches] == [(3, 2, 1, 0), (2, 1, 0, 1)]
     assert streamed.stream.run_batch() is None  # nothing is new
+    assert re.fullmatch(
+        r"2 rows in, 1 scored, 0 rejected, 1 duplicates, [\d.]+ s, lag \d+\.\d s", str(batches[1])
+    )
+    assert batches[1]
+    assert 60 < (batches[1].lag_s or 0) < 600  # the file was a minute old when the batch began
     rows = streamed.scores()
     assert len(rows) == 3
 
@@ -97,67 +108,48 @@ def test_a_stream_leaves_the_rows_that_the_jobs_would(spark: SparkSession, tmp_p
     assert again.run_batch() is None
 
 
-def test_a_batch_is_one_line_with_its_rows_and_how_late_they_were(watched: Watched) -> None:
-    watched.deliver("1.csv", "good film", age_s=100)
-    batch = watched.stream.run_batch()
-    assert batch
-    assert re.fullmatch(
-        r"1 rows in, 1 scored, 0 rejected, 0 duplicates, [\d.]+ s, lag 1\d\d\.\d s", str(batch)
-    )
-
-
-def test_a_file_that_has_just_changed_waits_for_a_later_batch(watched: Watched) -> None:
-    watched.deliver("1.csv", "good film", age_s=60)
-    fresh = watched.deliver("2.csv", "bad film", age_s=-60)
-    assert outcomes(watched.stream.run_batch(waits=True)) == (1, 1, 0, 0)
-    assert watched.stream.run_batch(waits=True) is None
-    os.utime(fresh, (0, 0))
-    assert outcomes(watched.stream.run_batch(waits=True)) == (1, 1, 0, 0)
-
-
-def test_a_refused_file_is_named_once_and_stops_no_other_until_it_is_mended(
+def test_a_refused_file_is_named_once_and_a_fresh_one_waits_and_both_stop_no_other(
     watched: Watched, caplog: pytest.LogCaptureFixture
 ) -> None:
     bad = watched.folder / "bad.csv"
     bad.write_bytes(b'text\n"no end\n')
     watched.deliver("1.csv", "good film")
-    assert outcomes(watched.stream.run_batch()) == (1, 1, 0, 0)
+    fresh = watched.deliver("2.csv", "bad story", age_s=-60)
+    assert outcomes(watched.stream.run_batch(waits=True)) == (1, 1, 0, 0)
     runs = watched.store.version(OPS_RUNS)
-    assert watched.stream.run_batch() is None
+    assert watched.stream.run_batch(waits=True) is None
     assert watched.store.version(OPS_RUNS) == runs
     errors = [record.getMessage() for record in caplog.records if record.levelname == "ERROR"]
     assert [error.partition(":")[2].strip()[:13] for error in errors] == ["bad.csv row 1"]
     watched.deliver("bad.csv", "bad film")
-    assert outcomes(watched.stream.run_batch()) == (1, 1, 0, 0)
+    os.utime(fresh, (0, 0))
+    assert outcomes(watched.stream.run_batch(waits=True)) == (2, 2, 0, 0)
     rows = watched.store.rows(OPS_DELIVERIES)
     assert sorted((Path(row["path"]).name, row["outcome"]) for row in rows) == [
         ("1.csv", "added"),
+        ("2.csv", "added"),
         ("bad.csv", "added"),
         ("bad.csv", "refused"),
     ]
 
 
-def test_each_batch_is_scored_by_the_champion_of_its_time(watched: Watched) -> None:
+def test_without_a_path_the_champion_of_each_batch_scores_what_another_job_has_ingested(
+    watched: Watched,
+) -> None:
     assert watched.stream.run_batch() is None  # an empty folder is no error
-    watched.deliver("1.csv", "good film")
-    assert outcomes(watched.stream.run_batch()) == (1, 1, 0, 0)
-    watched.promote(seed=1)
-    watched.deliver("2.csv", "bad film")
-    assert outcomes(watched.stream.run_batch()) == (1, 2, 0, 0)  # also those of before
-    rows = watched.store.read(GOLD_SCORES).groupBy("model_version").count().collect()
-    assert {row["model_version"]: row["count"] for row in rows} == {1: 1, 2: 2}
-
-
-def test_without_a_path_a_stream_scores_what_another_job_has_ingested(watched: Watched) -> None:
     flags = ["--lake", watched.store.config.lake, "--source", "csv", "--name", "shop"]
     ingest.main([*flags, "--path", str(watched.deliver("1.csv", "good film"))])
     stream = Stream(watched.store, None, Scoring())
     batch = stream.run_batch()
     assert outcomes(batch) == (1, 1, 0, 0)
     assert batch
-    assert batch.lag_s is not None
-    assert 0 < batch.lag_s < 120
+    assert 0 < (batch.lag_s or 0) < 300  # since it was ingested
+    watched.promote(seed=1)
+    ingest.main([*flags, "--path", str(watched.deliver("2.csv", "bad film"))])
+    assert outcomes(stream.run_batch()) == (1, 2, 0, 0)  # also those of before
     assert stream.run_batch() is None
+    rows = watched.store.read(GOLD_SCORES).groupBy("model_version").count().collect()
+    assert {row["model_version"]: row["count"] for row in rows} == {1: 1, 2: 2}
 
 
 BATCH = Batch(20, 19, 1, 0, duration_s=4.25, lag_s=None)
@@ -209,3 +201,36 @@ def test_a_trigger_is_a_time_or_what_is_there(trigger: str, expected: float | No
 )
 def test_a_flag_that_makes_no_stream_is_refused(flags: list[str], reason: str) -> None:
     assert reason in str(cli.complaint(StreamConfig, flags))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("is_submitted", [True, False])
+def test_sigterm_ends_a_stream_after_the_batch_in_hand_with_exit_code_0(
+    watched: Watched, is_submitted: bool
+) -> None:
+    """Signal the process that was started: spark-submit's JVM, or Python with its whole group."""
+    watched.deliver("1.csv", "good film")
+    argv = ["--lake", watched.store.config.lake, "--trigger", "1 second", "--source", "csv"]
+    script = Script("jobs/stream.py", (*argv, "--name", "shop", "--path", str(watched.folder)))
+    command = [sys.executable, script.file, *script.argv]
+    with subprocess.Popen(
+        submit_command(ROOT, script) if is_submitted else command,
+        cwd=ROOT,
+        env=own_environment() | {"PYSPARK_PYTHON": sys.executable},
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    ) as process:
+        assert process.stderr
+        lines: list[str] = []
+        for line in process.stderr:
+            lines.append(line)
+            if "bronze.reviews v1" in line:  # the batch is in hand
+                if is_submitted:
+                    process.send_signal(signal.SIGTERM)
+                else:
+                    os.killpg(process.pid, signal.SIGTERM)
+        assert process.wait() == 0, lines
+    assert any(line.startswith("batch 1: 1 rows in, 1 scored") for line in lines)
+    assert lines[-1] == "stream: stopped\n"
+    assert len(watched.scores()) == 1

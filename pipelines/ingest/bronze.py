@@ -107,8 +107,11 @@ def compare_with_bronze(rows: DataFrame, bronze: DataFrame) -> dict[str, Counts]
 def compare(store: TableStore, rows: DataFrame, n_rows: Mapping[str, int]) -> dict[str, Counts]:
     """Compare with bronze as it is now; of its files only those with rows of these are read.
 
-    n_rows  rows of each delivered file, by its SHA-256
+    n_rows  number of these rows by the SHA-256 of their file
     """
+    if store.version(BRONZE_REVIEWS) == 0:  # no row was ever added
+        none = {"already_there": 0, "differing": 0}
+        return {sha256: {"added": n, **none} for sha256, n in n_rows.items()}
     stored = store.read(BRONZE_REVIEWS)
     return compare_with_bronze(rows, of_files(stored, n_rows) if _only(n_rows) else stored)
 

@@ -98,8 +98,9 @@ def take(
         n_rows = {file.file.sha256: file.n_rows for file in good}
         records = bronze.records_of(store, good)
         chosen = bronze.evenly_spread(records, n_rows, max_rows)
+        n_chosen = {sha256: min(n, max_rows) if max_rows else n for sha256, n in n_rows.items()}
         store.create(BRONZE_REVIEWS)
-        compared = bronze.compare(store, chosen, n_rows)
+        compared = bronze.compare(store, chosen, n_chosen)
         same = []
         for file in good:
             n_differing = compared.get(file.file.sha256, {}).get("differing", 0)
@@ -112,7 +113,7 @@ def take(
             return Taken(outcomes, run_of(config, files), {}, [])
         run = replace(run_of(config, [file.file for file in same]), started_s=started_s)
         kept = {file.file.sha256: file.n_rows for file in same}
-        n_chosen = {sha256: min(n, max_rows) if max_rows else n for sha256, n in kept.items()}
+        n_chosen = {sha256: n_chosen[sha256] for sha256 in kept}
         if len(same) < len(good):
             chosen = bronze.of_files(chosen, kept)
         rows = bronze.bronze_rows(chosen, delivery.source_name, run.key, datetime.now(UTC))

@@ -7,7 +7,7 @@ from pyspark.sql import DataFrame, SparkSession
 
 from pipelines.lake.config import LakeConfig
 from pipelines.lake.delta_log import latest_version
-from schemas import TABLES, VIEWS, Table
+from schemas import TABLES, VIEWS, Table, ddl
 from schemas.ddl import create_view
 
 NO_TABLE = ("PATH_NOT_FOUND", "DELTA_TABLE_NOT_FOUND")
@@ -21,6 +21,14 @@ def sql(spark: SparkSession, config: LakeConfig, text: str) -> DataFrame:
 def exists(spark: SparkSession, config: LakeConfig, name: str) -> bool:
     """Return whether the session knows the table or view of this contract name."""
     return spark.catalog.tableExists(config.physical(name))
+
+
+def additions(spark: SparkSession, config: LakeConfig, table: Table) -> list[str]:
+    """Return the statements that add to a table what its contract has, and it lacks."""
+    rows = sql(spark, config, f"SHOW TBLPROPERTIES {table.name}").collect()
+    properties = {row["key"]: row["value"] for row in rows}
+    columns = {name.lower() for name in spark.table(config.physical(table.name)).columns}
+    return ddl.additions(table, columns, properties)
 
 
 def register_tables(

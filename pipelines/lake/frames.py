@@ -104,6 +104,18 @@ def content_hash(frame: DataFrame) -> str:
     return totals(frame).content_hash
 
 
+def key_counts(given: DataFrame, stored: DataFrame, key: Sequence[str]) -> tuple[int, int]:
+    """Return the number of rows given, and of those whose key is stored."""
+    known = stored.select(*key, F.lit(1).alias("is_stored"))
+    counts = (
+        given.select(*key)
+        .join(known, list(key), "left")
+        .agg(F.count("*").alias("given"), F.count("is_stored").alias("stored"))
+    )
+    row = counts.collect()[0]
+    return row["given"], row["stored"]
+
+
 def require_conserved(where: str, rows: Mapping[str, int], advice: str) -> None:
     """Raise IntegrityError unless the rows `in` equal the sum of all other outcomes."""
     outcomes = {outcome: n for outcome, n in rows.items() if outcome != "in"}

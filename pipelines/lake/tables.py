@@ -18,11 +18,11 @@ from pipelines.lake.commits import Commit
 from pipelines.lake.config import LakeConfig
 from pipelines.lake.delta_errors import write_error
 from pipelines.lake.delta_log import commit_of, latest_version, rows_of
-from pipelines.lake.frames import conform, totals
+from pipelines.lake.frames import conform, key_counts, totals
 from pipelines.lake.locks import require_atomic, table_lock
 from pipelines.lake.session import get_session
 from schemas import OPS_RUNS, TABLES, Table, View
-from schemas.ddl import additions, create_table
+from schemas.ddl import create_table
 
 log = logging.getLogger("reviewlake")
 
@@ -107,19 +107,14 @@ class TableStore:
             return
         with self.lock(table):
             is_new = not self.exists(table)
-            create = create_table(table, self.config.location(table))
-            for statement in [create] if is_new else self._additions(table):
+            create = [create_table(table, self.config.location(table))]
+            missing = create if is_new else catalog.additions(self.spark, self.config, table)
+            for statement in missing:
                 self.sql(statement)
         self._registered.add(table.name)
         self._complete.add(table.name)
         if self.config.catalog or (is_new and self._tables is None):
             catalog.create_views(self.spark, self.config)
-
-    def _additions(self, table: Table) -> list[str]:
-        rows = self.sql(f"SHOW TBLPROPERTIES {table.name}").collect()
-        properties = {row["key"]: row["value"] for row in rows}
-        columns = {name.lower() for name in self.read(table).columns}
-        return additions(table, columns, properties)
 
     def lock(self, table: Table) -> AbstractContextManager[None]:
         """Lock out other writers of a local table; other stores must refuse one of two commits."""
@@ -207,8 +202,11 @@ class TableStore:
             stored = self.read(table)
             if only:
                 stored = stored.where(F.col(only[0]).isin(*only[1]))
-            if frame.join(stored, list(table.key), "left_anti").isEmpty():
+            n_given, n_stored = key_counts(frame, stored, table.key)
+            if n_given == n_stored:
                 return Commit(table, self.version(table), 0)
+            if n_stored == 0 and self.config.is_local:  # cheaper; see _synchronise_keys
+                return self.append(table, frame)
             return self._merge(table, conform(frame, table), merge.insert_new(only))
 
     def synchronise(
