@@ -217,13 +217,14 @@ def test_sigterm_ends_a_stream_after_the_batch_in_hand_with_exit_code_0(
         submit_command(ROOT, script) if is_submitted else command,
         cwd=ROOT,
         env=own_environment() | {"PYSPARK_PYTHON": sys.executable},
-        stderr=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,  # spark-submit writes what Python logs to its stdout
         text=True,
         start_new_session=True,
     ) as process:
-        assert process.stderr
+        assert process.stdout
         lines: list[str] = []
-        for line in process.stderr:
+        for line in process.stdout:
             lines.append(line)
             if "bronze.reviews v1" in line:  # the batch is in hand
                 if is_submitted:
