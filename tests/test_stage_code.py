@@ -56,7 +56,7 @@ def changed(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[str, Change],
 
 
 def test_the_stages_are_those_of_the_jobs() -> None:
-    files = [*(ROOT / "jobs").glob("*.py"), *(ROOT / "pipelines").glob("*/*.py")]
+    files = [*(ROOT / "jobs").glob("*.py"), *(ROOT / "pipelines").rglob("*.py")]
     texts = [path.read_text(encoding="utf-8") for path in files]
     started = {stage for text in texts for stage in re.findall(r'ledger\.start\("(\w+)"', text)}
     assert started == set(INPUTS)

@@ -296,18 +296,20 @@ def test_an_ingest_that_loses_a_race_looks_again_and_counts_each_row_once(
     copy.write_bytes(file.read_bytes())
     n_injected: list[int] = []
 
+    original = bronze.compare
+
     def compared_before_the_other_job(
-        rows: DataFrame, stored: DataFrame
+        store: TableStore, rows: DataFrame, n_rows: dict[str, int]
     ) -> dict[str, bronze.Counts]:
         """Let the other job ingest between the comparison and the merge."""
-        counts = compare_with_bronze(rows, stored)
+        counts = original(store, rows, n_rows)
         if n_rows_of_the_other and not n_injected:
             n_injected.append(0)
             job.main(csv_flags(copy, "--lake", lake.lake, "--max-rows", str(n_rows_of_the_other)))
             n_injected[0] = TableStore(store.spark, lake).read(BRONZE_REVIEWS).count()
         return counts
 
-    monkeypatch.setattr(bronze, "compare_with_bronze", compared_before_the_other_job)
+    monkeypatch.setattr(bronze, "compare", compared_before_the_other_job)
     job.main(csv_flags(file, "--lake", lake.lake))
     assert n_injected == ([n_rows_of_the_other] if n_rows_of_the_other else [])
     counts = f"{n_added} added, {10 - n_added} already there, 0 left out"
