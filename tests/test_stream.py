@@ -113,6 +113,7 @@ def test_a_refused_file_is_named_once_and_a_fresh_one_waits_and_both_stop_no_oth
 ) -> None:
     bad = watched.folder / "bad.csv"
     bad.write_bytes(b'text\n"no end\n')
+    os.utime(bad, (0, 0))
     watched.deliver("1.csv", "good film")
     fresh = watched.deliver("2.csv", "bad story", age_s=-3600)
     assert outcomes(watched.stream.run_batch(waits=True)) == (1, 1, 0, 0)
