@@ -118,6 +118,11 @@ def data_files(store: TableStore) -> set[Path]:
     return set(Path(store.config.location(GOLD_REJECTS)).glob("*.parquet"))
 
 
+def files_of_rows_and_changes(store: TableStore) -> set[Path]:
+    changes = Path(store.config.location(GOLD_REJECTS), "_change_data")
+    return data_files(store) | set(changes.glob("*.parquet"))
+
+
 @pytest.fixture
 def client(store: TableStore) -> MlflowClient:
     return connect(store.config)
@@ -132,21 +137,21 @@ def test_the_version_of_a_kept_run_stays_and_files_of_other_versions_are_deleted
     with runs.tracked(client, store.config, "tests", {}, tags) as run_id:
         pass
     place = ["--lake", store.config.lake, "--older-than-hours", "0"]
-    before = data_files(store)
+    before = files_of_rows_and_changes(store)
     hash_2 = content_hash(store.read(GOLD_REJECTS, 2))
 
     job.main([*place, "--dry-run"])
     report = capsys.readouterr().out
     reasons = f"version 2 (run {run_id}, keep); version 5 (latest or recent)"
     assert f"bytes would be deleted; needed: {reasons}" in report
-    assert data_files(store) == before
+    assert files_of_rows_and_changes(store) == before
 
     job.main(place)
-    deleted = before - data_files(store)
+    deleted = before - files_of_rows_and_changes(store)
     size = report.split("gold.rejects: ")[1].split(" files, ")[1].split(" bytes")[0]
     expected = f"gold.rejects: {len(deleted)} files, {size} bytes deleted"
     assert expected in capsys.readouterr().out
-    assert len(deleted) >= 3  # versions 1, 3 and 4
+    assert len(deleted) >= 3  # versions 1, 3 and 4, and changes
     assert rows_at(store, 2) == 3
     assert rows_at(store, 5) == 3
     assert content_hash(store.read(GOLD_REJECTS, 2)) == hash_2
