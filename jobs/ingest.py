@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from pipelines import cli, program
+from pipelines.ingest.files import FoundFile
 from pipelines.ingest.sources import Delivery, deliver
 from pipelines.lake.config import LakeConfig
 from schemas import BRONZE_REVIEWS, OPS_DELIVERIES, OPS_RUNS
@@ -34,7 +35,8 @@ def main(argv: Sequence[str] | None = None) -> None:
 
     paths = deliver(config.delivery, config.lake.landing_path)
     store = open_lake("ingest", config.lake, (BRONZE_REVIEWS, OPS_DELIVERIES, OPS_RUNS))
-    outcomes = intake.run(store, config, config.delivery, paths)
+    found = [FoundFile.at(path) for path in paths]
+    outcomes = intake.run(store, config, config.delivery, found)
     deliveries.raise_worst(outcomes, len(paths))
 
 

@@ -39,6 +39,15 @@ TABLES = (
     OPS_RUNS,
 )
 AVAILABLE_NOW = "available-now"
+SECONDS = {"second": 1.0, "minute": 60.0}
+
+
+def interval_of(trigger: str) -> float | None:
+    """Return the seconds between the starts of two batches; None for available-now."""
+    if trigger == AVAILABLE_NOW:
+        return None
+    number, unit = trigger.split()
+    return int(number) * SECONDS[unit.removesuffix("s")]
 
 
 @dataclass(frozen=True)
@@ -49,7 +58,7 @@ class StreamConfig:
         "available-now: what is there, then end; or the time between two batches, until stopped",
         AVAILABLE_NOW,
         must_be=matching(
-            f"{AVAILABLE_NOW}|[1-9][0-9]{{0,3}} (second|minute)s?",
+            f"{AVAILABLE_NOW}|[1-9][0-9]{{0,3}} ({'|'.join(SECONDS)})s?",
             f'{AVAILABLE_NOW}, or a time such as "30 seconds" or "5 minutes"',
         ),
     )
@@ -77,7 +86,7 @@ def main(argv: Sequence[str] | None = None) -> None:
 
     from pipelines.lake.signals import request_from_java, stop_requested
     from pipelines.lake.tables import open_lake
-    from pipelines.stream import Stream, follow, interval_of
+    from pipelines.stream import Stream, follow
 
     with stop_requested() as stopping:
         store = open_lake("stream", config.lake, TABLES)

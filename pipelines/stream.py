@@ -5,14 +5,12 @@ run has read. Killed at any moment, a batch is done again, and finds what was wr
 """
 
 import logging
-import re
 import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from functools import partial
-from pathlib import Path
 
 from pipelines import clean, score
 from pipelines.errors import ConflictError
@@ -31,13 +29,6 @@ from schemas import BRONZE_REVIEWS, SILVER_REVIEWS
 log = logging.getLogger("reviewlake")
 
 SETTLED_S = 1.0  # a file that has changed since may be still being written
-SECONDS = {"second": 1.0, "minute": 60.0}
-
-
-def interval_of(trigger: str) -> float | None:
-    """Return the seconds between the starts of two batches; None for available-now."""
-    interval = re.fullmatch(r"(\d+) (second|minute)s?", trigger)
-    return int(interval[1]) * SECONDS[interval[2]] if interval else None
 
 
 @dataclass(frozen=True)
@@ -109,12 +100,13 @@ class Stream:
         if not self.delivery:
             return None
         paths = files_at(self.delivery.locations, self.delivery.source, is_watched=True)
-        fresh = _fresh(paths) if waits else set()
+        found = [FoundFile.at(path) for path in paths]
+        fresh = _fresh(found) if waits else set()
         outcomes = intake.run(
             self.store,
             self.delivery,
             self.delivery,
-            paths,
+            found,
             is_watched=True,
             passed_over=self._refused | fresh,
         )
@@ -129,10 +121,9 @@ class Stream:
         return self._model[1]
 
 
-def _fresh(paths: list[Path]) -> set[FoundFile]:
+def _fresh(found: list[FoundFile]) -> set[FoundFile]:
     """Return the files that have just changed."""
     latest_ns = time.time_ns() - int(SETTLED_S * 1e9)
-    found = [FoundFile.at(path) for path in paths]
     return {file for file in found if file.modified_ns > latest_ns}
 
 

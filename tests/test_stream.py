@@ -14,7 +14,7 @@ from deltalake import DeltaTable
 from pyspark.sql import SparkSession
 
 from jobs import clean, ingest, score
-from jobs.stream import StreamConfig
+from jobs.stream import StreamConfig, interval_of
 from pipelines import cli
 from pipelines.bundle.graph import Script
 from pipelines.bundle.runner import submit_command
@@ -22,7 +22,7 @@ from pipelines.errors import ConflictError
 from pipelines.ingest.sources import Delivery
 from pipelines.lake.config import LakeConfig
 from pipelines.lake.tables import TableStore
-from pipelines.stream import Batch, Stream, follow, interval_of
+from pipelines.stream import Batch, Stream, follow
 from pipelines.tracking.scoring import Scoring
 from pipelines.tracking.store import connect
 from schemas import GOLD_SCORES, OPS_DELIVERIES, OPS_RUNS

@@ -61,13 +61,12 @@ def taken_before(store: TableStore, settings: str) -> list[dict[str, Any]]:
 
 
 def new_files(
-    paths: Sequence[Path],
+    found: Sequence[FoundFile],
     taken: Sequence[Mapping[str, Any]],
-    passed_over: Collection[FoundFile] = (),
+    passed_over: Collection[FoundFile],
 ) -> list[FoundFile]:
     """Return the files that, as they are now, were neither taken before nor are passed over."""
     states = {FoundFile(Path(row["path"]), row["bytes"], row["modified_ns"]) for row in taken}
-    found = [FoundFile.at(path) for path in paths]
     return [file for file in found if file not in states and file not in passed_over]
 
 

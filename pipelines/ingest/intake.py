@@ -5,7 +5,6 @@ import time
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import Any
 
 from pipelines.errors import JobError
@@ -36,7 +35,7 @@ def run(
     store: TableStore,
     config: Any,
     delivery: Delivery,
-    paths: Sequence[Path],
+    found: Sequence[FoundFile],
     *,
     is_watched: bool = False,
     passed_over: Collection[FoundFile] = (),
@@ -50,12 +49,12 @@ def run(
     Returns the outcome of each file, none if all are known.
     """
     settings = deliveries.settings_sha256(config)
-    by_time = is_watched or len(paths) > 1
+    by_time = is_watched or len(found) > 1
     before = deliveries.taken_before(store, settings) if by_time else []
-    new = deliveries.new_files(paths, before, passed_over)
+    new = deliveries.new_files(found, before, passed_over)
     if not new:
         if not is_watched:
-            n_known = f"{len(paths):,}"
+            n_known = f"{len(found):,}"
             log.info("ingest: nothing new: %s files are known; --rerun reads them", n_known)
         return []
     files, copies, outcomes = deliveries.hashed(new)
@@ -68,7 +67,7 @@ def run(
     listed = deliveries.record(
         store, outcomes, source=delivery.source_name, settings=settings, run_key=taken.run.key
     )
-    deliveries.report(outcomes, len(paths) - len(new), raises=len(paths) == 1 and not is_watched)
+    deliveries.report(outcomes, len(found) - len(new), raises=len(found) == 1 and not is_watched)
     # Written even if no row was added: the last run may have been killed just before this line.
     is_done = taken.commits or (known and not fresh)
     state = "done" if is_done else "refused"

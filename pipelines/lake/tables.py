@@ -56,7 +56,8 @@ class TableStore:
         self.config = config
         self.changes_since: dict[str, int] = {}  # by table: a version whose changes could be read
         self._tables = tables
-        self._complete, self._registered = set[str](), set[str]()
+        self._complete: set[str] = set()
+        self._registered: set[str] = set()
         self._start_session = session if callable(session) else lambda: session
         self._spark: SparkSession | None = None
         if not callable(session):
